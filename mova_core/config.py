@@ -1,0 +1,139 @@
+"""Sizes of every part of the model, as data that cannot be half valid.
+
+No field has a default: a checkpoint decides them. `mova_core/checkpoint/configs.py` reads them from config.json,
+`mova_core/checkpoint/detect.py` from key names and shapes.
+"""
+
+import math
+from dataclasses import dataclass
+
+from .errors import ConfigError
+
+HEAD_WIDTH = 128  # every published Wan and MOVA tower; only used where no config.json states the heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    """One diffusion transformer. `patch` is (frames, height, width) for video, (steps,) for audio."""
+
+    width: int
+    heads: int
+    layers: int
+    ffn_width: int
+    in_channels: int
+    out_channels: int
+    patch: tuple[int, ...]
+    text_width: int
+    frequency_width: int
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ConfigError(
+                f"a tower of width {self.width} cannot have {self.heads} heads: heads must divide it into even widths"
+            )
+        if self.patch not in ((1,), (1, 2, 2)):
+            raise ConfigError(f"patch size {self.patch} is not implemented; video towers use (1, 2, 2), audio towers (1,)")
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeConfig:
+    """Cross-attention between the towers, both ways, before each of the first `layers` layers."""
+
+    layers: int
+    video_width: int
+    audio_width: int
+    head_width: int
+    audio_rate: float  # audio latent steps a second that one rotary position stands for
+    eps: float
+
+    def __post_init__(self) -> None:
+        for width in (self.video_width, self.audio_width):
+            if width % self.head_width:
+                raise ConfigError(f"bridge heads of {self.head_width} do not divide a tower of width {width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovaConfig:
+    """One expert with the audio tower and the bridge: what a single forward pass needs."""
+
+    video: TowerConfig
+    audio: TowerConfig
+    bridge: BridgeConfig
+
+    def __post_init__(self) -> None:
+        widths = (self.bridge.video_width, self.bridge.audio_width)
+        if widths != (self.video.width, self.audio.width):
+            raise ConfigError(
+                f"the bridge joins towers of widths {widths}, these are ({self.video.width}, {self.audio.width})"
+            )
+        if self.bridge.layers > min(self.video.layers, self.audio.layers):
+            raise ConfigError(
+                f"{self.bridge.layers} bridge layers for towers of {self.video.layers} and {self.audio.layers} layers"
+            )
+        if self.audio.layers > self.video.layers:
+            raise ConfigError(f"an audio tower of {self.audio.layers} layers is deeper than the video tower")
+        if self.video.text_width != self.audio.text_width:
+            raise ConfigError(f"towers expect text of widths {self.video.text_width} and {self.audio.text_width}")
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of the first-frame condition: the mask's 4 and the image latents'."""
+        return self.video.in_channels - self.video.out_channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioVAEConfig:
+    """The DAC codec: strided encoder, Gaussian posterior, strided decoder. Mono."""
+
+    encoder_width: int
+    encoder_rates: tuple[int, ...]
+    decoder_width: int
+    decoder_rates: tuple[int, ...]
+    latent_channels: int
+    sample_rate: int
+
+    def __post_init__(self) -> None:
+        if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
+            raise ConfigError(f"encoder strides {self.encoder_rates} and decoder strides {self.decoder_rates} differ in product")
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per latent step."""
+        return math.prod(self.encoder_rates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig:
+    """What the checkpoint says of its noise schedule, and where its experts change."""
+
+    shift: float
+    sigma_min: float
+    boundary: float  # video sigma; below it (strict) the low-noise expert works
+
+
+_TOWER = {"text_width": 4096, "frequency_width": 256, "eps": 1e-6}
+MOVA = MovaConfig(
+    video=TowerConfig(
+        width=5120, heads=40, layers=40, ffn_width=13824, in_channels=36, out_channels=16, patch=(1, 2, 2), **_TOWER
+    ),
+    audio=TowerConfig(
+        width=1536, heads=12, layers=30, ffn_width=8960, in_channels=128, out_channels=128, patch=(1,), **_TOWER
+    ),
+    bridge=BridgeConfig(layers=30, video_width=5120, audio_width=1536, head_width=128, audio_rate=50.0, eps=1e-6),
+)
+"""MOVA-360p and MOVA-720p: the same architecture, other weights."""
+
+MOVA_AUDIO_VAE = AudioVAEConfig(
+    encoder_width=128,
+    encoder_rates=(2, 3, 4, 5, 8),
+    decoder_width=2048,
+    decoder_rates=(8, 5, 4, 3, 2),
+    latent_channels=128,
+    sample_rate=48000,
+)
+MOVA_SCHEDULER = SchedulerConfig(shift=5.0, sigma_min=0.0, boundary=0.9)

@@ -1,0 +1,17 @@
+"""What a user, a file or a caller can get wrong. Each message says what came, what was wanted, what to do."""
+
+
+class MovaError(ValueError):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(MovaError):
+    """A configuration that is inconsistent, or asks for what is not implemented."""
+
+
+class ShapeError(MovaError):
+    """A size, frame count or tensor shape the model cannot take."""
+
+
+class CheckpointError(MovaError):
+    """A file or folder that is missing, damaged, or not the model it was taken for."""
