@@ -1,0 +1,153 @@
+"""The seam: what a host may replace. Plain torch by default.
+
+Layers come in at construction (`ops`), the rest with each call (`Runtime`), so one set of weights can run under
+different settings and nothing is stored on the model.
+
+Axes: B batch, L queries, S keys, N heads, K head width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ROWS = 4096  # tokens whose float32 copies are held at once by elementwise arithmetic
+
+
+class Ops(Protocol):
+    """A namespace of layer classes with torch.nn's signatures whose weights follow the dtype of their input."""
+
+    Linear: Callable[..., nn.Module]
+    LayerNorm: Callable[..., nn.Module]
+    RMSNorm: Callable[..., nn.Module]
+    Conv1d: Callable[..., nn.Module]
+    Conv3d: Callable[..., nn.Module]
+    ConvTranspose1d: Callable[..., nn.Module]
+
+
+class Attention(Protocol):
+    """(B, L, N*K) queries, (B, S, N*K) keys and values in; (B, L, N*K) out. Full attention, scale K**-0.5."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor: ...
+
+
+class Rotary(Protocol):
+    """Rotates pairs of neighbouring channels; `table` fixes the form in which angles are kept."""
+
+    def table(self, cos: Tensor, sin: Tensor) -> Any:
+        """Anything `rotate` understands, from (L, K/2) float32 cosines and sines."""
+
+    def rotate(self, x: Tensor, table: Any) -> Tensor:
+        """(B, L, N, K) turned by the table's angles; may overwrite and return `x`."""
+
+
+class Prefetch(Protocol):
+    """Called once a forward with the modules of each layer in order; stepped once before each layer and once after."""
+
+    def __call__(self, layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]: ...
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """torch's scaled dot product attention on (B, L, N*K) tensors."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, N, L, K)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class RotaryPairs:
+    """Interleaved rotary embedding in float32, a few thousand tokens at a time, in place."""
+
+    def table(self, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        return cos, sin
+
+    def rotate(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+        for start in range(0, x.shape[1], ROWS):
+            rows = slice(start, start + ROWS)
+            cos, sin = (part[rows, None] for part in table)  # (rows, 1, K/2)
+            a, b = x[:, rows].float().unflatten(-1, (-1, 2)).unbind(-1)
+            x[:, rows] = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).to(x.dtype)
+        return x
+
+
+def no_prefetch(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
+    """Every weight is where it is needed already."""
+    for _ in range(len(layers) + 1):
+        yield
+
+
+LayerCall = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def plain_layer(index: int, layer: LayerCall, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    """Run layer `index` on the hidden states of both towers."""
+    return layer(video, audio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """How one forward runs.
+
+    `ffn_rows` bounds the tokens in the wide feed-forward activation, `query_rows` the tokens whose queries are held
+    at once (keys and values are computed first; their weights are then used once a chunk). None means all. Both
+    change memory only, not results beyond the rounding of a differently shaped matrix product.
+    `audio_to_video` and `video_to_audio` scale what the bridge adds to the tower that listens; 0 cuts it.
+    """
+
+    attention: Attention = sdpa
+    rotary: Rotary = RotaryPairs()
+    prefetch: Prefetch = no_prefetch
+    layer: Callable[[int, LayerCall, Tensor, Tensor], tuple[Tensor, Tensor]] = plain_layer
+    ffn_rows: int | None = None
+    query_rows: int | None = None
+    audio_to_video: float = 1.0
+    video_to_audio: float = 1.0
+
+
+def row_slices(length: int, rows: int | None) -> Iterator[slice]:
+    """Cover 0..length in slices of at most `rows`."""
+    step = length if rows is None else rows
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
+
+
+def _like(weight: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if weight is None else weight.to(x.dtype)
+
+
+class cast:  # noqa: N801, a namespace used like torch.nn
+    """torch.nn layers that cast their weights to the dtype of the input, so float32 islands need no float32 weights."""
+
+    class Linear(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.weight.to(x.dtype), _like(self.bias, x))
+
+    class LayerNorm(nn.LayerNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.layer_norm(x, self.normalized_shape, _like(self.weight, x), _like(self.bias, x), self.eps)
+
+    class RMSNorm(nn.RMSNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.rms_norm(x, self.normalized_shape, _like(self.weight, x), self.eps)
+
+    class Conv1d(nn.Conv1d):
+        def forward(self, x: Tensor) -> Tensor:
+            return self._conv_forward(x, self.weight.to(x.dtype), _like(self.bias, x))
+
+    class Conv3d(nn.Conv3d):
+        def forward(self, x: Tensor) -> Tensor:
+            return self._conv_forward(x, self.weight.to(x.dtype), _like(self.bias, x))
+
+    class ConvTranspose1d(nn.ConvTranspose1d):
+        def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+            return F.conv_transpose1d(
+                x,
+                self.weight.to(x.dtype),
+                _like(self.bias, x),
+                self.stride,
+                self.padding,
+                self.output_padding,
+                self.groups,
+                self.dilation,
+            )
