@@ -6,6 +6,7 @@ No field has a default: a checkpoint decides them. `mova_core/checkpoint/configs
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import ConfigError
 
@@ -33,7 +34,9 @@ class TowerConfig:
                 f"a tower of width {self.width} cannot have {self.heads} heads: heads must divide it into even widths"
             )
         if self.patch not in ((1,), (1, 2, 2)):
-            raise ConfigError(f"patch size {self.patch} is not implemented; video towers use (1, 2, 2), audio towers (1,)")
+            raise ConfigError(
+                f"patch size {self.patch} is not implemented; video towers use (1, 2, 2), audio towers (1,)"
+            )
 
     @property
     def head_width(self) -> int:
@@ -99,7 +102,9 @@ class AudioVAEConfig:
 
     def __post_init__(self) -> None:
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
-            raise ConfigError(f"encoder strides {self.encoder_rates} and decoder strides {self.decoder_rates} differ in product")
+            raise ConfigError(
+                f"encoder strides {self.encoder_rates} and decoder strides {self.decoder_rates} differ in product"
+            )
 
     @property
     def hop_length(self) -> int:
@@ -116,13 +121,13 @@ class SchedulerConfig:
     boundary: float  # video sigma; below it (strict) the low-noise expert works
 
 
-_TOWER = {"text_width": 4096, "frequency_width": 256, "eps": 1e-6}
+_COMMON: dict[str, Any] = {"text_width": 4096, "frequency_width": 256, "eps": 1e-6}
 MOVA = MovaConfig(
     video=TowerConfig(
-        width=5120, heads=40, layers=40, ffn_width=13824, in_channels=36, out_channels=16, patch=(1, 2, 2), **_TOWER
+        width=5120, heads=40, layers=40, ffn_width=13824, in_channels=36, out_channels=16, patch=(1, 2, 2), **_COMMON
     ),
     audio=TowerConfig(
-        width=1536, heads=12, layers=30, ffn_width=8960, in_channels=128, out_channels=128, patch=(1,), **_TOWER
+        width=1536, heads=12, layers=30, ffn_width=8960, in_channels=128, out_channels=128, patch=(1,), **_COMMON
     ),
     bridge=BridgeConfig(layers=30, video_width=5120, audio_width=1536, head_width=128, audio_rate=50.0, eps=1e-6),
 )

@@ -8,7 +8,7 @@ Axes: B batch, L queries, S keys, N heads, K head width.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,21 +17,19 @@ from torch import Tensor, nn
 ROWS = 4096  # tokens whose float32 copies are held at once by elementwise arithmetic
 
 
-class Ops(Protocol):
-    """A namespace of layer classes with torch.nn's signatures whose weights follow the dtype of their input."""
-
-    Linear: Callable[..., nn.Module]
-    LayerNorm: Callable[..., nn.Module]
-    RMSNorm: Callable[..., nn.Module]
-    Conv1d: Callable[..., nn.Module]
-    Conv3d: Callable[..., nn.Module]
-    ConvTranspose1d: Callable[..., nn.Module]
+Ops: TypeAlias = Any
+"""A namespace of layer classes with torch.nn's names and signatures (Linear, LayerNorm, RMSNorm, Conv1d, Conv3d,
+ConvTranspose1d) whose weights follow the dtype of their input."""
 
 
 class Attention(Protocol):
-    """(B, L, N*K) queries, (B, S, N*K) keys and values in; (B, L, N*K) out. Full attention, scale K**-0.5."""
+    """(B, L, N*K) queries, (B, S, N*K) keys and values in; (B, L, N*K) out. Full attention, scale K**-0.5.
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor: ...
+    `site` says which attention asks: "video.self", "video.text", "audio.self", "audio.text",
+    "bridge.audio_to_video" or "bridge.video_to_audio".
+    """
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor: ...
 
 
 class Rotary(Protocol):
@@ -40,8 +38,8 @@ class Rotary(Protocol):
     def table(self, cos: Tensor, sin: Tensor) -> Any:
         """Anything `rotate` understands, from (L, K/2) float32 cosines and sines."""
 
-    def rotate(self, x: Tensor, table: Any) -> Tensor:
-        """(B, L, N, K) turned by the table's angles; may overwrite and return `x`."""
+    def rotate(self, x: Tensor, table: Any, start: int) -> Tensor:
+        """(B, rows, N, K), tokens `start` and following, turned by the table's angles; may overwrite and return `x`."""
 
 
 class Prefetch(Protocol):
@@ -50,7 +48,7 @@ class Prefetch(Protocol):
     def __call__(self, layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]: ...
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor:
     """torch's scaled dot product attention on (B, L, N*K) tensors."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, N, L, K)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -62,13 +60,15 @@ class RotaryPairs:
     def table(self, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         return cos, sin
 
-    def rotate(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-        for start in range(0, x.shape[1], ROWS):
-            rows = slice(start, start + ROWS)
-            cos, sin = (part[rows, None] for part in table)  # (rows, 1, K/2)
+    def rotate(self, x: Tensor, table: tuple[Tensor, Tensor], start: int) -> Tensor:
+        for rows in row_slices(x.shape[1], ROWS):
+            cos, sin = (part[start + rows.start : start + rows.stop, None] for part in table)  # (rows, 1, K/2)
             a, b = x[:, rows].float().unflatten(-1, (-1, 2)).unbind(-1)
             x[:, rows] = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).to(x.dtype)
         return x
+
+
+PAIRS = RotaryPairs()
 
 
 def no_prefetch(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
@@ -93,16 +93,19 @@ class Runtime:
     at once (keys and values are computed first; their weights are then used once a chunk). None means all. Both
     change memory only, not results beyond the rounding of a differently shaped matrix product.
     `audio_to_video` and `video_to_audio` scale what the bridge adds to the tower that listens; 0 cuts it.
+    `rope_scale` and `rope_shift` stretch and move the positions of the video's (frames, height, width) axes.
     """
 
     attention: Attention = sdpa
-    rotary: Rotary = RotaryPairs()
+    rotary: Rotary = PAIRS
     prefetch: Prefetch = no_prefetch
     layer: Callable[[int, LayerCall, Tensor, Tensor], tuple[Tensor, Tensor]] = plain_layer
     ffn_rows: int | None = None
     query_rows: int | None = None
     audio_to_video: float = 1.0
     video_to_audio: float = 1.0
+    rope_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    rope_shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 def row_slices(length: int, rows: int | None) -> Iterator[slice]:
@@ -133,11 +136,11 @@ class cast:  # noqa: N801, a namespace used like torch.nn
 
     class Conv1d(nn.Conv1d):
         def forward(self, x: Tensor) -> Tensor:
-            return self._conv_forward(x, self.weight.to(x.dtype), _like(self.bias, x))
+            return self._conv_forward(x, self.weight.to(x.dtype), _like(self.bias, x))  # type: ignore[no-any-return]
 
     class Conv3d(nn.Conv3d):
         def forward(self, x: Tensor) -> Tensor:
-            return self._conv_forward(x, self.weight.to(x.dtype), _like(self.bias, x))
+            return self._conv_forward(x, self.weight.to(x.dtype), _like(self.bias, x))  # type: ignore[no-any-return]
 
     class ConvTranspose1d(nn.ConvTranspose1d):
         def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -146,7 +149,7 @@ class cast:  # noqa: N801, a namespace used like torch.nn
                 self.weight.to(x.dtype),
                 _like(self.bias, x),
                 self.stride,
-                self.padding,
+                self.padding,  # type: ignore[arg-type]
                 self.output_padding,
                 self.groups,
                 self.dilation,

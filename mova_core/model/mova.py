@@ -1,0 +1,142 @@
+"""The joint forward pass: two towers in lock-step, the bridge between them.
+
+    video latents + condition -> patchify -> [bridge] block 0 .. [bridge] block 29, block 30 .. 39 -> head -> velocity
+                                                 |  ^              |  ^
+                                                 v  |              v  |
+    audio latents ------------> patchify -> [bridge] block 0 .. [bridge] block 29 -----------------> head -> velocity
+
+Time: timesteps are 1000 * sigma, 1000 is noise. The model predicts velocity, noise - clean.
+Axes: B batch, T latent frames, H W latent rows and columns, A audio steps, S text rows.
+
+Checked against: OpenMOSS/MOVA 595a976 `pipeline_mova.py` `inference_single_step`, see tests/core/test_model.py.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..config import MovaConfig
+from ..errors import ShapeError
+from ..ops import Ops, Runtime, cast
+from .bridge import Bridge
+from .rope import audio_table, video_table
+from .tower import AudioTower, VideoTower
+
+
+class Mova(VideoTower):
+    """One video expert with the audio tower and the bridge.
+
+    The video tower's parameters keep Wan's names at the root (`blocks.0.self_attn.q.weight`), so Wan LoRAs and tools
+    fit them; the others are under `audio_dit.` and `dual_tower_bridge.`, upstream's folder names.
+    """
+
+    def __init__(
+        self,
+        config: MovaConfig,
+        *,
+        ops: Ops = cast,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(config.video, ops=ops, device=device, dtype=dtype)
+        self.sizes = config
+        self.audio_dit = AudioTower(config.audio, ops=ops, device=device, dtype=dtype)
+        self.dual_tower_bridge = Bridge(config.bridge, ops=ops, device=device, dtype=dtype)
+
+    def layer_modules(self) -> list[list[nn.Module]]:
+        """The modules each layer uses, in the order they run."""
+        bridge, audio = self.dual_tower_bridge, self.audio_dit.blocks
+        layers: list[list[nn.Module]] = []
+        for index, block in enumerate(self.blocks):
+            layer = [block]
+            if index < len(audio):
+                layer.append(audio[index])
+            if index < bridge.config.layers:
+                layer += [bridge.audio_to_video_conditioners[index], bridge.video_to_audio_conditioners[index]]
+            layers.append(layer)
+        return layers
+
+    def forward(
+        self,
+        video_latents: Tensor,
+        audio_latents: Tensor,
+        context: Tensor,
+        video_timestep: Tensor,
+        audio_timestep: Tensor,
+        *,
+        condition: Tensor,
+        fps: float,
+        audio_context: Tensor | None = None,
+        runtime: Runtime | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Velocities of both modalities, in the dtype the inputs came in.
+
+        Args:
+            video_latents: (B, 16, T, H, W), H and W even.
+            audio_latents: (B, audio channels, A).
+            context: (B, S, text width) prompt embeddings; all rows are attended to.
+            video_timestep, audio_timestep: (B,) float32, 0..1000, one for each sample.
+            condition: (B, 20, T, H, W): mask (4, 1 marks a known frame), then image latents (16).
+            fps: pictures a second of the clip.
+            audio_context: another prompt for the audio tower alone; by default both hear `context`.
+            runtime: how the host wants it run.
+
+        Raises:
+            ShapeError: the inputs do not fit each other or the model.
+        """
+        self._check(video_latents, audio_latents, context, condition, fps)
+        run = runtime or Runtime()
+        dtype = context.dtype
+        audio_tower, bridge = self.audio_dit, self.dual_tower_bridge
+
+        video, grid = self.patchify(torch.cat((video_latents, condition.to(video_latents)), dim=1).to(dtype))
+        audio = audio_tower.patchify(audio_latents.to(dtype))
+        video_time, video_modulation = self.embed_time(video_timestep)
+        audio_time, audio_modulation = audio_tower.embed_time(audio_timestep)
+        video_text = self.text_embedding(context)
+        audio_text = audio_tower.text_embedding(context if audio_context is None else audio_context)
+
+        place, widths = video.device, (self.config.head_width, audio_tower.config.head_width)
+        video_rope = run.rotary.table(*video_table(grid, widths[0], run.rope_scale, run.rope_shift, place))
+        audio_rope = run.rotary.table(*audio_table(audio.shape[1], widths[1], place))
+        shared_rope = bridge.tables(grid[0], audio, fps)
+
+        fetched = run.prefetch(self.layer_modules())
+        for index, block in enumerate(self.blocks):
+
+            def layer(
+                video: Tensor, audio: Tensor, index: int = index, block: nn.Module = block
+            ) -> tuple[Tensor, Tensor]:
+                if index < bridge.config.layers:
+                    video, audio = bridge(index, video, audio, shared_rope, run)
+                video = block(video, video_modulation, video_rope, video_text, run)
+                if index < audio_tower.config.layers:
+                    audio = audio_tower.blocks[index](audio, audio_modulation, audio_rope, audio_text, run)
+                return video, audio
+
+            next(fetched)
+            video, audio = run.layer(index, layer, video, audio)
+        next(fetched)
+
+        video_velocity = self.unpatchify(self.head(video, video_time), grid)
+        audio_velocity = audio_tower.unpatchify(audio_tower.head(audio, audio_time))
+        return video_velocity.to(video_latents.dtype), audio_velocity.to(audio_latents.dtype)
+
+    def _check(self, video: Tensor, audio: Tensor, context: Tensor, condition: Tensor, fps: float) -> None:
+        channels, extra = self.config.out_channels, self.sizes.condition_channels
+        sound, text = self.audio_dit.config.in_channels, self.config.text_width
+        if video.ndim != 5 or video.shape[1] != channels or video.shape[3] % 2 or video.shape[4] % 2:
+            raise ShapeError(
+                f"video latents are {tuple(video.shape)}; wanted (batch, {channels}, frames, height, width) "
+                f"with even height and width: use pictures whose sides are multiples of 16"
+            )
+        batch = video.shape[0]
+        for name, tensor, wanted in (
+            ("audio latents", audio, (batch, sound, None)),
+            ("the prompt's context", context, (batch, None, text)),
+            ("the condition", condition, (batch, extra, *video.shape[2:])),
+        ):
+            if tensor.ndim != len(wanted) or any(w not in (None, s) for s, w in zip(tensor.shape, wanted)):
+                spelled = ", ".join("any" if w is None else str(w) for w in wanted)
+                raise ShapeError(f"{name} has shape {tuple(tensor.shape)}; this model and batch want ({spelled})")
+        if not fps > 0:
+            raise ShapeError(f"a clip cannot have {fps} pictures a second; the model was trained at 24")
