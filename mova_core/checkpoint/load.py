@@ -1,0 +1,155 @@
+"""Published folder -> modules. Built without memory, weights assigned from the mapped files, every key accounted for.
+
+A folder holds video_dit (high-noise expert), video_dit_2 (low-noise expert), audio_dit, dual_tower_bridge, audio_vae,
+video_vae, text_encoder, tokenizer, scheduler and model_index.json.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..audio_vae.codec import AudioVAE
+from ..config import MOVA_SCHEDULER, AudioVAEConfig, MovaConfig, SchedulerConfig, TowerConfig
+from ..errors import CheckpointError
+from ..model.mova import Mova
+from ..ops import Ops, cast
+from . import configs, detect
+from .files import Read, component_files, component_header, component_tensors, read_json, read_tensors
+from .weight_norm import fold_weight_norm
+
+Expert = Literal["high", "low"]
+EXPERTS: dict[str, str] = {"high": "video_dit", "low": "video_dit_2"}
+JOINT = (*EXPERTS.values(), "audio_dit", "dual_tower_bridge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Sizes of everything in a published folder that this package runs."""
+
+    model: MovaConfig
+    scheduler: SchedulerConfig
+
+
+def inspect(folder: Path | str) -> Published:
+    """Read the configuration of a folder and check that its files are whole, without reading a weight.
+
+    Raises:
+        CheckpointError, ConfigError: what is missing, damaged, or not MOVA.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder. Choose the folder that holds model_index.json and video_dit")
+    absent = [name for name in JOINT if not (folder / name).is_dir()]
+    if absent:
+        hint = " It looks like Wan 2.2, which MOVA cannot run as." if "dual_tower_bridge" in absent else ""
+        raise CheckpointError(f"{folder} lacks {', '.join(absent)}.{hint} Download the whole MOVA folder")
+    for name in JOINT:
+        component_header(folder / name)
+    video = [_tower(folder / name) for name in EXPERTS.values()]
+    if video[0] != video[1]:
+        raise CheckpointError(f"{folder}: video_dit and video_dit_2 differ in size; they belong to different models")
+    bridge, audio = folder / "dual_tower_bridge", _tower(folder / "audio_dit")
+    if (bridge / "config.json").is_file():
+        joint = configs.bridge_config(read_json(bridge / "config.json"), str(bridge / "config.json"))
+    else:
+        joint = detect.bridge_config(component_header(bridge).shapes, str(bridge))
+    return Published(model=MovaConfig(video=video[0], audio=audio, bridge=joint), scheduler=_scheduler(folder))
+
+
+def _tower(folder: Path) -> TowerConfig:
+    config = folder / "config.json"
+    if config.is_file():
+        return configs.tower_config(read_json(config), str(config))
+    return detect.tower_config(component_header(folder).shapes, str(folder))
+
+
+def _scheduler(folder: Path) -> SchedulerConfig:
+    config, index = folder / "scheduler" / "scheduler_config.json", folder / "model_index.json"
+    if not config.is_file():
+        return MOVA_SCHEDULER
+    return configs.scheduler_config(read_json(config), read_json(index) if index.is_file() else {}, str(config))
+
+
+def joint_tensors(folder: Path, expert: Expert, read: Read = read_tensors) -> dict[str, Tensor]:
+    """The weights of one expert, the audio tower and the bridge under the joint model's names."""
+    shared = shared_tensors(folder, read)
+    return {**component_tensors(folder / EXPERTS[expert], read), **shared}
+
+
+def shared_tensors(folder: Path, read: Read = read_tensors) -> dict[str, Tensor]:
+    """The weights both experts use: audio tower and bridge."""
+    parts = ("audio_dit", "dual_tower_bridge")
+    return {f"{part}.{k}": v for part in parts for k, v in component_tensors(folder / part, read).items()}
+
+
+def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Give `module`, built on the meta device, its weights without copying them.
+
+    Raises:
+        CheckpointError: a weight is missing, unknown, or of another shape.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    if missing or unknown:
+        raise CheckpointError(
+            f"{where} does not fit {type(module).__name__}: {len(missing)} weights missing (first: {missing[:1]}), "
+            f"{len(unknown)} unknown (first: {unknown[:1]})"
+        )
+    for name, shape in wanted.items():
+        if tuple(tensors[name].shape) != shape:
+            raise CheckpointError(
+                f"{where}: {name} has shape {tuple(tensors[name].shape)}, the configuration wants {shape}; "
+                "the folder mixes files of different models"
+            )
+    module.load_state_dict(tensors, assign=True)
+    module.requires_grad_(False).eval()
+
+
+def load_joint(
+    folder: Path | str, expert: Expert = "high", dtype: torch.dtype = torch.float32, *, ops: Ops = cast
+) -> Mova:
+    """One expert with the audio tower and the bridge, on the CPU, mapped where `dtype` is what the files hold.
+
+    Raises:
+        CheckpointError, ConfigError: see `inspect` and `assign`.
+    """
+    if expert not in EXPERTS:
+        raise CheckpointError(f"there is no {expert!r} expert; choose 'high' (noise) or 'low'")
+    folder = Path(folder)
+    model = Mova(inspect(folder).model, ops=ops, device="meta", dtype=dtype)
+    assign(model, {k: v.to(dtype) for k, v in joint_tensors(folder, expert).items()}, str(folder))
+    return model
+
+
+def audio_vae_parts(folder: Path | str, read: Read = read_tensors) -> tuple[AudioVAEConfig, dict[str, Tensor]]:
+    """Configuration and folded weights of the codec in `folder`, or in its audio_vae folder.
+
+    Raises:
+        CheckpointError, ConfigError: missing, damaged, or not a DAC.
+    """
+    folder = Path(folder)
+    if (folder / "audio_vae").is_dir():
+        folder = folder / "audio_vae"
+    tensors = fold_weight_norm(component_tensors(folder, read))
+    config = folder / "config.json"
+    if config.is_file():
+        return configs.audio_vae_config(read_json(config), str(config)), tensors
+    return detect.audio_vae_config(
+        {k: tuple(v.shape) for k, v in tensors.items()}, str(component_files(folder)[0])
+    ), tensors
+
+
+def load_audio_vae(folder: Path | str, dtype: torch.dtype = torch.float32, *, ops: Ops = cast) -> AudioVAE:
+    """The codec, on the CPU. It computes in float32 whatever `dtype` its weights are kept in.
+
+    Raises:
+        CheckpointError, ConfigError: see `audio_vae_parts`.
+    """
+    config, tensors = audio_vae_parts(folder)
+    vae = AudioVAE(config, ops=ops, device="meta", dtype=dtype)
+    assign(vae, {k: v.to(dtype) for k, v in tensors.items()}, str(folder))
+    return vae
