@@ -63,5 +63,5 @@ def _fold(length: Tensor, direction: Tensor, key: str) -> Tensor:
     exact = torch.promote_types(direction.dtype, torch.float32)
     v = direction.to(exact)
     norm = torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)), keepdim=True)
-    weight: Tensor = length.to(exact) * v / norm
+    weight: Tensor = v * (length.to(exact) / norm)
     return weight.to(direction.dtype)
