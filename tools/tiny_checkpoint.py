@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,8 @@ class TinySizes:
 
 def tiny_sizes(*, video_layers: int = 3, audio_layers: int = 2, audio_latent_channels: int = 8) -> TinySizes:
     """Heads of 128 as published, everything else as small as it can be without two sizes becoming one."""
-    common = {"text_width": 32, "frequency_width": 64, "eps": 1e-6}
-    video = TowerConfig(
+    tower = partial(TowerConfig, text_width=32, frequency_width=64, eps=1e-6)
+    video = tower(
         width=256,
         heads=2,
         layers=video_layers,
@@ -85,9 +86,8 @@ def tiny_sizes(*, video_layers: int = 3, audio_layers: int = 2, audio_latent_cha
         in_channels=36,
         out_channels=16,
         patch=(1, 2, 2),
-        **common,
     )
-    audio = TowerConfig(
+    audio = tower(
         width=128,
         heads=1,
         layers=audio_layers,
@@ -95,7 +95,6 @@ def tiny_sizes(*, video_layers: int = 3, audio_layers: int = 2, audio_latent_cha
         in_channels=audio_latent_channels,
         out_channels=audio_latent_channels,
         patch=(1,),
-        **common,
     )
     bridge = BridgeConfig(
         layers=min(video_layers, audio_layers),
@@ -224,7 +223,7 @@ def write_weights(path: Path, weights: dict[str, Tensor], shards: int = 1) -> No
     if shards == 1:
         save_file(weights, path, metadata={"format": "pt"})
         return
-    where = {}
+    where: dict[str, str] = {}
     for number, keys in enumerate(_even_parts(weights, shards), 1):
         name = f"{path.stem}-{number:05}-of-{shards:05}{path.suffix}"
         save_file({key: weights[key] for key in keys}, path.parent / name, metadata={"format": "pt"})
