@@ -1,0 +1,202 @@
+"""Sizes: frames, latent frames, seconds, audio samples, audio steps, tokens. They are computed nowhere else.
+
+frames          1 + 4n pictures, `fps` a second
+latent frames   the first frame alone, then one per four frames
+audio samples   48000 a second, as many as the frames last
+audio steps     one per 960 samples, 50 a second; the last one may reach past the end of the picture
+"""
+
+import math
+from dataclasses import dataclass
+
+from .errors import ShapeError
+
+SPATIAL_STRIDE = 8  # pixels per latent pixel, both ways
+PATCH = 2  # latent pixels per token, both ways
+SIZE_MULTIPLE = SPATIAL_STRIDE * PATCH
+TEMPORAL_STRIDE = 4  # frames per latent frame, after the first
+VIDEO_LATENT_CHANNELS = 16
+AUDIO_LATENT_CHANNELS = 128
+SAMPLE_RATE = 48000  # Hz
+HOP_LENGTH = 960  # audio samples per audio step
+AUDIO_STEPS_PER_SECOND = SAMPLE_RATE / HOP_LENGTH
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoShape:
+    """A clip in frames and pixels. Only what the model can make can be constructed."""
+
+    batch: int
+    frames: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        _check_batch(self.batch)
+        latent_frames(self.frames)
+        check_size(self.width, self.height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioShape:
+    """Sound in audio steps; `audio_steps` says how many a clip needs."""
+
+    batch: int
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_batch(self.batch)
+        if self.steps < 1:
+            raise ShapeError(f"sound cannot have {self.steps} audio steps; it needs at least 1")
+
+
+def latent_frames(frames: int) -> int:
+    """Latent frames of a clip: the first frame alone, then one per four.
+
+    Raises:
+        ShapeError: `frames` is not 4n + 1.
+    """
+    if frames < 1:
+        raise ShapeError(f"a clip cannot have {frames} frames; the shortest has 1, the next {1 + TEMPORAL_STRIDE}")
+    groups, rest = divmod(frames - 1, TEMPORAL_STRIDE)
+    if rest:
+        below = frames - rest
+        raise ShapeError(f"a clip cannot have {frames} frames; the nearest are {below} and {below + TEMPORAL_STRIDE}")
+    return groups + 1
+
+
+def frames_of(latent_frames: int) -> int:
+    """Frames that so many latent frames decode to.
+
+    Raises:
+        ShapeError: there is no latent frame.
+    """
+    if latent_frames < 1:
+        raise ShapeError(f"a clip cannot have {latent_frames} latent frames; it needs at least 1")
+    return TEMPORAL_STRIDE * (latent_frames - 1) + 1
+
+
+def check_size(width: int, height: int) -> None:
+    """Accept sizes in pixels that fill whole tokens.
+
+    Raises:
+        ShapeError: a side is not a positive multiple of 16.
+    """
+    if width > 0 and height > 0 and width % SIZE_MULTIPLE == 0 and height % SIZE_MULTIPLE == 0:
+        return
+    sides = [(_multiple_below(side), _multiple_above(side)) for side in (width, height)]
+    nearest = dict.fromkeys(f"{w}x{h}" for w, h in zip(*sides, strict=True))  # one or two, in order
+    raise ShapeError(
+        f"a picture cannot be {width}x{height}: width and height are multiples of {SIZE_MULTIPLE}; "
+        f"the nearest {'are' if len(nearest) > 1 else 'is'} {' and '.join(nearest)}"
+    )
+
+
+def check_fps(fps: float) -> None:
+    """Accept frame rates that give a clip a duration.
+
+    Raises:
+        ShapeError: `fps` is not a finite number above 0.
+    """
+    if not (math.isfinite(fps) and fps > 0):
+        raise ShapeError(
+            f"a clip cannot run at {fps} frames a second; give a positive rate, 24 as MOVA was trained with"
+        )
+
+
+def clip_seconds(frames: int, fps: float) -> float:
+    """How long a clip is shown.
+
+    Raises:
+        ShapeError: no frame, or an impossible frame rate.
+    """
+    check_fps(fps)
+    if frames < 1:
+        raise ShapeError(f"a clip cannot have {frames} frames; it needs at least 1")
+    return frames / fps
+
+
+def audio_samples(frames: int, fps: float) -> int:
+    """Samples of sound, at 48 kHz, that a clip lasts.
+
+    Raises:
+        ShapeError: no frame, an impossible frame rate, or a clip shorter than one sample.
+    Source: OpenMOSS/MOVA 595a976 `pipeline_mova.py`; the product is taken before the quotient, as there.
+    """
+    seconds = clip_seconds(frames, fps)
+    samples = int(SAMPLE_RATE * frames / fps)
+    if samples < 1:
+        raise ShapeError(
+            f"{frames} frames at {fps} a second last {seconds} s, less than one sample; lower the frame rate"
+        )
+    return samples
+
+
+def audio_steps(frames: int, fps: float) -> int:
+    """Audio steps that cover a clip, the last one possibly in part.
+
+    Raises:
+        ShapeError: as `audio_samples`.
+    """
+    return (audio_samples(frames, fps) - 1) // HOP_LENGTH + 1
+
+
+def video_latent_shape(shape: VideoShape, channels: int = VIDEO_LATENT_CHANNELS) -> tuple[int, int, int, int, int]:
+    """(batch, channels, latent frames, height / 8, width / 8)."""
+    height, width = shape.height // SPATIAL_STRIDE, shape.width // SPATIAL_STRIDE
+    return shape.batch, channels, latent_frames(shape.frames), height, width
+
+
+def audio_latent_shape(shape: AudioShape, channels: int = AUDIO_LATENT_CHANNELS) -> tuple[int, int, int]:
+    """(batch, channels, audio steps)."""
+    return shape.batch, channels, shape.steps
+
+
+def video_tokens(shape: VideoShape) -> int:
+    """Tokens of one sample in the video tower. In the audio tower an audio step is a token."""
+    return latent_frames(shape.frames) * (shape.height // SIZE_MULTIPLE) * (shape.width // SIZE_MULTIPLE)
+
+
+def frames_at(latent_frame: int) -> range:
+    """Frames that a latent frame stands for, counted from 0: frame 0 for the first, four for each other."""
+    stop = TEMPORAL_STRIDE * latent_frame + 1
+    return range(max(0, stop - TEMPORAL_STRIDE), stop)
+
+
+def latent_frame_range(start_seconds: float, end_seconds: float, frames: int, fps: float) -> range:
+    """Latent frames of a clip that show anything of a time span; empty if the span is, or lies outside.
+
+    Raises:
+        ShapeError: `frames` is not 4n + 1, or an impossible frame rate.
+    """
+    check_fps(fps)
+    latent_frames(frames)
+    shown = _covering(start_seconds * fps, end_seconds * fps, frames)
+    if not shown:
+        return range(0)
+    first, last = (-(-frame // TEMPORAL_STRIDE) for frame in (shown[0], shown[-1]))  # frame 0 is alone in its group
+    return range(first, last + 1)
+
+
+def audio_step_range(start_seconds: float, end_seconds: float, steps: int) -> range:
+    """Audio steps, of `steps`, that sound during any of a time span; empty if the span is, or lies outside."""
+    return _covering(start_seconds * AUDIO_STEPS_PER_SECOND, end_seconds * AUDIO_STEPS_PER_SECOND, steps)
+
+
+def _covering(start: float, end: float, total: int) -> range:
+    """Whole units that overlap [start, end). Rounded first: 97 / 24 * 24 frames are 97, not 97.00000000000001."""
+    start, end = round(max(start, 0.0), 6), round(min(end, total), 6)
+    return range(math.floor(start), math.ceil(end)) if start < end else range(0)
+
+
+def _check_batch(batch: int) -> None:
+    if batch < 1:
+        raise ShapeError(f"a batch cannot hold {batch} samples; it needs at least 1")
+
+
+def _multiple_below(side: int) -> int:
+    return max(side // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
+
+
+def _multiple_above(side: int) -> int:
+    return max(-(-side // SIZE_MULTIPLE), 1) * SIZE_MULTIPLE
