@@ -1,0 +1,116 @@
+"""The first frame, and optionally the last: picture -> clip for the video VAE -> condition beside the noisy latents.
+
+Axes: B batch, F frames, T latent frames, H W pixels, h w latent pixels.
+Source: OpenMOSS/MOVA 595a976 `datasets/transforms/custom.py` and `pipeline_mova.py` `prepare_latents`.
+"""
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .errors import ShapeError
+from .shapes import TEMPORAL_STRIDE, VIDEO_LATENT_CHANNELS, check_size, latent_frames
+
+
+def crop_box(source_height: int, source_width: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the largest centred part with the target's proportions, in whole pixels.
+
+    Raises:
+        ShapeError: the picture is empty, or so narrow that less than a pixel would be left.
+    """
+    if min(source_height, source_width, height, width) < 1:
+        raise ShapeError(f"cannot crop a {source_width}x{source_height} picture to {width}x{height}; no side may be 0")
+    crop_height, crop_width = source_height, source_width
+    if source_height / source_width < height / width:
+        crop_width = int(source_height / height * width)  # quotient first, as upstream: it decides the last pixel
+    else:
+        crop_height = int(source_width / width * height)
+    if min(crop_height, crop_width) < 1:
+        raise ShapeError(
+            f"a {source_width}x{source_height} picture is too narrow to crop to {width}x{height}; "
+            "crop or pad it to similar proportions first"
+        )
+    left, top = (source_width - crop_width) // 2, (source_height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height
+
+
+def crop_and_resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Pictures cropped to the target's proportions and resized: float32 (B, 3, height, width) in [-1, 1].
+
+    `image` is (B, H, W, 3), uint8 or floating point in [0, 1]; a fourth channel is ignored. Floating point is rounded
+    to 8 bits first, because Pillow's bicubic filter on 8-bit pixels is what MOVA was trained with.
+
+    Raises:
+        ShapeError: another shape, or a size that is not a multiple of 16.
+    """
+    if image.ndim != 4 or image.shape[-1] not in (3, 4):
+        raise ShapeError(f"an image has shape {tuple(image.shape)}; it must be (batch, height, width, 3)")
+    check_size(width, height)
+    pixels = image[..., :3].cpu()
+    if pixels.is_floating_point():
+        pixels = (255 * pixels.float()).round().clamp(0, 255).to(torch.uint8)
+    box = crop_box(image.shape[1], image.shape[2], height, width)
+    resized = torch.stack([_resize(picture, box, height, width) for picture in pixels])  # (B, height, width, 3)
+    return (resized.float() / 255 * 2 - 1).movedim(-1, 1).contiguous().to(image.device)
+
+
+def _resize(picture: Tensor, box: tuple[int, int, int, int], height: int, width: int) -> Tensor:
+    resized = Image.fromarray(picture.numpy()).crop(box).resize((width, height), Image.Resampling.BICUBIC)
+    return torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8).view(height, width, 3)
+
+
+def condition_clip(first: Tensor, frames: int, last: Tensor | None = None) -> Tensor:
+    """The clip whose latents condition the video: (B, 3, F, H, W), mid-grey (0 in [-1, 1]) where no frame is given.
+
+    `first` and `last` are (B, 3, H, W) in [-1, 1]. The grey frames are encoded too: their latents are not zero.
+
+    Raises:
+        ShapeError: `frames` is not 4n + 1, is 1 with a last frame, or the frames differ in shape.
+    """
+    latent_frames(frames)
+    clip = first.new_zeros(first.shape[0], first.shape[1], frames, *first.shape[2:])
+    clip[:, :, 0] = first
+    if last is not None:
+        if last.shape != first.shape:
+            raise ShapeError(
+                f"the last frame is {tuple(last.shape)}, the first {tuple(first.shape)}; resize them alike"
+            )
+        _check_last(frames)
+        clip[:, :, -1] = last
+    return clip
+
+
+def condition_mask(frames: int, latent_height: int, latent_width: int, batch: int = 1, last: bool = False) -> Tensor:
+    """Which frames are given: float32 (B, 4, T, h, w), 1 for given. A channel for each frame of a latent frame.
+
+    The first frame fills all four channels of its latent frame; a last frame only the fourth of its own.
+
+    Raises:
+        ShapeError: `frames` is not 4n + 1, or is 1 with a last frame.
+    """
+    mask = torch.zeros(TEMPORAL_STRIDE, latent_frames(frames))
+    mask[:, 0] = 1
+    if last:
+        _check_last(frames)
+        mask[-1, -1] = 1
+    return mask[None, :, :, None, None].repeat(batch, 1, 1, latent_height, latent_width)
+
+
+def assemble_condition(mask: Tensor, latents: Tensor) -> Tensor:
+    """(B, 20, T, h, w): the mask's 4 channels, then the 16 of the normalised latents, in the latents' dtype.
+
+    Raises:
+        ShapeError: mask and latents do not belong together.
+    """
+    batch, channels, *grid = latents.shape
+    if channels != VIDEO_LATENT_CHANNELS or mask.shape != (batch, TEMPORAL_STRIDE, *grid):
+        raise ShapeError(
+            f"a mask of shape {tuple(mask.shape)} and latents of shape {tuple(latents.shape)} make no condition; "
+            f"they must be (B, {TEMPORAL_STRIDE}, T, h, w) and (B, {VIDEO_LATENT_CHANNELS}, T, h, w)"
+        )
+    return torch.cat([mask.to(latents), latents], dim=1)
+
+
+def _check_last(frames: int) -> None:
+    if frames < 2:
+        raise ShapeError("a clip of 1 frame cannot have a last frame besides its first; make it 5 frames or longer")
