@@ -5,7 +5,7 @@ video_vae, text_encoder, tokenizer, scheduler and model_index.json.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..audio_vae.codec import AudioVAE
-from ..config import MOVA_SCHEDULER, AudioVAEConfig, MovaConfig, SchedulerConfig, TowerConfig
+from ..config import MOVA_SCHEDULER, AudioVAEConfig, BridgeConfig, MovaConfig, SchedulerConfig, TowerConfig
 from ..errors import CheckpointError
 from ..model.mova import Mova
 from ..ops import Ops, cast
@@ -45,26 +45,47 @@ def inspect(folder: Path | str) -> Published:
         raise CheckpointError(f"{folder} is not a folder. Choose the folder that holds model_index.json and video_dit")
     absent = [name for name in JOINT if not (folder / name).is_dir()]
     if absent:
-        hint = " It looks like Wan 2.2, which MOVA cannot run as." if "dual_tower_bridge" in absent else ""
+        wan = "dual_tower_bridge" in absent and any((folder / name).is_dir() for name in ("transformer_2", "video_dit_2"))
+        hint = " It looks like Wan 2.2, which lacks MOVA's audio tower and bridge." if wan else ""
         raise CheckpointError(f"{folder} lacks {', '.join(absent)}.{hint} Download the whole MOVA folder")
     for name in JOINT:
         component_header(folder / name)
     video = [_tower(folder / name) for name in EXPERTS.values()]
     if video[0] != video[1]:
-        raise CheckpointError(f"{folder}: video_dit and video_dit_2 differ in size; they belong to different models")
-    bridge, audio = folder / "dual_tower_bridge", _tower(folder / "audio_dit")
-    if (bridge / "config.json").is_file():
-        joint = configs.bridge_config(read_json(bridge / "config.json"), str(bridge / "config.json"))
-    else:
-        joint = detect.bridge_config(component_header(bridge).shapes, str(bridge))
-    return Published(model=MovaConfig(video=video[0], audio=audio, bridge=joint), scheduler=_scheduler(folder))
+        raise CheckpointError(
+            f"{folder}: video_dit and video_dit_2 differ in size; they belong to different models. Download both again"
+        )
+    audio, bridge = _tower(folder / "audio_dit"), _bridge(folder / "dual_tower_bridge")
+    model = configs.named(str(folder), MovaConfig, video=video[0], audio=audio, bridge=bridge)
+    return Published(model=model, scheduler=_scheduler(folder))
 
 
 def _tower(folder: Path) -> TowerConfig:
-    config = folder / "config.json"
-    if config.is_file():
-        return configs.tower_config(read_json(config), str(config))
-    return detect.tower_config(component_header(folder).shapes, str(folder))
+    shapes, config = component_header(folder).shapes, folder / "config.json"
+    if not config.is_file():
+        return detect.tower_config(shapes, str(folder))
+    stated = configs.tower_config(read_json(config), str(config))
+    _agree(stated, detect.tower_config(shapes, str(folder), stated.heads, stated.eps), config)
+    return stated
+
+
+def _bridge(folder: Path) -> BridgeConfig:
+    shapes, config = component_header(folder).shapes, folder / "config.json"
+    if not config.is_file():
+        return detect.bridge_config(shapes, str(folder))
+    stated = configs.bridge_config(read_json(config), str(config))
+    _agree(stated, detect.bridge_config(shapes, str(folder), stated.head_width, stated.audio_rate), config)
+    return stated
+
+
+def _agree(stated: TowerConfig | BridgeConfig, found: TowerConfig | BridgeConfig, where: Path) -> None:
+    """Refuse a configuration beside other weights: what it says of their sizes is never built."""
+    for name, value in asdict(stated).items():
+        if value != getattr(found, name):
+            raise CheckpointError(
+                f"{where} says {name} {value}, the weights beside it {getattr(found, name)}; "
+                f"the folder mixes files of different models. Download {where.parent} again"
+            )
 
 
 def _scheduler(folder: Path) -> SchedulerConfig:
@@ -86,13 +107,15 @@ def shared_tensors(folder: Path, read: Read = read_tensors) -> dict[str, Tensor]
     return {f"{part}.{k}": v for part in parts for k, v in component_tensors(folder / part, read).items()}
 
 
-def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str, *, like: nn.Module | None = None) -> None:
     """Give `module`, built on the meta device, its weights without copying them.
+
+    `like` is the same module of plain layers, where the host's layers have no parameters before they are loaded.
 
     Raises:
         CheckpointError: a weight is missing, unknown, or of another shape.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in (like or module).state_dict().items()}
     missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or unknown:
         raise CheckpointError(
