@@ -1,0 +1,20 @@
+"""Hooks of the whole suite: tests that need ComfyUI or a browser are skipped where there is none, and counted."""
+
+from __future__ import annotations
+
+import pytest
+
+# Also binds the name `tests` to this folder, before ComfyUI (which has a `tests` of its own) is put on the path.
+from tests.comfy import NO_BROWSER, NO_COMFYUI, skip_or_fail
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    skip_or_fail(item)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [str(report.longrepr) for report in terminalreporter.getreports("skipped")]
+    for what, reason in (("ComfyUI", NO_COMFYUI), ("a browser", NO_BROWSER)):
+        if count := sum(reason in text for text in skipped):
+            terminalreporter.write_line(f"{count} tests skipped for want of {what}: {reason}", yellow=True)
