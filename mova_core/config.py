@@ -5,12 +5,27 @@ No field has a default: a checkpoint decides them. `mova_core/checkpoint/configs
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from .errors import ConfigError
 
 HEAD_WIDTH = 128  # every published Wan and MOVA tower; only used where no config.json states the heads
+
+LARGEST = 2**24  # of any size: beyond it a number is damage, not a configuration
+
+
+def _check_numbers(config: Any) -> None:
+    """Accept whole numbers above 0 for sizes, finite numbers of at least 0 for measures."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.type is float:
+            good = type(value) in (int, float) and 0 <= value < math.inf
+        else:
+            sizes = (value,) if field.type is int else value
+            good = type(sizes) is tuple and sizes != () and all(type(n) is int and 0 < n <= LARGEST for n in sizes)
+        if not good:
+            raise ConfigError(f"{field.name} is {value!r:.50}, not a possible size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +44,7 @@ class TowerConfig:
     eps: float
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ConfigError(
                 f"a tower of width {self.width} cannot have {self.heads} heads: heads must divide it into even widths"
@@ -55,9 +71,10 @@ class BridgeConfig:
     eps: float
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         for width in (self.video_width, self.audio_width):
-            if width % self.head_width:
-                raise ConfigError(f"bridge heads of {self.head_width} do not divide a tower of width {width}")
+            if width % self.head_width or self.head_width % 2:
+                raise ConfigError(f"bridge heads of {self.head_width} do not divide a tower of width {width} evenly")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +86,18 @@ class MovaConfig:
     bridge: BridgeConfig
 
     def __post_init__(self) -> None:
+        for name, tower, axes in (("video", self.video, 3), ("audio", self.audio, 1)):
+            if len(tower.patch) != axes:
+                raise ConfigError(f"a tower of patch size {tower.patch} stands where the {name} tower belongs")
+        if self.condition_channels <= 0:
+            raise ConfigError(
+                f"the video tower takes {self.video.in_channels} channels and makes {self.video.out_channels}, so it "
+                "takes no first frame; MOVA's experts do"
+            )
+        if self.audio.in_channels != self.audio.out_channels:
+            raise ConfigError(
+                f"the audio tower takes {self.audio.in_channels} channels and makes {self.audio.out_channels}"
+            )
         widths = (self.bridge.video_width, self.bridge.audio_width)
         if widths != (self.video.width, self.audio.width):
             raise ConfigError(
@@ -101,6 +130,7 @@ class AudioVAEConfig:
     sample_rate: int
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
             raise ConfigError(
                 f"encoder strides {self.encoder_rates} and decoder strides {self.decoder_rates} differ in product"
@@ -119,6 +149,14 @@ class SchedulerConfig:
     shift: float
     sigma_min: float
     boundary: float  # video sigma; below it (strict) the low-noise expert works
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+        if self.shift == 0 or self.sigma_min >= 1 or self.boundary > 1:
+            raise ConfigError(
+                f"shift {self.shift}, sigma_min {self.sigma_min} and boundary {self.boundary} make no schedule: "
+                "shift must be above 0, sigma_min below 1, boundary at most 1"
+            )
 
 
 _COMMON: dict[str, Any] = {"text_width": 4096, "frequency_width": 256, "eps": 1e-6}

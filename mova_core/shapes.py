@@ -19,6 +19,7 @@ VIDEO_LATENT_CHANNELS = 16
 AUDIO_LATENT_CHANNELS = 128
 SAMPLE_RATE = 48000  # Hz
 HOP_LENGTH = 960  # audio samples per audio step
+DEFAULT_FPS = 24.0  # pictures a second of every training clip
 AUDIO_STEPS_PER_SECOND = SAMPLE_RATE / HOP_LENGTH
 
 

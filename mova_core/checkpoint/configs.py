@@ -3,13 +3,14 @@
 Sources: OpenMOSS/MOVA 595a976, the published config files; DiffSynth-Studio 2.1.12 `configs/model_configs.py`.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from ..config import AudioVAEConfig, BridgeConfig, SchedulerConfig, TowerConfig
 from ..errors import ConfigError
 
 Json = Mapping[str, Any]
+C = TypeVar("C")
 
 # Flags without which the weights would mean something else: value this package implements, for each name.
 TOWER_FLAGS = {
@@ -47,6 +48,18 @@ UNUSED = {
 }
 
 
+def named(where: str, make: Callable[..., C], **fields: Any) -> C:
+    """`make` of the fields, where an impossible configuration names the file it came from.
+
+    Raises:
+        ConfigError: as `make`.
+    """
+    try:
+        return make(**fields)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}. Download the files of one MOVA model again") from error
+
+
 def _fields(config: Json, where: str, names: Mapping[str, str], flags: Json) -> dict[str, Any]:
     """The values of `names` (theirs -> ours); flags are compared, the rest is refused."""
     for key, wanted in flags.items():
@@ -59,14 +72,8 @@ def _fields(config: Json, where: str, names: Mapping[str, str], flags: Json) -> 
     missing = [key for key in names if key not in config]
     if missing:
         raise ConfigError(f"{where} does not say {', '.join(missing)}. Download the file again")
-    fields = {ours: config[theirs] for theirs, ours in names.items()}
-    for name, value in fields.items():
-        numbers = value if isinstance(value, list) else [value]
-        if not numbers or not all(type(n) in (int, float) and n >= 0 for n in numbers):
-            raise ConfigError(f"{where}: {name} is {value!r}, not a size")
-        if isinstance(value, list):
-            fields[name] = tuple(value)
-    return fields
+    values = {ours: config[theirs] for theirs, ours in names.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def tower_config(config: Json, where: str) -> TowerConfig:
@@ -83,7 +90,7 @@ def tower_config(config: Json, where: str) -> TowerConfig:
         "freq_dim": "frequency_width",
         "eps": "eps",
     }
-    return TowerConfig(**_fields(config, where, names, TOWER_FLAGS))
+    return named(where, TowerConfig, **_fields(config, where, names, TOWER_FLAGS))
 
 
 def bridge_config(config: Json, where: str) -> BridgeConfig:
@@ -100,8 +107,9 @@ def bridge_config(config: Json, where: str) -> BridgeConfig:
     absent = [key for key in ("interaction_strategy", "apply_cross_rope") if key not in config]
     if absent:  # the class defaults upstream are other than what the weights were trained with
         raise ConfigError(f"{where} does not say {', '.join(absent)}. Download the file again")
-    layers = min(fields.pop("video_layers"), fields.pop("audio_layers"))
-    return BridgeConfig(layers=layers, eps=1e-6, **fields)
+    both = fields.pop("video_layers"), fields.pop("audio_layers")
+    layers = min(both, key=lambda n: n if type(n) is int else -1)  # BridgeConfig refuses what is no number
+    return named(where, BridgeConfig, layers=layers, eps=1e-6, **fields)
 
 
 def audio_vae_config(config: Json, where: str) -> AudioVAEConfig:
@@ -114,11 +122,12 @@ def audio_vae_config(config: Json, where: str) -> AudioVAEConfig:
         "latent_dim": "latent_channels",
         "sample_rate": "sample_rate",
     }
-    return AudioVAEConfig(**_fields(config, where, names, AUDIO_VAE_FLAGS))
+    return named(where, AudioVAEConfig, **_fields(config, where, names, AUDIO_VAE_FLAGS))
 
 
 def scheduler_config(config: Json, index: Json, where: str) -> SchedulerConfig:
     """Schedule of scheduler/scheduler_config.json, expert boundary of model_index.json (0.9 where it is silent)."""
     names = {"shift": "shift", "sigma_min": "sigma_min"}
     fields = _fields(config, where, names, SCHEDULER_FLAGS)
-    return SchedulerConfig(boundary=float(index.get("boundary_ratio", 0.9)), **fields)
+    boundary = index.get("boundary_ratio", 0.9)
+    return named(f"{where} or model_index.json", SchedulerConfig, boundary=boundary, **fields)

@@ -34,6 +34,8 @@ def describe(shapes: Shapes) -> str:
             patch = shapes["patch_embedding.weight"]
             if len(patch) == 3:
                 return "the MOVA audio tower"
+            if len(patch) != 5:
+                return "nothing this package knows"
             kind = {36: "image-to-video expert, of MOVA or Wan 2.2", 16: "text-to-video model"}.get(patch[1], "model")
             return f"a Wan {kind} ({patch[1]} input channels)"
     return "nothing this package knows"
@@ -43,8 +45,8 @@ def _layers(shapes: Shapes, prefix: str) -> int:
     return len({key[len(prefix) :].split(".", 1)[0] for key in shapes if key.startswith(prefix)})
 
 
-def tower_config(shapes: Shapes, where: str) -> TowerConfig:
-    """Sizes of a tower. Heads are 128 wide and eps 1e-6, as in every published tower: no shape tells.
+def tower_config(shapes: Shapes, where: str, heads: int | None = None, eps: float = 1e-6) -> TowerConfig:
+    """Sizes of a tower. Unless said, heads are 128 wide and eps 1e-6, as in every published tower: no shape tells.
 
     Raises:
         CheckpointError: the keys are not a tower's.
@@ -54,7 +56,7 @@ def tower_config(shapes: Shapes, where: str) -> TowerConfig:
         outputs = shapes["head.head.weight"][0]
         return TowerConfig(
             width=width,
-            heads=max(1, width // HEAD_WIDTH),
+            heads=heads or max(1, width // HEAD_WIDTH),
             layers=_layers(shapes, "blocks."),
             ffn_width=shapes["blocks.0.ffn.0.weight"][0],
             in_channels=in_channels,
@@ -62,26 +64,34 @@ def tower_config(shapes: Shapes, where: str) -> TowerConfig:
             patch=tuple(patch),
             text_width=shapes["text_embedding.0.weight"][1],
             frequency_width=shapes["time_embedding.0.weight"][1],
-            eps=1e-6,
+            eps=eps,
         )
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{where} is {describe(shapes)}, not a MOVA tower ({error})") from error
+        raise CheckpointError(
+            f"{where} holds {describe(shapes)}, not a MOVA tower ({error}). Download the folder again"
+        ) from error
 
 
-def bridge_config(shapes: Shapes, where: str) -> BridgeConfig:
-    """Sizes of the bridge, with the deployed head width and 50 latent steps a second.
+def bridge_config(shapes: Shapes, where: str, head_width: int = HEAD_WIDTH, audio_rate: float = 50.0) -> BridgeConfig:
+    """Sizes of the bridge. Unless said, head width and latent steps a second are the deployed ones.
 
     Raises:
         CheckpointError: the keys are not a bridge's.
     """
     try:
         video, audio = shapes["audio_to_video_conditioners.0.inner.k.weight"]
-        layers = _layers(shapes, "audio_to_video_conditioners.")
+        return BridgeConfig(
+            layers=_layers(shapes, "audio_to_video_conditioners."),
+            video_width=video,
+            audio_width=audio,
+            head_width=head_width,
+            audio_rate=audio_rate,
+            eps=1e-6,
+        )
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{where} is {describe(shapes)}, not the MOVA bridge") from error
-    return BridgeConfig(
-        layers=layers, video_width=video, audio_width=audio, head_width=HEAD_WIDTH, audio_rate=50.0, eps=1e-6
-    )
+        raise CheckpointError(
+            f"{where} holds {describe(shapes)}, not the MOVA bridge ({error}). Download the folder again"
+        ) from error
 
 
 def audio_vae_config(shapes: Shapes, where: str) -> AudioVAEConfig:
@@ -104,4 +114,6 @@ def audio_vae_config(shapes: Shapes, where: str) -> AudioVAEConfig:
             sample_rate=48000,
         )
     except (KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{where} is {describe(shapes)}, not a DAC audio VAE ({error})") from error
+        raise CheckpointError(
+            f"{where} holds {describe(shapes)}, not a DAC audio VAE ({error}). Download the file again"
+        ) from error

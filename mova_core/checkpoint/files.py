@@ -5,21 +5,26 @@ A header is trusted for nothing: its length, its JSON, its names, its offsets ar
 
 import json
 import math
-import os
+import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import CheckpointError
 
-MAX_HEADER = 64 * 2**20  # bytes; the largest published MOVA header is under 200 kB
-MAX_TENSORS = 100_000
+MAX_HEADER = 8 * 2**20  # bytes; the largest published MOVA header is under 200 kB
+MAX_TENSORS = 30_000  # the whole of MOVA has 4500
+MAX_AXES = 16
+SHARD = re.compile(r"[\w\- ][\w\-. ]{0,199}", re.ASCII)  # a plain name on every system, never a path
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4}
 BITS |= {"I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8}
+PICKLES = (b"PK\x03\x04", b"PK\x05\x06", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 Read = Callable[[Path], Mapping[str, Tensor]]
 
@@ -33,13 +38,6 @@ class Header:
     metadata: dict[str, str]
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return entries
-
-
 def read_header(path: Path) -> Header:
     """The header of a safetensors file, checked against the file's size.
 
@@ -47,43 +45,74 @@ def read_header(path: Path) -> Header:
         CheckpointError: not there, not safetensors, truncated, or a header that does not describe the file.
     """
     try:
-        size = path.stat().st_size
+        size = _file_size(path)
         with path.open("rb") as file:
             start = file.read(8)
             length = int.from_bytes(start, "little")
-            if start[:4] in (b"PK\x03\x04", b"PK\x05\x06") or start[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-                raise CheckpointError(
-                    f"{path} is a pickled PyTorch file, which can carry code; only .safetensors is read. "
-                    "Download the safetensors version or convert it yourself"
-                )
             if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER):
+                if start.startswith(PICKLES):
+                    raise CheckpointError(
+                        f"{path} is a pickled PyTorch file, which can carry code; only .safetensors is read. "
+                        "Download the safetensors version or convert it yourself"
+                    )
                 raise CheckpointError(_damaged(path, f"{size} bytes with a header of {length}"))
             text = file.read(length)
     except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}. Check the path and download it again"
-        ) from error
+        what = error.strerror or error
+        raise CheckpointError(f"{path} cannot be read: {what}. Check the path and download it again") from error
     try:
-        entries = json.loads(text, object_pairs_hook=_no_duplicates)
-        return _checked(entries, size - 8 - length)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-        raise CheckpointError(_damaged(path, f"its header is wrong: {error}")) from error
+        return parse_header(text, size - 8 - length)
+    except ValueError as error:
+        raise CheckpointError(_damaged(path, f"its header is wrong: {error!s:.200}")) from error
+
+
+def _file_size(path: Path) -> int:
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):  # opening a pipe would wait for ever
+        raise OSError("it is not a file")
+    return state.st_size
 
 
 def _damaged(path: Path, what: str) -> str:
     return f"{path} is not a whole safetensors file ({what}). Delete it and download it again"
 
 
+def parse_header(text: bytes, data_size: int) -> Header:
+    """The header whose JSON is `text`, checked against the `data_size` bytes of tensors that follow it.
+
+    Raises:
+        ValueError: it is not JSON, or does not describe exactly these bytes.
+    """
+    try:
+        if text.count(b"{") + text.count(b"[") > 4 * MAX_TENSORS:  # three a tensor: refused before objects are made
+            raise ValueError(f"more than {MAX_TENSORS} tensors")
+        entries = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        return _checked(entries, data_size)
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__} {error}") from error
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return entries
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _checked(entries: dict[str, Any], data_size: int) -> Header:
     metadata = entries.pop("__metadata__", None) or {}
     if not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("metadata values must be text")
-    if len(entries) > MAX_TENSORS:
-        raise ValueError(f"{len(entries)} tensors")
     spans = []
     for name, entry in entries.items():
         shape, (begin, end) = entry["shape"], entry["data_offsets"]
-        if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+        if not isinstance(shape, list) or len(shape) > MAX_AXES:
+            raise ValueError(f"{name} must have a shape of at most {MAX_AXES} axes")
+        if not all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end)):
             raise ValueError(f"{name}: shape and offsets must be whole numbers")
         if math.prod(shape) * BITS[entry["dtype"]] != 8 * (end - begin):
             raise ValueError(f"{name}: {entry['dtype']} {shape} does not fill bytes {begin} to {end}")
@@ -100,10 +129,17 @@ def _checked(entries: dict[str, Any], data_size: int) -> Header:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file, mapped from disk rather than copied."""
+    """Every tensor of a safetensors file, mapped from disk rather than copied.
+
+    Raises:
+        CheckpointError: see `read_header`.
+    """
     read_header(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+    except (SafetensorError, OSError) as error:  # it changed since, or safetensors is stricter still
+        raise CheckpointError(_damaged(path, f"{error!s:.200}")) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -113,13 +149,14 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: not there, not JSON, or not an object.
     """
     try:
-        if path.stat().st_size > MAX_HEADER:
-            raise CheckpointError(f"{path} is too large to be a configuration file")
+        if _file_size(path) > MAX_HEADER:
+            raise OSError("it is too large to be a configuration")
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}. Is the download complete?") from error
+        what = error.strerror or error
+        raise CheckpointError(f"{path} cannot be read: {what}. Is the download complete? Resume it") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON ({error}). Download it again") from error
+        raise CheckpointError(f"{path} is not JSON ({error!s:.200}). Download it again") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds {type(value).__name__}, not an object. Download it again")
     return value
@@ -139,24 +176,30 @@ def component_files(folder: Path) -> list[Path]:
     if not indices:
         singles = sorted(folder.glob("*.safetensors"))
         if len(singles) != 1:
-            found = ", ".join(p.name for p in sorted(folder.iterdir())) or "nothing"
-            raise CheckpointError(f"{folder} should hold one .safetensors file or an index of shards; it holds {found}")
+            raise CheckpointError(
+                f"{folder} should hold one .safetensors file or an index of shards; "
+                f"it holds {_few([p.name for p in sorted(folder.iterdir())])}. Download it again"
+            )
         return singles
     shards = read_json(indices[0]).get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
         raise CheckpointError(f"{indices[0]} has no weight_map of file names. Download it again")
     names = sorted(set(shards.values()))
     for name in names:
-        if name != os.path.basename(name) or name in ("", ".", "..") or "\\" in name:  # noqa: PTH119, a name, not a path
+        if not SHARD.fullmatch(name):
             raise CheckpointError(
-                f"{indices[0]} names {name!r}, which is not a file beside it. Download the index again"
+                f"{indices[0]} names {name!r:.100}, which is not a file beside it. Download the index again"
             )
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} of {len(names)} shards: {', '.join(missing)}. Resume the download"
+            f"{folder} lacks {len(missing)} of {len(names)} shards: {_few(missing)}. Resume the download"
         )
     return [folder / name for name in names]
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") or "nothing"
 
 
 def component_header(folder: Path) -> Header:

@@ -52,6 +52,6 @@ def original_video_vae(entries: Mapping[str, V], where: str) -> dict[str, V]:
     renamed = {rename(key, VIDEO_VAE): value for key, value in entries.items()}
     if len(renamed) != len(entries):
         raise CheckpointError(
-            f"{where}: two weights of the video VAE have the same meaning; the file is not a Wan 2.1 VAE"
+            f"{where}: two weights of the video VAE have the same meaning; it is not a Wan 2.1 VAE. Download it again"
         )
     return renamed

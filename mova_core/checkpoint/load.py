@@ -45,8 +45,8 @@ def inspect(folder: Path | str) -> Published:
         raise CheckpointError(f"{folder} is not a folder. Choose the folder that holds model_index.json and video_dit")
     absent = [name for name in JOINT if not (folder / name).is_dir()]
     if absent:
-        wan = "dual_tower_bridge" in absent and any((folder / name).is_dir() for name in ("transformer_2", "video_dit_2"))
-        hint = " It looks like Wan 2.2, which lacks MOVA's audio tower and bridge." if wan else ""
+        wan = "dual_tower_bridge" in absent and {"transformer_2", "video_dit_2"} & {p.name for p in folder.iterdir()}
+        hint = " It looks like Wan 2.2, which has no audio tower and no bridge." if wan else ""
         raise CheckpointError(f"{folder} lacks {', '.join(absent)}.{hint} Download the whole MOVA folder")
     for name in JOINT:
         component_header(folder / name)

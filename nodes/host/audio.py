@@ -1,0 +1,61 @@
+"""The DAC codec with the interface of comfy.sd.VAE, so stock audio nodes work on it."""
+
+from pathlib import Path
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...mova_core.audio_vae.codec import AudioVAE
+from ...mova_core.checkpoint.load import assign, audio_vae_parts
+
+STEP_BYTES = 1.2 * 2**20  # float32 activations a latent step of the full-size decoder, counted 0.94 MiB
+ENCODE_STEP_BYTES = 2.3 * 2**20  # of the encoder, counted 1.9 MiB
+
+
+class MovaAudioVAE(comfy.sd.VAE):
+    """48 kHz mono audio <-> (B, C, A) latents, always computed in float32."""
+
+    def __init__(self, codec: AudioVAE) -> None:
+        self.first_stage_model = codec
+        self.audio_sample_rate = codec.sample_rate
+        self.downscale_ratio = self.upscale_ratio = codec.hop_length
+        self.latent_channels, self.latent_dim, self.output_channels = codec.latent_channels, 1, 1
+        self.memory_used_encode = lambda shape, dtype: shape[0] * shape[-1] / codec.hop_length * ENCODE_STEP_BYTES
+        self.memory_used_decode = lambda shape, dtype: shape[0] * shape[-1] * STEP_BYTES
+        self.process_input = self.process_output = lambda audio: audio
+        self.working_dtypes, self.vae_dtype = [torch.float32], torch.float32
+        self.disable_offload = self.not_video = self.handles_tiling = self.crop_input = False
+        self.pad_channel_value = self.format_encoded = self.size = self.extra_1d_channel = None
+        self.downscale_index_formula = self.upscale_index_formula = None
+        self.device = comfy.model_management.vae_device()
+        self.output_device = comfy.model_management.intermediate_device()
+        comfy.model_management.archive_model_dtypes(codec)
+        offload = comfy.model_management.vae_offload_device()
+        self.patcher = comfy.model_patcher.CoreModelPatcher(codec, load_device=self.device, offload_device=offload)
+        self.model_size()
+
+    def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor:
+        """(B, samples, channels) mixed down to one channel, whole latent steps."""
+        mono = pixels.mean(dim=-1, keepdim=True)
+        return torch.nn.functional.pad(mono, (0, 0, 0, -mono.shape[1] % self.downscale_ratio))
+
+    def vae_output_dtype(self) -> torch.dtype:
+        return torch.float32
+
+
+def load_audio_vae(folder: Path) -> MovaAudioVAE:
+    """The codec of a published folder or of its audio_vae folder.
+
+    Raises:
+        CheckpointError, ConfigError: missing, damaged, or not a DAC.
+    """
+    config, tensors = audio_vae_parts(folder, lambda path: comfy.utils.load_torch_file(str(path)))
+    stored = next(iter(tensors.values())).dtype
+    codec = AudioVAE(config, ops=comfy.ops.manual_cast, device="meta", dtype=stored)
+    assign(codec, tensors, str(folder), like=AudioVAE(config, device="meta", dtype=stored))
+    return MovaAudioVAE(codec)

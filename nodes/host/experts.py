@@ -1,0 +1,131 @@
+"""Two experts behind one MODEL. Each has its ModelPatcher; the high-noise one is the MODEL and knows the other.
+
+A step whose video sigma is below the boundary is evaluated by the low-noise expert, which ComfyUI loads when its first
+step comes. Patches, hooks and object patches put on the MODEL reach both, so no LoRA is half applied.
+"""
+
+from functools import cache
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.sampler_helpers
+
+LOW = "mova_low_noise"
+BOUNDARY = "mova_boundary"
+
+
+class _Experts:
+    """Mixed into a ModelPatcher class: what is done to the MODEL is done to the low-noise expert too."""
+
+    active: Any = None  # the patcher whose weights were loaded last in this run
+
+    @property
+    def low(self) -> Any:
+        models = self.get_additional_models_with_key(LOW)
+        return models[0] if models else None
+
+    def add_patches(self, patches: Any, strength_patch: float = 1.0, strength_model: float = 1.0) -> list[Any]:
+        """Also patches the low-noise expert, unless a value is a whole weight (a merge with another high expert)."""
+        applied = set(super().add_patches(patches, strength_patch, strength_model))
+        if self.low is not None:
+            shared = {key: value for key, value in patches.items() if not isinstance(value, list)}
+            applied |= set(self.low.add_patches(shared, strength_patch, strength_model))
+        return list(applied)
+
+    def add_object_patch(self, name: str, obj: Any) -> None:
+        super().add_object_patch(name, obj)
+        if self.low is not None and name != "model_sampling":  # the run's schedule is the high-noise expert's
+            self.low.add_object_patch(name, obj)
+
+    def set_model_compute_dtype(self, dtype: Any) -> None:
+        super().set_model_compute_dtype(dtype)
+        if self.low is not None:
+            self.low.set_model_compute_dtype(dtype)
+
+    def register_all_hook_patches(
+        self, hooks: Any, target_dict: Any, model_options: Any = None, registered: Any = None
+    ) -> Any:
+        if self.low is not None:
+            self.low.register_all_hook_patches(hooks, target_dict, model_options)
+        return super().register_all_hook_patches(hooks, target_dict, model_options, registered)
+
+    def restore_hook_patches(self) -> None:
+        super().restore_hook_patches()
+        if self.low is not None:
+            self.low.restore_hook_patches()
+
+    def get_nested_additional_models(self) -> list[Any]:
+        """Without the low-noise expert: it is loaded when its first step comes, not beside the other."""
+        return [model for model in super().get_nested_additional_models() if model is not self.low]
+
+    def pre_run(self) -> None:
+        super().pre_run()
+        self.active = self
+
+    def cleanup(self) -> None:
+        self.active = None
+        super().cleanup()
+        if self.low is not None:
+            self.low.cleanup()
+
+    def activate(self, expert: Any, shape: Any) -> None:
+        """Have ComfyUI load `expert`, evicting what it must, if it is not the one already running."""
+        if self.active is expert:
+            return
+        needed = expert.model.memory_required(shape)
+        comfy.model_management.load_models_gpu([expert], memory_required=needed, minimum_memory_required=needed)
+        if expert is not self:
+            expert.hook_mode = self.hook_mode
+            expert.pre_run()
+        self.active = expert
+
+
+@cache
+def _patcher_class(base: type) -> type:
+    return type("MovaPatcher", (_Experts, base), {})
+
+
+def patcher(model: Any, load_device: Any, offload_device: Any, dynamic: bool = True) -> Any:
+    """A ModelPatcher for one expert, of the kind ComfyUI uses on this machine."""
+    plain = not dynamic or comfy.model_management.is_device_cpu(load_device)
+    base = comfy.model_patcher.ModelPatcher if plain else comfy.model_patcher.CoreModelPatcher
+    return _patcher_class(base)(model, load_device=load_device, offload_device=offload_device)
+
+
+def join(high: Any, low: Any, boundary: float) -> Any:
+    """One MODEL of two experts that changes at `boundary` (video sigma, strict)."""
+    joined = high.clone()
+    joined.set_additional_models(LOW, [low])
+    joined.set_attachments(BOUNDARY, boundary)
+    kind = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
+    joined.remove_wrappers_with_key(kind, LOW)
+    joined.add_wrapper_with_key(kind, LOW, route)
+    return joined
+
+
+def split(model: Any) -> tuple[Any, Any]:
+    """The high-noise and the low-noise expert of a joined MODEL, each a MODEL of its own.
+
+    Raises:
+        ValueError: the MODEL holds one expert.
+    """
+    low = model.get_additional_models_with_key(LOW)
+    if not low:
+        raise ValueError("this MODEL holds one expert, there is nothing to split; connect the MODEL of 'MOVA Loader'")
+    high = model.clone()
+    high.remove_additional_models(LOW)
+    high.remove_attachments(BOUNDARY)
+    high.remove_wrappers_with_key(comfy.patcher_extension.WrappersMP.CALC_COND_BATCH, LOW)
+    return high, low[0].clone()
+
+
+def route(executor: Any, model: Any, conds: Any, x_in: Any, timestep: Any, model_options: Any) -> Any:
+    """Evaluate the step with the expert its noise level belongs to. `timestep` is the video sigma, 1..0."""
+    patcher = model.current_patcher
+    low = patcher.get_additional_models_with_key(LOW)[0]
+    boundary = patcher.get_attachment(BOUNDARY)
+    expert = low if bool((timestep * 1000.0).max() < boundary * 1000.0) else patcher
+    patcher.activate(expert, [2 * x_in.shape[0], *x_in.shape[1:]])
+    return executor(expert.model, conds, x_in, timestep, model_options)

@@ -1,0 +1,12 @@
+"""Text shown on a node in the page."""
+
+from typing import Any
+
+from server import PromptServer
+
+
+def show(text: str, node_id: Any) -> None:
+    """Write `text` under the node that is running; does nothing where no server runs."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and node_id is not None:
+        server.send_progress_text(text, node_id)

@@ -1,0 +1,107 @@
+"""ComfyUI's transformer_options -> how mova_core runs one forward."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.model_prefetch
+import torch
+from comfy.ldm.flux.math import apply_rope1
+from torch import Tensor, nn
+
+from ...mova_core.ops import LayerCall, Runtime
+
+Options = dict[str, Any]
+FFN_ROWS = 16384  # tokens a feed-forward chunk: far past what saturates a GPU, 0.4 GiB of wide activation at full size
+
+
+class KitchenRotary:
+    """ComfyUI's fused rotary kernel, on its (1, L, 1, K/2, 2, 2) table."""
+
+    def table(self, cos: Tensor, sin: Tensor) -> Tensor:
+        return torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))[None, :, None]
+
+    def rotate(self, x: Tensor, table: Tensor, start: int) -> Tensor:
+        return apply_rope1(x, table[:, start : start + x.shape[1]])
+
+
+class Layers:
+    """Which layer runs, and what the host's patches want done to it."""
+
+    def __init__(self, options: Options, context: Tensor) -> None:
+        self.options, self.context = options, context
+        self.replace = options.get("patches_replace", {}).get("dit", {})
+        self.after = options.get("patches", {}).get("double_block", [])
+        self.index = 0
+
+    def __call__(self, index: int, layer: LayerCall, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        self.index = self.options["block_index"] = index
+        patch = self.replace.get(("double_block", index))
+        if patch is None:
+            video, audio = layer(video, audio)
+        else:
+            video, audio = self._replaced(patch, layer, video, audio)
+        for function in self.after:
+            state = {"img": video, "x": video, "vec": None, "block_index": index, "img_offset": 0}
+            video = function({**state, "transformer_options": self.options})["img"]
+        return video, audio
+
+    def _replaced(self, patch: Any, layer: LayerCall, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """A patch sees the video stream, as in Wan; the sound follows if and when it runs the original block."""
+        sound = [audio]
+
+        def original(args: Options) -> Options:
+            picture, sound[0] = layer(args["img"], sound[0])
+            return {"img": picture}
+
+        state = {"img": video, "txt": self.context, "vec": None, "pe": None, "transformer_options": self.options}
+        return patch(state, {"original_block": original})["img"], sound[0]
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor:
+        options = self.options
+        if site == "video.self" and self.index in options.get("stg_self_attn_blocks", ()):
+            return v
+        exact = not site.endswith(".self")  # 512 and some hundred keys: a quantised kernel gains nothing there
+        chosen = comfy.ldm.modules.attention.optimized_attention  # looked up late, flags and tests may change it
+        kwargs = {"low_precision_attention": False} if exact else {}
+        out = chosen(q, k, v, heads=heads, transformer_options=options, **kwargs)
+        if site == "video.self":
+            for function in options.get("patches", {}).get("attn1_output_patch", []):
+                out = function(out, {**options, "n_heads": heads, "dim_head": q.shape[-1] // heads})
+        return out
+
+
+def prefetch(device: torch.device, options: Options) -> Callable[[Sequence[Sequence[nn.Module]]], Iterator[None]]:
+    """ComfyUI's weight prefetch: one queue entry a layer, the next layer's weights copied while this one computes."""
+
+    def step(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
+        pop, make = comfy.model_prefetch.prefetch_queue_pop, comfy.model_prefetch.make_prefetch_queue
+        queue = make([list(layer) for layer in layers], device, options)
+        for layer in layers:
+            pop(queue, device, layer[0])
+            yield
+        if queue is not None:
+            pop(queue, device, None)
+        yield
+
+    return step
+
+
+def runtime(options: Options, context: Tensor) -> Runtime:
+    """The Runtime of one forward under `options`; `context` is what block patches see as text."""
+    layers = Layers(options, context)
+    rope = options.get("rope_options") or {}
+    axes = ("t", "y", "x")
+    strength = options.get("mova_bridge_strength", (1.0, 1.0))
+    return Runtime(
+        attention=layers.attention,
+        rotary=KitchenRotary(),
+        prefetch=prefetch(context.device, options),
+        layer=layers,
+        ffn_rows=options.get("mova_ffn_rows", FFN_ROWS),
+        query_rows=options.get("mova_query_rows"),
+        audio_to_video=strength[0] if options.get("a2v_cross_attn", True) else 0.0,
+        video_to_audio=strength[1] if options.get("v2a_cross_attn", True) else 0.0,
+        rope_scale=tuple(rope.get(f"scale_{axis}", 1.0) for axis in axes),
+        rope_shift=tuple(rope.get(f"shift_{axis}", 0.0) for axis in axes),
+    )

@@ -1,0 +1,125 @@
+"""Joint latents, and ComfyUI's samplers on them."""
+
+from typing import Any
+
+import comfy.model_base
+import comfy.model_management
+import comfy.nested_tensor
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import node_helpers
+import torch
+from torch import Tensor
+
+from ...mova_core.errors import ShapeError
+from ...mova_core.sampling.schedule import sigmas
+from .model import MovaModel
+
+EXACT = "mova"
+SAMPLERS = list(comfy.samplers.KSampler.SAMPLERS)
+SCHEDULERS = [EXACT, *comfy.samplers.KSampler.SCHEDULERS]
+
+
+def joint(video: Tensor, audio: Tensor) -> Any:
+    """The NestedTensor of both streams."""
+    return comfy.nested_tensor.NestedTensor((video, audio))
+
+
+def streams(latent: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Video (B, 16, T, H, W) and audio (B, C, A) of a LATENT.
+
+    Raises:
+        ShapeError: it is not a joint latent.
+    """
+    samples = latent["samples"]
+    parts = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
+    if len(parts) != 2 or parts[0].ndim != 5 or parts[1].ndim != 3:
+        found = ", ".join(str(tuple(part.shape)) for part in parts)
+        raise ShapeError(
+            f"this latent holds {found}; MOVA wants a joint latent: video (batch, 16, frames, height, width) and audio "
+            "(batch, channels, steps). Make it with 'MOVA Image to Video+Audio' or join both with 'Concat AV Latent'"
+        )
+    return parts[0], parts[1]
+
+
+def conditioned(conditioning: Any, values: dict[str, Any]) -> Any:
+    """A copy of a CONDITIONING with `values` set in every entry."""
+    return node_helpers.conditioning_set_values(conditioning, values)
+
+
+def device() -> torch.device:
+    """Where latents wait between nodes."""
+    return comfy.model_management.intermediate_device()
+
+
+def with_shifts(model: Any, shift: float, audio_shift: float) -> Any:
+    """A clone of `model` whose video and audio schedules have these shifts.
+
+    Raises:
+        ShapeError: the MODEL is not MOVA.
+    """
+    check_model(model)
+    sampling = comfy.model_base.model_sampling(model.model.model_config, comfy.model_base.ModelType.FLOW_AV)
+    sampling.set_parameters(shift=shift, audio_shift=audio_shift, multiplier=1000)
+    patched = model.clone()
+    patched.add_object_patch("model_sampling", sampling)
+    return patched
+
+
+def check_model(model: Any) -> None:
+    """Accept MOVA only.
+
+    Raises:
+        ShapeError: the MODEL is another one.
+    """
+    if not isinstance(model.model, MovaModel):
+        raise ShapeError(f"this MODEL is {type(model.model).__name__}, not MOVA; connect the MODEL of 'MOVA Loader'")
+
+
+def schedule(model: Any, scheduler: str, steps: int, shift: float, denoise: float) -> Tensor:
+    """Sigmas of `steps` steps, the last of a longer run where `denoise` < 1; "mova" is upstream's schedule, exactly."""
+    total = max(steps, int(steps / denoise))
+    if scheduler == EXACT:
+        values = sigmas(total, shift, model.model.model_config.scheduler.sigma_min)
+    else:
+        values = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, total)
+    return values[-(steps + 1) :]
+
+
+def sample(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    latent: dict[str, Any],
+    *,
+    seed: int,
+    cfg: float,
+    sampler: str,
+    values: Tensor,
+) -> dict[str, Any]:
+    """The LATENT after walking `values` (sigmas) with ComfyUI's `sampler`; progress, preview and cancelling are its own."""
+    video, audio = streams(latent)
+    if audio.shape[1] != model.model.latent_format.audio_channels:
+        raise ShapeError(
+            f"the audio latent has {audio.shape[1]} channels, this model {model.model.latent_format.audio_channels}; "
+            "make the latent with the VAE of the same 'MOVA Loader'"
+        )
+    samples = joint(video, audio)
+    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    done = comfy.sample.sample_custom(
+        model,
+        noise,
+        cfg,
+        comfy.samplers.sampler_object(sampler),
+        values,
+        positive,
+        negative,
+        samples,
+        noise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(model, len(values) - 1),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    return {**latent, "samples": done}

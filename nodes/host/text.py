@@ -1,0 +1,151 @@
+"""UMT5 for ComfyUI: the encoder of a published folder, and upstream's token ids for any umt5_xxl CLIP."""
+
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import comfy.supported_models_base
+import comfy.text_encoders.t5
+import comfy.utils
+import tokenizers
+from comfy import sd1_clip
+from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
+from torch import Tensor
+
+from ...mova_core.checkpoint.files import component_tensors, read_json
+from ...mova_core.errors import CheckpointError, ConfigError
+from ...mova_core.text import CONTEXT_ROWS, cap_tokens, clean_prompt
+
+NAME = "umt5xxl"  # the key under which ComfyUI keeps this encoder's tokens, whatever its size
+ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
+FIXED = {"model_type": "umt5", "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
+
+
+class FastTokenizer:
+    """A tokenizer.json, called as ComfyUI calls tokenizers."""
+
+    def __init__(self, path: str) -> None:
+        self.tokenizer = tokenizers.Tokenizer.from_file(path)
+
+    @classmethod
+    def from_pretrained(cls, path: str, **_: Any) -> "FastTokenizer | SPieceTokenizer":
+        return SPieceTokenizer(path) if path.endswith(".model") else cls(path)
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": self.tokenizer.encode(text).ids}
+
+    def get_vocab(self) -> dict[str, int]:
+        return self.tokenizer.get_vocab()
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+
+def _tokenizer_file(folder: Path) -> str:
+    for name in ("tokenizer.json", "spiece.model"):
+        if (folder / name).is_file():
+            return str(folder / name)
+    raise CheckpointError(
+        f"{folder} holds neither tokenizer.json nor spiece.model. Download the tokenizer folder again"
+    )
+
+
+def _encoder_config(path: Path) -> dict[str, Any]:
+    config = read_json(path)
+    for key, wanted in FIXED.items():
+        if config.get(key, wanted) != wanted:
+            raise ConfigError(f"{path}: {key} is {config[key]!r}; ComfyUI's UMT5 implements {wanted!r}")
+    if config.get("dense_act_fn") not in ACTIVATIONS:
+        raise ConfigError(f"{path}: activation {config.get('dense_act_fn')!r} is not implemented; UMT5 uses gelu_new")
+    return {**config, "dense_act_fn": ACTIVATIONS[config["dense_act_fn"]], "model_type": "umt5"}
+
+
+def load_clip(folder: Path) -> Any:
+    """The CLIP of a published folder: text_encoder (any size its config.json states) and tokenizer.
+
+    Raises:
+        CheckpointError, ConfigError: missing, damaged, or not UMT5.
+    """
+    config = _encoder_config(folder / "text_encoder" / "config.json")
+    vocabulary = _tokenizer_file(folder / "tokenizer")
+    tensors = component_tensors(folder / "text_encoder", lambda path: comfy.utils.load_torch_file(str(path)))
+    if "shared.weight" not in tensors:  # tied: either name may be stored
+        tensors["shared.weight"] = tensors["encoder.embed_tokens.weight"]
+    tensors.pop("encoder.embed_tokens.weight", None)
+
+    class Encoder(sd1_clip.SDClipModel):
+        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None, **_: Any) -> None:
+            super().__init__(
+                device=device,
+                dtype=dtype,
+                textmodel_json_config=config,
+                special_tokens={"end": 1, "pad": 0},
+                model_class=comfy.text_encoders.t5.T5,
+                enable_attention_masks=True,
+                zero_out_masked=True,
+                model_options=model_options or {},
+            )
+
+    class Model(sd1_clip.SD1ClipModel):
+        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
+            options = model_options or {}
+            super().__init__(device=device, dtype=dtype, name=NAME, clip_model=Encoder, model_options=options)
+
+    class Vocabulary(sd1_clip.SDTokenizer):
+        def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
+            super().__init__(
+                vocabulary,
+                pad_with_end=False,
+                embedding_directory=embedding_directory,
+                embedding_size=config["d_model"],
+                embedding_key=NAME,
+                tokenizer_class=FastTokenizer,
+                has_start_token=False,
+                pad_to_max_length=False,
+                max_length=99999999,
+                min_length=CONTEXT_ROWS,
+                pad_token=0,
+            )
+
+    class Tokens(sd1_clip.SD1Tokenizer):
+        def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
+            super().__init__(embedding_directory, tokenizer_data or {}, clip_name=NAME, tokenizer=Vocabulary)
+
+    target = comfy.supported_models_base.ClipTarget(Tokens, Model)
+    parameters = comfy.utils.calculate_parameters(tensors)
+    clip = comfy.sd.CLIP(target, parameters=parameters)
+    missing, unknown = clip.load_sd({f"{NAME}.transformer.{k}": v for k, v in tensors.items()}, full_model=True)
+    missing = [key for key in missing if not key.endswith("logit_scale")]
+    if missing or unknown:
+        raise CheckpointError(
+            f"{folder / 'text_encoder'} does not fit its config.json: {len(missing)} weights missing "
+            f"(first: {missing[:1]}), {len(unknown)} unknown (first: {unknown[:1]})"
+        )
+    return clip
+
+
+def prompt_ids(clip: Any, prompt: str) -> tuple[list[int], int]:
+    """Upstream's token ids of a prompt: cleaned, at most 512 with the end token; and how many were cut.
+
+    Raises:
+        CheckpointError: the CLIP is not UMT5.
+    """
+    name = getattr(clip.tokenizer, "clip_name", None)
+    if name != NAME:
+        raise CheckpointError(
+            f"this CLIP is {name!r}; MOVA reads UMT5-XXL. Use the CLIP of 'MOVA Loader', or 'Load CLIP' with a "
+            "umt5_xxl file and type 'wan'"
+        )
+    tokenizer = getattr(clip.tokenizer, clip.tokenizer.clip).tokenizer
+    return cap_tokens(tokenizer(clean_prompt(prompt))["input_ids"])
+
+
+def encode(clip: Any, ids: list[int]) -> list[Any]:
+    """CONDITIONING of token ids: 512 rows, those past the end token zero and attended to."""
+    padded = ids + [0] * (CONTEXT_ROWS - len(ids))
+    return clip.encode_from_tokens_scheduled({NAME: [[(token, 1.0) for token in padded]]})
+
+
+def rows(conditioning: Any) -> Tensor:
+    """The (1, S, width) embeddings of the first entry of a CONDITIONING."""
+    return conditioning[0][0]

@@ -1,0 +1,160 @@
+"""Nodes that denoise."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .host import experts, sampling
+
+
+class MovaSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MOVASampler",
+            display_name="MOVA Sampler",
+            category="MOVA/sampling",
+            description="Denoise picture and sound together with ComfyUI's samplers. The video experts change at the "
+            "boundary by themselves.",
+            search_aliases=["MOVA KSampler", "joint sampler"],
+            inputs=[
+                io.Model.Input("model", tooltip="MOVA, with any LoRAs and patches."),
+                io.Conditioning.Input("positive", tooltip="From 'MOVA Image to Video+Audio'."),
+                io.Conditioning.Input("negative", tooltip="From 'MOVA Image to Video+Audio'; unused at cfg 1."),
+                io.Latent.Input("latent", tooltip="Joint latent of picture and sound."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Noise of both streams, video drawn first, then audio. The same seed gives the same clip.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=1000,
+                    tooltip="Steps; 50 is official, 25 is the usual quicker choice.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=5.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Guidance towards the prompt, for picture and sound. 1 skips the negative prompt and halves the "
+                    "time; high values make the sound loud.",
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=5.0,
+                    min=0.01,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="Shift of the video's noise schedule: more spends more steps on layout and motion. Trained at 5.",
+                ),
+                io.Float.Input(
+                    "audio_shift",
+                    default=5.0,
+                    min=0.01,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="Shift of the sound's own schedule, walked in the same steps. Trained at 5.",
+                ),
+                io.Combo.Input("sampler", options=sampling.SAMPLERS, default="euler", tooltip="euler is official."),
+                io.Combo.Input(
+                    "scheduler",
+                    options=sampling.SCHEDULERS,
+                    default=sampling.EXACT,
+                    tooltip="'mova' is the official schedule exactly, for any number of steps. 'simple' is the nearest of "
+                    "ComfyUI's own.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Below 1 the latent is kept in part: only the last share of a longer schedule is run.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="Joint latent, for 'MOVA Decode' or stock nodes.")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        latent: Any,
+        seed: int,
+        steps: int,
+        cfg: float,
+        shift: float,
+        audio_shift: float,
+        sampler: str,
+        scheduler: str,
+        denoise: float,
+    ) -> io.NodeOutput:
+        shifted = sampling.with_shifts(model, shift, audio_shift)
+        values = sampling.schedule(shifted, scheduler, steps, shift, denoise)
+        return io.NodeOutput(
+            sampling.sample(shifted, positive, negative, latent, seed=seed, cfg=cfg, sampler=sampler, values=values)
+        )
+
+
+class MovaSplitExperts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MOVASplitExperts",
+            display_name="MOVA Split Experts",
+            category="MOVA/loaders",
+            description="The two video experts as two MODELs, for the classic Wan 2.2 graph or a LoRA on one of them.",
+            search_aliases=["high noise", "low noise", "two samplers"],
+            inputs=[io.Model.Input("model", tooltip="MODEL of 'MOVA Loader'.")],
+            outputs=[
+                io.Model.Output(display_name="high_noise", tooltip="First steps: layout and motion (video_dit)."),
+                io.Model.Output(display_name="low_noise", tooltip="Last steps: detail (video_dit_2)."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        return io.NodeOutput(*experts.split(model))
+
+
+class MovaJoinExperts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MOVAJoinExperts",
+            display_name="MOVA Join Experts",
+            category="MOVA/loaders",
+            description="Two experts behind one MODEL that changes by itself.",
+            search_aliases=["high noise", "low noise"],
+            inputs=[
+                io.Model.Input("high_noise", tooltip="Expert of the first steps."),
+                io.Model.Input("low_noise", tooltip="Expert of the last steps."),
+                io.Float.Input(
+                    "boundary",
+                    default=0.9,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Video noise level (sigma, 1 to 0) below which the low-noise expert works. Trained at 0.9.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="MODEL")],
+        )
+
+    @classmethod
+    def execute(cls, high_noise: Any, low_noise: Any, boundary: float) -> io.NodeOutput:
+        for model in (high_noise, low_noise):
+            sampling.check_model(model)
+        return io.NodeOutput(experts.join(high_noise, low_noise, boundary))
