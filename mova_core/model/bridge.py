@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..config import BridgeConfig
-from ..ops import Ops, Runtime
+from ..ops import Ops, Runtime, row_slices
 from .attention import Projections
 from .rope import bridge_positions, bridge_table, rotate_halves
 
@@ -19,20 +19,29 @@ Table = tuple[Tensor, Tensor]
 
 
 class Conditioner(nn.Module):
-    """What one tower hears of the other: attention from `x` to the normalised `y`."""
+    """What one tower hears of the other: attention from its tokens `x` to the other's, normalised, `y`."""
 
     def __init__(self, width: int, other: int, head_width: int, eps: float, *, ops: Ops, **factory: Any) -> None:
         super().__init__()
         self.y_norm = ops.LayerNorm(other, eps=eps, **factory)
         self.inner = Projections(width, other, width // head_width, eps, ops=ops, **factory)
 
-    def forward(self, x: Tensor, y: Tensor, tables: tuple[Table, Table], site: str, runtime: Runtime) -> Tensor:
-        inner = self.inner
+    def add_(
+        self, x: Tensor, heard: tuple[Tensor, Tensor], table: Table, strength: float, site: str, run: Runtime
+    ) -> None:
+        """x += strength * attention from x to `heard`, a few positions at a time where queries are held in rows."""
+        positions, inner = table[0].shape[0], self.inner
+        each = x.shape[1] // positions  # tokens that share a position
+        step = None if run.query_rows is None else max(1, run.query_rows // each)
+        for p in row_slices(positions, step):
+            part = x[:, p.start * each : p.stop * each]
+            q = rotate_halves(inner.queries(part), (table[0][p], table[1][p])).flatten(2)
+            part.add_(inner.o(run.attention(q, *heard, inner.heads, site)), alpha=strength)
+
+    def listen(self, y: Tensor, table: Table) -> tuple[Tensor, Tensor]:
+        """Keys and values of the other tower's tokens."""
         y = self.y_norm(y)
-        k, v = rotate_halves(inner.keys(y), tables[1]).flatten(2), inner.v(y)
-        del y
-        q = rotate_halves(inner.queries(x), tables[0]).flatten(2)
-        return inner.o(runtime.attention(q, k, v, inner.heads, site))  # type: ignore[no-any-return]
+        return rotate_halves(self.inner.keys(y), table).flatten(2), self.inner.v(y)
 
 
 class Bridge(nn.Module):
@@ -56,18 +65,17 @@ class Bridge(nn.Module):
         return video, sound
 
     def forward(
-        self, index: int, video: Tensor, audio: Tensor, tables: tuple[Table, Table], runtime: Runtime
+        self, index: int, video: Tensor, audio: Tensor, tables: tuple[Table, Table], run: Runtime
     ) -> tuple[Tensor, Tensor]:
         """(B, V, D) and (B, A, E) tokens, overwritten and returned."""
-        heard_by_audio = heard_by_video = None
-        if runtime.video_to_audio:
-            conditioner, site = self.video_to_audio_conditioners[index], "bridge.video_to_audio"
-            heard_by_audio = conditioner(audio, video, tables[::-1], site, runtime)
-        if runtime.audio_to_video:
-            conditioner, site = self.audio_to_video_conditioners[index], "bridge.audio_to_video"
-            heard_by_video = conditioner(video, audio, tables, site, runtime)
-        if heard_by_audio is not None:
-            audio.add_(heard_by_audio, alpha=runtime.video_to_audio)
-        if heard_by_video is not None:
-            video.add_(heard_by_video, alpha=runtime.audio_to_video)
+        into_video: Conditioner = self.audio_to_video_conditioners[index]  # type: ignore[assignment]
+        into_audio: Conditioner = self.video_to_audio_conditioners[index]  # type: ignore[assignment]
+        # Both listen before either state changes.
+        sound = into_video.listen(audio, tables[1]) if run.audio_to_video else None
+        sight = into_audio.listen(video, tables[0]) if run.video_to_audio else None
+        if sight is not None:
+            into_audio.add_(audio, sight, tables[1], run.video_to_audio, "bridge.video_to_audio", run)
+            del sight
+        if sound is not None:
+            into_video.add_(video, sound, tables[0], run.audio_to_video, "bridge.audio_to_video", run)
         return video, audio
