@@ -64,14 +64,18 @@ def _fields(config: Json, where: str, names: Mapping[str, str], flags: Json) -> 
     """The values of `names` (theirs -> ours); flags are compared, the rest is refused."""
     for key, wanted in flags.items():
         if key in config and config[key] != wanted:
-            raise ConfigError(f"{where}: {key} is {config[key]!r}; this package implements {wanted!r}")
-    for key, value in config.items():
-        known = key.startswith("_") or key in names or key in flags or key in UNUSED
-        if not known and value not in (None, False):
-            raise ConfigError(f"{where}: {key} = {value!r} is not known to this package; a newer version may be needed")
+            raise ConfigError(
+                f"{where}: {key} is {config[key]!r:.50}; this package implements {wanted!r}; a newer version may do"
+            )
     missing = [key for key in names if key not in config]
     if missing:
         raise ConfigError(f"{where} does not say {', '.join(missing)}. Download the file again")
+    for key, value in config.items():
+        known = key.startswith("_") or key in names or key in flags or key in UNUSED
+        if not known and value not in (None, False):
+            raise ConfigError(
+                f"{where}: {key!r:.50} = {value!r:.50} is not known to this package; a newer version may be needed"
+            )
     values = {ours: config[theirs] for theirs, ours in names.items()}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 

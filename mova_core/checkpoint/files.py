@@ -5,6 +5,7 @@ A header is trusted for nothing: its length, its JSON, its names, its offsets ar
 
 import json
 import math
+import os
 import re
 import stat
 from collections.abc import Callable, Mapping
@@ -162,15 +163,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; a path that no system could have is none, and no error."""
+    return os.path.isdir(path)  # noqa: PTH112, Path.is_dir raises where the path is too long or forbidden
+
+
 def component_files(folder: Path) -> list[Path]:
     """The safetensors files of one component's folder: all shards its index names, or the single file.
 
     Raises:
         CheckpointError: no folder, no weights, a missing shard, or an index that points elsewhere.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise CheckpointError(
-            f"{folder} is missing. A MOVA folder holds video_dit, video_dit_2, audio_dit, dual_tower_bridge"
+            f"{folder} is missing. Download the whole MOVA folder: video_dit, video_dit_2, audio_dit, dual_tower_bridge"
         )
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if not indices:

@@ -18,7 +18,7 @@ from ..errors import CheckpointError
 from ..model.mova import Mova
 from ..ops import Ops, cast
 from . import configs, detect
-from .files import Read, component_files, component_header, component_tensors, read_json, read_tensors
+from .files import Read, component_files, component_header, component_tensors, is_folder, read_json, read_tensors
 from .weight_norm import fold_weight_norm
 
 Expert = Literal["high", "low"]
@@ -41,9 +41,9 @@ def inspect(folder: Path | str) -> Published:
         CheckpointError, ConfigError: what is missing, damaged, or not MOVA.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise CheckpointError(f"{folder} is not a folder. Choose the folder that holds model_index.json and video_dit")
-    absent = [name for name in JOINT if not (folder / name).is_dir()]
+    absent = [name for name in JOINT if not is_folder(folder / name)]
     if absent:
         wan = "dual_tower_bridge" in absent and {"transformer_2", "video_dit_2"} & {p.name for p in folder.iterdir()}
         hint = " It looks like Wan 2.2, which has no audio tower and no bridge." if wan else ""
@@ -120,13 +120,13 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str, *, like
     if missing or unknown:
         raise CheckpointError(
             f"{where} does not fit {type(module).__name__}: {len(missing)} weights missing (first: {missing[:1]}), "
-            f"{len(unknown)} unknown (first: {unknown[:1]})"
+            f"{len(unknown)} unknown (first: {unknown[:1]}). Download it again"
         )
     for name, shape in wanted.items():
         if tuple(tensors[name].shape) != shape:
             raise CheckpointError(
                 f"{where}: {name} has shape {tuple(tensors[name].shape)}, the configuration wants {shape}; "
-                "the folder mixes files of different models"
+                "the folder mixes files of different models. Download it again"
             )
     module.load_state_dict(tensors, assign=True)
     module.requires_grad_(False).eval()
@@ -155,7 +155,7 @@ def audio_vae_parts(folder: Path | str, read: Read = read_tensors) -> tuple[Audi
         CheckpointError, ConfigError: missing, damaged, or not a DAC.
     """
     folder = Path(folder)
-    if (folder / "audio_vae").is_dir():
+    if is_folder(folder / "audio_vae"):
         folder = folder / "audio_vae"
     tensors = fold_weight_norm(component_tensors(folder, read))
     config = folder / "config.json"
