@@ -12,6 +12,8 @@ import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.sampler_helpers
 
+from .model import HELD
+
 LOW = "mova_low_noise"
 BOUNDARY = "mova_boundary"
 
@@ -126,6 +128,12 @@ def route(executor: Any, model: Any, conds: Any, x_in: Any, timestep: Any, model
     patcher = model.current_patcher
     low = patcher.get_additional_models_with_key(LOW)[0]
     boundary = patcher.get_attachment(BOUNDARY)
-    expert = low if bool((timestep * 1000.0).max() < boundary * 1000.0) else patcher
+    below = bool((timestep * 1000.0).max() < boundary * 1000.0)
+    expert = low if below or _video_is_clean(conds) else patcher
     patcher.activate(expert, [2 * x_in.shape[0], *x_in.shape[1:]])
     return executor(expert.model, conds, x_in, timestep, model_options)
+
+
+def _video_is_clean(conds: Any) -> bool:
+    """Whether the model is shown a held video, at timestep 0, whatever the sampler's noise level."""
+    return any(cond["model_conds"][HELD].cond[0] for entries in conds if entries for cond in entries)

@@ -30,6 +30,8 @@ from ...mova_core.text import CONTEXT_ROWS, pad_context
 from .runtime import runtime
 
 log = logging.getLogger("mova")
+HELD = "held"  # conditioning key: (video, audio) streams that are shown clean
+NOISED = "mova_held_noised"  # attachment of a MODEL that shows held streams noised along instead
 HIDDEN_STATES = 6.0  # bf16 hidden states of the video tokens alive at the peak of a forward, rounded up
 
 
@@ -93,23 +95,27 @@ class MovaDiffusion(Mova):
         condition: Tensor,
         fps: float,
         shifts: tuple[float, float],
+        held: tuple[bool, bool],
         audio_context: Tensor | None = None,
         control: Any = None,
     ) -> list[Tensor]:
-        """`timestep` is the video's, (B,). The audio stream arrives and leaves in the sampler's scaled form."""
+        """`timestep` is the video's, (B,). The audio stream arrives and leaves in the sampler's scaled form.
+
+        A `held` stream arrives clean and is shown to the model at timestep 0.
+        """
         video, carried = x
         sigma = timestep / 1000.0
         audio_sigma = sigma if shifts[0] == shifts[1] else reshift(sigma, *shifts)
         view = (-1,) + (1,) * (carried.ndim - 1)
-        ratio = (audio_sigma / sigma.clamp(min=1e-6)).view(view)
+        ratio = shifts[1] / shifts[0] if held[1] else (audio_sigma / sigma.clamp(min=1e-6)).view(view)
         audio = carried if shifts[0] == shifts[1] else (carried.float() * ratio).to(carried.dtype)
         run = runtime(transformer_options, context)
         video_velocity, velocity = super().forward(
             video,
             audio,
             context,
-            timestep,
-            1000.0 * audio_sigma,
+            torch.zeros_like(timestep) if held[0] else timestep,
+            torch.zeros_like(timestep) if held[1] else 1000.0 * audio_sigma,
             condition=condition,
             fps=fps,
             audio_context=audio_context,
@@ -186,6 +192,7 @@ class MovaModel(comfy.model_base.BaseModel):
         out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
         out["fps"] = comfy.conds.CONDConstant(float(kwargs.get("frame_rate", DEFAULT_FPS)))
         out["shifts"] = comfy.conds.CONDConstant(self.shifts())
+        out[HELD] = comfy.conds.CONDConstant(self._held(kwargs.get("denoise_mask"), shapes))
         return out
 
     def _condition(self, shape: Any, **kwargs: Any) -> Tensor:
@@ -205,6 +212,27 @@ class MovaModel(comfy.model_base.BaseModel):
             else 1.0 - _fitted(mask.to(image), frames, height, width, 1.0)
         )
         return torch.cat((known.expand(image.shape[0], 4, -1, -1, -1), image), dim=1)
+
+    # Held streams
+
+    def _held(self, mask: Tensor | None, shapes: Any) -> tuple[bool, bool]:
+        """Which streams the packed mask keeps whole and the model is to see clean, as training with separate
+        timesteps showed it; a stream kept in part runs along at the common noise level."""
+        if mask is None or self.current_patcher.get_attachment(NOISED):
+            return False, False
+        video, audio = (not bool(part.any()) for part in comfy.utils.unpack_latents(mask, shapes))
+        return video, audio
+
+    def scale_latent_inpaint(
+        self, sigma: Tensor, noise: Tensor, latent_image: Tensor, denoise_mask: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """What the model sees where the mask keeps the latent: noised to `sigma`, or clean where a whole stream is held."""
+        noised = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image)
+        held = self._held(denoise_mask, self.latent_shapes)
+        if not any(held):
+            return noised
+        pairs = zip(comfy.utils.unpack_latents(latent_image, self.latent_shapes), self._streams(noised) or [], held)
+        return comfy.utils.pack_latents([clean if keep else along for clean, along, keep in pairs])[0]
 
     # Context windows
 
