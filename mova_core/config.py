@@ -16,11 +16,11 @@ LARGEST = 2**24  # of any size: beyond it a number is damage, not a configuratio
 
 
 def _check_numbers(config: Any) -> None:
-    """Accept whole numbers above 0 for sizes, finite numbers of at least 0 for measures."""
+    """Accept whole numbers above 0 for sizes, numbers of at least 0 for measures."""
     for field in fields(config):
         value = getattr(config, field.name)
         if field.type is float:
-            good = type(value) in (int, float) and 0 <= value < math.inf
+            good = type(value) in (int, float) and 0 <= value <= LARGEST
         else:
             sizes = (value,) if field.type is int else value
             good = type(sizes) is tuple and sizes != () and all(type(n) is int and 0 < n <= LARGEST for n in sizes)
@@ -75,6 +75,8 @@ class BridgeConfig:
         for width in (self.video_width, self.audio_width):
             if width % self.head_width or self.head_width % 2:
                 raise ConfigError(f"bridge heads of {self.head_width} do not divide a tower of width {width} evenly")
+        if self.audio_rate == 0:
+            raise ConfigError("the bridge cannot count 0 audio steps a second")
 
 
 @dataclass(frozen=True, kw_only=True)
