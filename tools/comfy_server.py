@@ -290,14 +290,24 @@ class ComfyServer:
         except urllib.error.HTTPError as error:
             raise PromptRefused(refusal(json.loads(error.read()), graph)) from None
 
-    def wait(self, prompt_id: str, timeout: float = 300) -> Result:
-        """Follow a prompt to its end.
+    def wait(self, prompt_id: str, timeout: float = 300, watch: Callable[[Event], None] | None = None) -> Result:
+        """Follow a prompt to its end; `watch` is called with each of its events, in order, as it comes.
 
         Raises:
             ServerError: ComfyUI died, or the prompt did not end within `timeout` seconds.
         """
         assert self._stream, "the server is not started"
-        self._wait_for(lambda: self._ended(prompt_id), timeout, f"prompt {prompt_id} to end")
+        shown = 0
+
+        def ended() -> bool:
+            nonlocal shown
+            events = self._events(prompt_id) if watch else []
+            for event in events[shown:]:
+                shown += 1
+                watch(event)
+            return self._ended(prompt_id)
+
+        self._wait_for(ended, timeout, f"prompt {prompt_id} to end")
         return self._result(prompt_id)
 
     def wait_event(self, kind: str, timeout: float = 120, **expected: Any) -> Mapping[str, Any]:

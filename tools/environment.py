@@ -1,0 +1,86 @@
+"""The Python environments that `tools/demo.py` and `tools/check.py` make for themselves. Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+STAMP = ".mova-environment"  # in a folder made here: a digest of what was installed into it
+
+# torch, torchvision and torchaudio of one release; ComfyUI's requirements.txt names them without versions.
+COMFYUI_TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+CORE_TORCH = ("torch==2.13.0",) if sys.version_info < (3, 15) else ("torch",)
+CORE = (*CORE_TORCH, "safetensors", "tokenizers", "sentencepiece", "transformers", "diffusers", "av", "pillow", "numpy")
+
+FIND = "import sys, importlib.util as u; print(*(m for m in sys.argv[1:] if u.find_spec(m) is None))"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What an environment needs: packages and requirement files for pip, modules to tell whether it is there."""
+
+    packages: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    modules: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """Changes when what would be installed changes."""
+        content = [*self.packages, *(file.read_text(encoding="utf-8") for file in self.files), sys.version]
+        return hashlib.sha256("\n".join(content).encode()).hexdigest()
+
+
+class CannotPrepare(RuntimeError):  # noqa: N818 - reads as what happened
+    """An environment could not be made; the message says what to do."""
+
+
+def missing(python: str | Path, modules: Iterable[str]) -> list[str] | None:
+    """Modules that an interpreter does not have; None where it does not run."""
+    try:
+        asked = subprocess.run([python, "-c", FIND, *modules], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.split() if asked.returncode == 0 else None
+
+
+def first_usable(pythons: Iterable[str | Path], modules: Iterable[str]) -> Path | None:
+    """The first interpreter that has all modules."""
+    wanted = list(modules)
+    return next((Path(python) for python in pythons if missing(python, wanted) == []), None)
+
+
+def interpreter(folder: Path) -> Path:
+    """The Python of a virtual environment."""
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def prepare(folder: Path, wanted: Wanted, say: Callable[[str], None]) -> Path:
+    """The Python of an environment in `folder` that has what is wanted; made, or made anew, where it does not.
+
+    Raises:
+        CannotPrepare: `folder` holds an environment of somebody else's, or pip failed.
+    """
+    python, stamp = interpreter(folder), folder / STAMP
+    if stamp.is_file() and stamp.read_text() == wanted.digest() and python.exists():
+        return python
+    if folder.exists() and not stamp.is_file() and any(folder.iterdir()):
+        raise CannotPrepare(f"{folder} was not made by this command; remove it, or pass --no-venv to use your own")
+    say(f"making an environment in {folder}: {', '.join((*wanted.packages, *(str(file) for file in wanted.files)))}")
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp.write_text("unfinished")
+    try:
+        venv.create(folder, with_pip=True, clear=True)
+        stamp.write_text("unfinished")
+        files = [part for file in wanted.files for part in ("-r", str(file))]
+        pip = [python, "-m", "pip", "install", "--disable-pip-version-check", *wanted.packages, *files]
+        subprocess.run(pip, check=True, stdout=sys.stderr)
+    except subprocess.CalledProcessError as error:
+        hint = "install python3-venv" if "ensurepip" in str(error.cmd) else "its message is above; run this again"
+        raise CannotPrepare(f"the environment in {folder} could not be made ({hint})") from None
+    stamp.write_text(wanted.digest())
+    return python
