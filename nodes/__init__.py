@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import MovaImageToVideoAudio, MovaTextEncode
 from .decode import MovaDecode
+from .guidance import MovaBridgeStrength
 from .loaders import MovaLoader
 from .sampling import MovaJoinExperts, MovaSampler, MovaSplitExperts
 
@@ -15,6 +16,7 @@ NODES: list[type[io.ComfyNode]] = [
     MovaDecode,
     MovaSplitExperts,
     MovaJoinExperts,
+    MovaBridgeStrength,
 ]
 
 

@@ -6,6 +6,7 @@ of 1000 values, which is off by up to 2e-3 where the number of steps does not di
 """
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from ..errors import ConfigError, ShapeError
 
 TIMESTEPS = 1000  # what sigma 1 is called in the timestep embedding
+
+BORDER = 1e-4  # of the schedule: float32 sigmas near 1 say no better where they are
 
 Expert = Literal["high", "low"]
 
@@ -54,6 +57,29 @@ def reshift(sigmas: Tensor, from_shift: float, to_shift: float) -> Tensor:
     _check_shift(from_shift)
     _check_shift(to_shift)
     return shift_sigmas(sigmas, to_shift / from_shift)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Part of the schedule, as shares of its steps: from `start` up to, not including, `end`.
+
+    Two spans that meet share no step, so 0..0.4 and 0.4..1 cover each step once.
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end <= 1:
+            raise ConfigError(
+                f"a part of the schedule cannot run from {self.start} to {self.end}; give a start and a later end "
+                "between 0 (first step) and 1 (last)"
+            )
+
+    def covers(self, sigma: float, shift: float) -> bool:
+        """Whether a step at `sigma`, of a schedule with this shift, lies in the span."""
+        done = 1 - sigma / (sigma + (1 - sigma) * shift)  # k / n at step k of n
+        return self.start - BORDER <= done and (self.end == 1 or done < self.end - BORDER)
 
 
 def timesteps(sigmas: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class MovaDiffusion(Mova):
         view = (-1,) + (1,) * (carried.ndim - 1)
         ratio = shifts[1] / shifts[0] if held[1] else (audio_sigma / sigma.clamp(min=1e-6)).view(view)
         audio = carried if shifts[0] == shifts[1] else (carried.float() * ratio).to(carried.dtype)
-        run = runtime(transformer_options, context)
+        run = runtime(transformer_options, context, shifts[0])
         video_velocity, velocity = super().forward(
             video,
             audio,

@@ -10,8 +10,10 @@ from comfy.ldm.flux.math import apply_rope1
 from torch import Tensor, nn
 
 from ...mova_core.ops import LayerCall, Runtime
+from ...mova_core.sampling.bridge_strength import strengths_at
 
 Options = dict[str, Any]
+BRIDGE = "mova_bridge"  # option: list of BridgeStrength, which multiply
 FFN_ROWS = 16384  # tokens a feed-forward chunk: far past what saturates a GPU, 0.4 GiB of wide activation at full size
 
 
@@ -87,12 +89,23 @@ def prefetch(device: torch.device, options: Options) -> Callable[[Sequence[Seque
     return step
 
 
-def runtime(options: Options, context: Tensor) -> Runtime:
-    """The Runtime of one forward under `options`; `context` is what block patches see as text."""
+def bridge_strengths(options: Options, shift: float) -> tuple[float, float]:
+    """Audio-to-video and video-to-audio strength of one forward; the flags are those of core's AV models and nodes."""
+    entries = options.get(BRIDGE)
+    strengths = strengths_at(entries, float(options["sigmas"][0]), shift) if entries else (1.0, 1.0)
+    flags = options.get("a2v_cross_attn", True), options.get("v2a_cross_attn", True)
+    return strengths[0] if flags[0] else 0.0, strengths[1] if flags[1] else 0.0
+
+
+def runtime(options: Options, context: Tensor, shift: float) -> Runtime:
+    """The Runtime of one forward under `options`.
+
+    `context` is what block patches see as text; `shift` is the video schedule's, to place the forward in it.
+    """
     layers = Layers(options, context)
     rope = options.get("rope_options") or {}
     axes = ("t", "y", "x")
-    strength = options.get("mova_bridge_strength", (1.0, 1.0))
+    into_video, into_audio = bridge_strengths(options, shift)
     return Runtime(
         attention=layers.attention,
         rotary=KitchenRotary(),
@@ -100,8 +113,8 @@ def runtime(options: Options, context: Tensor) -> Runtime:
         layer=layers,
         ffn_rows=options.get("mova_ffn_rows", FFN_ROWS),
         query_rows=options.get("mova_query_rows"),
-        audio_to_video=strength[0] if options.get("a2v_cross_attn", True) else 0.0,
-        video_to_audio=strength[1] if options.get("v2a_cross_attn", True) else 0.0,
+        audio_to_video=into_video,
+        video_to_audio=into_audio,
         rope_scale=tuple(rope.get(f"scale_{axis}", 1.0) for axis in axes),
         rope_shift=tuple(rope.get(f"shift_{axis}", 0.0) for axis in axes),
     )
