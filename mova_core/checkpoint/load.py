@@ -19,6 +19,7 @@ from ..model.mova import Mova
 from ..ops import Ops, cast
 from . import configs, detect
 from .files import Read, component_files, component_header, component_tensors, is_folder, read_json, read_tensors
+from .quantization import MARK, SCALES, plain_shapes, stored_shape
 from .weight_norm import fold_weight_norm
 
 Expert = Literal["high", "low"]
@@ -61,24 +62,24 @@ def inspect(folder: Path | str) -> Published:
 
 
 def _tower(folder: Path) -> TowerConfig:
-    shapes, config = component_header(folder).shapes, folder / "config.json"
+    shapes, config = plain_shapes(component_header(folder).shapes), folder / "config.json"
     if not config.is_file():
         return detect.tower_config(shapes, str(folder))
     stated = configs.tower_config(read_json(config), str(config))
-    _agree(stated, detect.tower_config(shapes, str(folder), stated.heads, stated.eps), config)
+    agree(stated, detect.tower_config(shapes, str(folder), stated.heads, stated.eps), config)
     return stated
 
 
 def _bridge(folder: Path) -> BridgeConfig:
-    shapes, config = component_header(folder).shapes, folder / "config.json"
+    shapes, config = plain_shapes(component_header(folder).shapes), folder / "config.json"
     if not config.is_file():
         return detect.bridge_config(shapes, str(folder))
     stated = configs.bridge_config(read_json(config), str(config))
-    _agree(stated, detect.bridge_config(shapes, str(folder), stated.head_width, stated.audio_rate), config)
+    agree(stated, detect.bridge_config(shapes, str(folder), stated.head_width, stated.audio_rate), config)
     return stated
 
 
-def _agree(stated: TowerConfig | BridgeConfig, found: TowerConfig | BridgeConfig, where: Path) -> None:
+def agree(stated: TowerConfig | BridgeConfig, found: TowerConfig | BridgeConfig, where: Path) -> None:
     """Refuse a configuration beside other weights: what it says of their sizes is never built."""
     for name, value in asdict(stated).items():
         if value != getattr(found, name):
@@ -111,25 +112,34 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str, *, like
     """Give `module`, built on the meta device, its weights without copying them.
 
     `like` is the same module of plain layers, where the host's layers have no parameters before they are loaded.
+    Quantised layers keep their storage and bring their scales, for layers of the host that read them.
 
     Raises:
         CheckpointError: a weight is missing, unknown, or of another shape.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in (like or module).state_dict().items()}
-    missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    plain = {key for key in tensors if not _scale(key, tensors)}
+    missing, unknown = sorted(wanted.keys() - plain), sorted(plain - wanted.keys())
     if missing or unknown:
         raise CheckpointError(
             f"{where} does not fit {type(module).__name__}: {len(missing)} weights missing (first: {missing[:1]}), "
             f"{len(unknown)} unknown (first: {unknown[:1]}). Download it again"
         )
     for name, shape in wanted.items():
-        if tuple(tensors[name].shape) != shape:
+        found, stored = tuple(tensors[name].shape), stored_shape(name, shape, tensors)
+        if found != stored:
             raise CheckpointError(
-                f"{where}: {name} has shape {tuple(tensors[name].shape)}, the configuration wants {shape}; "
+                f"{where}: {name} has shape {found}, the configuration wants {stored}; "
                 "the folder mixes files of different models. Download it again"
             )
     module.load_state_dict(tensors, assign=True)
     module.requires_grad_(False).eval()
+
+
+def _scale(key: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether `key` belongs to how a quantised layer is stored."""
+    layer, _, part = key.rpartition(".")
+    return part in (MARK, *SCALES) and f"{layer}.{MARK}" in tensors
 
 
 def load_joint(

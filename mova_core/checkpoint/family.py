@@ -1,0 +1,91 @@
+"""Where a file keeps the parts of the joint model, and the relatives of MOVA: a key table and defaults for each.
+
+A part is one of the published components. A file names the parts of its weights by prefix; without one they are the
+video tower's, under Wan's names, which is how Wan's LoRAs, loaders and merges fit them.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..config import MOVA_SCHEDULER, SchedulerConfig
+from .keys import Rows
+
+V = TypeVar("V")
+
+HIGH, LOW, AUDIO, BRIDGE = "video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge"
+PARTS = (HIGH, LOW, AUDIO, BRIDGE)
+
+CONTAINERS = re.compile(r"^(model\.)?diffusion_model\.")
+"""What ComfyUI's saving nodes put before every key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relative:
+    """A model of MOVA's architecture. `mark` begins keys that only its files have; `rows` lead to MOVA's names.
+
+    In `rows`, <+n> is n counted on from the number of layers that both towers have. `frames` is the length it was
+    trained on.
+    """
+
+    name: str
+    mark: str
+    rows: Rows
+    scheduler: SchedulerConfig
+    audio_shift: float
+    frames: int
+
+
+MOVA_FILES = Relative(
+    name="MOVA", mark="", rows=(), scheduler=MOVA_SCHEDULER, audio_shift=MOVA_SCHEDULER.shift, frames=193
+)
+PRISM = Relative(
+    name="Prism",
+    mark="fusion_blocks.",
+    rows=(
+        (r"^fusion_blocks\.(\d+)\.video_block\.", r"video_dit.blocks.\1."),
+        (r"^fusion_blocks\.(\d+)\.audio_block\.", r"audio_dit.blocks.\1."),
+        (r"^fusion_blocks\.(\d+)\.a2v_conditioner\.", r"dual_tower_bridge.audio_to_video_conditioners.\1."),
+        (r"^fusion_blocks\.(\d+)\.v2a_conditioner\.", r"dual_tower_bridge.video_to_audio_conditioners.\1."),
+        (r"^remaining_video_blocks\.(\d+)\.", r"video_dit.blocks.<+\1>."),
+        (r"\.weight\.prism_scale$", ".weight_scale"),  # one a row
+    ),
+    scheduler=SchedulerConfig(shift=9.0, sigma_min=0.0, boundary=0.9),
+    audio_shift=7.0,
+    frames=205,
+)
+"""Tencent's derivative of MOVA-360p: the layers of both towers and the bridge fused under other names, 3735 tensors.
+The audio tower reads a prompt of its own. Its block-sparse attention is a choice at run time and no weight.
+
+Source: the layout of the published checkpoint as read by Comfy-Org/ComfyUI at 667a5de (structure tests, loader).
+"""
+
+RELATIVES = (PRISM, MOVA_FILES)
+
+
+def plain(key: str) -> str:
+    """`key` without what a saving node put before it."""
+    return CONTAINERS.sub("", key)
+
+
+def relative(keys: Iterable[str]) -> Relative:
+    """The relative whose files have such keys."""
+    names = [plain(key) for key in keys]
+    return next(row for row in RELATIVES if any(name.startswith(row.mark) for name in names) or not row.mark)
+
+
+def parts(entries: Mapping[str, V]) -> dict[str, dict[str, V]]:
+    """The entries of a file by part, under the names of the part's own published file. Empty parts are left out."""
+    kin = relative(entries)
+    shared_layers = len({plain(key).split(".")[1] for key in entries if kin.mark and plain(key).startswith(kin.mark)})
+    found: dict[str, dict[str, V]] = {}
+    for key, value in entries.items():
+        name = plain(key)
+        for pattern, replacement in kin.rows:
+            name = re.sub(pattern, replacement, name)
+        name = re.sub(r"<\+(\d+)>", lambda m: str(int(m[1]) + shared_layers), name)
+        head, _, rest = name.partition(".")
+        part, name = (head, rest) if head in PARTS else (HIGH, name)
+        found.setdefault(part, {})[name] = value
+    return found

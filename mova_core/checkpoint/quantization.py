@@ -1,0 +1,282 @@
+"""Weights in eight or four bits, stored as ComfyUI's per-layer formats, and which weights stay as they are.
+
+A quantised layer L has L.weight in the format's storage, scales beside it (L.weight_scale, L.weight_scale_2), and
+L.comfy_quant: the bytes of a JSON object that names the format. ComfyUI computes with these; here they are only made,
+read back and measured.
+
+Axes: N output rows, K input columns of a linear layer.
+Sources: OCP Microscaling Formats v1.0 (MX); NVIDIA cuBLAS, layout of block scaling factors; ComfyUI QUANTIZATION.md.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+Shape = tuple[int, ...]
+Parts = dict[str, Tensor]
+
+FP8_LARGEST = 448.0  # of float8_e4m3fn
+FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of e2m1, by code
+SCALES = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "scale_weight", "scale_input")
+MARK = "comfy_quant"
+
+BLOCK_LINEAR = re.compile(
+    r"(^|\.)(blocks\.\d+\.((self|cross)_attn\.[qkvo]|ffn\.[02])"
+    r"|\w+_conditioners\.\d+\.inner\.[qkvo]"
+    r"|encoder\.block\.\d+\.layer\.\d+\.(SelfAttention\.[qkvo]|DenseReluDense\.w\w+))\.weight$"
+)
+"""The rule: the large matrices inside blocks are quantised. Patch, text and time embeddings, time_projection, heads,
+modulation, norms and biases are not: they are a few per cent of the bytes, see every token, and partly float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One way to store a (N, K) weight. `multiple` divides N and K of the layers it is used for."""
+
+    name: str
+    multiple: int
+    quantize: Callable[[Tensor], Parts]
+    dequantize: Callable[[Parts], Tensor]
+    storage: Callable[[Shape], dict[str, tuple[torch.dtype, Shape]]]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def configuration(self) -> Tensor:
+        """The bytes of L.comfy_quant."""
+        text = json.dumps({"format": self.name, **self.options})
+        return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+# --- float8, one scale a tensor ------------------------------------------------------------------------------------
+
+
+def _fp8(weight: Tensor) -> Parts:
+    """The scale is a power of two: float8 loses nothing by it, and scaling back in bfloat16 is exact."""
+    largest = weight.abs().max().float()
+    scale = torch.exp2(torch.ceil(torch.log2(largest / FP8_LARGEST))) if largest > 0 else torch.ones(())
+    return {"weight": (weight.float() / scale).to(torch.float8_e4m3fn), "weight_scale": scale}
+
+
+def _from_fp8(parts: Parts) -> Tensor:
+    return parts["weight"].float() * parts["weight_scale"].float()
+
+
+def _fp8_storage(shape: Shape) -> dict[str, tuple[torch.dtype, Shape]]:
+    return {"weight": (torch.float8_e4m3fn, shape), "weight_scale": (torch.float32, ())}
+
+
+# --- int8, one scale a row -----------------------------------------------------------------------------------------
+
+
+def _int8(weight: Tensor) -> Parts:
+    scale = weight.float().abs().amax(dim=1, keepdim=True) / 127.0
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return {"weight": torch.round(weight.float() / scale).to(torch.int8), "weight_scale": scale}
+
+
+def _int8_storage(shape: Shape) -> dict[str, tuple[torch.dtype, Shape]]:
+    return {"weight": (torch.int8, shape), "weight_scale": (torch.float32, (shape[0], 1))}
+
+
+# --- block scales, in cuBLAS's tiles -------------------------------------------------------------------------------
+
+
+def tiled(scales: Tensor) -> Tensor:
+    """Block scales (N, K/block) in tiles of 128 x 4, padded with zeros: (r, c) of a tile at 16(r%32) + 4(r//32) + c."""
+    rows, columns = _tiled_shape((scales.shape[0], scales.shape[1]))
+    padded = torch.zeros(rows, columns, dtype=scales.dtype)
+    padded[: scales.shape[0], : scales.shape[1]] = scales
+    tiles = padded.view(rows // 128, 4, 32, columns // 4, 4).permute(0, 3, 2, 1, 4)
+    return tiles.reshape(rows, columns)
+
+
+def untiled(scales: Tensor, rows: int, columns: int) -> Tensor:
+    """The inverse of `tiled`, without the padding."""
+    height, width = scales.shape
+    tiles = scales.reshape(height // 128, width // 4, 32, 4, 4).permute(0, 3, 2, 1, 4)
+    return tiles.reshape(height, width)[:rows, :columns]
+
+
+def _tiled_shape(shape: Shape) -> tuple[int, int]:
+    return -(-shape[0] // 128) * 128, -(-shape[1] // 4) * 4
+
+
+def _mxfp8(weight: Tensor) -> Parts:
+    """float8 in blocks of 32 along K, each with a power of two as scale, stored as its exponent + 127."""
+    blocks = weight.float().unflatten(1, (-1, 32))
+    needed = (blocks.abs().amax(dim=2) / FP8_LARGEST).clamp(min=2.0**-126)
+    exponents = torch.ceil(torch.log2(needed))
+    values = (blocks / torch.exp2(exponents)[..., None]).flatten(1).to(torch.float8_e4m3fn)
+    return {"weight": values, "weight_scale": tiled((exponents + 127).to(torch.uint8))}
+
+
+def _from_mxfp8(parts: Parts) -> Tensor:
+    rows, columns = parts["weight"].shape
+    exponents = untiled(parts["weight_scale"].view(torch.uint8), rows, columns // 32).float() - 127
+    values: Tensor = parts["weight"].float().unflatten(1, (-1, 32)) * torch.exp2(exponents)[..., None]
+    return values.flatten(1)
+
+
+def _mxfp8_storage(shape: Shape) -> dict[str, tuple[torch.dtype, Shape]]:
+    scales = _tiled_shape((shape[0], shape[1] // 32))
+    return {"weight": (torch.float8_e4m3fn, shape), "weight_scale": (torch.uint8, scales)}
+
+
+def _fp4_codes(values: Tensor) -> Tensor:
+    """The nearest e2m1 value's code 0..7, of magnitudes up to 6; ties go to the even code."""
+    between = torch.tensor([(a + b) / 2 for a, b in pairwise(FP4_VALUES)])
+    up = torch.nextafter(between[1::2], torch.zeros(()))  # a tie there belongs to the value above
+    between[1::2] = up
+    return torch.bucketize(values, between).to(torch.uint8)
+
+
+def _nvfp4(weight: Tensor) -> Parts:
+    """e2m1 in blocks of 16 along K with float8 scales, these relative to one float32 scale of the tensor."""
+    whole = weight.abs().max().float() / (FP8_LARGEST * FP4_VALUES[-1])
+    whole = whole if whole > 0 else torch.ones(())
+    blocks = weight.float().unflatten(1, (-1, 16))
+    scales = (blocks.abs().amax(dim=2) / FP4_VALUES[-1] / whole).to(torch.float8_e4m3fn)
+    step = scales.float() * whole
+    scaled = blocks / torch.where(step > 0, step, torch.full_like(step, torch.inf))[..., None]
+    codes = _fp4_codes(scaled.abs().clamp(max=6.0)) | (scaled.signbit().to(torch.uint8) << 3)
+    codes = codes.flatten(1)
+    return {
+        "weight": codes[:, 0::2] << 4 | codes[:, 1::2],  # the first of a pair in the upper half
+        "weight_scale": tiled(scales.view(torch.uint8)).view(torch.float8_e4m3fn),
+        "weight_scale_2": whole,
+    }
+
+
+def _from_nvfp4(parts: Parts) -> Tensor:
+    packed = parts["weight"]
+    codes = torch.stack((packed >> 4, packed & 15), dim=-1).flatten(1)
+    values = torch.tensor(FP4_VALUES + tuple(-v for v in FP4_VALUES))[codes.long()]
+    rows, columns = values.shape
+    scales = untiled(parts["weight_scale"].view(torch.uint8), rows, columns // 16)
+    step = scales.contiguous().view(torch.float8_e4m3fn).float() * parts["weight_scale_2"].float()
+    scaled: Tensor = values.unflatten(1, (-1, 16)) * step[..., None]
+    return scaled.flatten(1)
+
+
+def _nvfp4_storage(shape: Shape) -> dict[str, tuple[torch.dtype, Shape]]:
+    return {
+        "weight": (torch.uint8, (shape[0], shape[1] // 2)),
+        "weight_scale": (torch.float8_e4m3fn, _tiled_shape((shape[0], shape[1] // 16))),
+        "weight_scale_2": (torch.float32, ()),
+    }
+
+
+# --- the table -----------------------------------------------------------------------------------------------------
+
+FP8 = Format(
+    name="float8_e4m3fn",
+    multiple=16,
+    quantize=_fp8,
+    dequantize=_from_fp8,
+    storage=_fp8_storage,
+    options={"full_precision_matrix_mult": True},  # else ComfyUI casts activations to float8 unscaled, clipped at 448
+)
+INT8 = Format(name="int8_tensorwise", multiple=16, quantize=_int8, dequantize=_from_fp8, storage=_int8_storage)
+MXFP8 = Format(name="mxfp8", multiple=32, quantize=_mxfp8, dequantize=_from_mxfp8, storage=_mxfp8_storage)
+NVFP4 = Format(name="nvfp4", multiple=16, quantize=_nvfp4, dequantize=_from_nvfp4, storage=_nvfp4_storage)
+
+FORMATS = {"fp8": FP8, "int8": INT8, "mxfp8": MXFP8, "nvfp4": NVFP4}
+"""The word a user says -> the format."""
+
+BY_NAME = {kind.name: kind for kind in FORMATS.values()}
+
+
+def takes(kind: Format, key: str, shape: Shape) -> bool:
+    """Whether the weight `key` is quantised: a block's matrix, its sides multiples of the format's."""
+    return BLOCK_LINEAR.search(key) is not None and len(shape) == 2 and not any(side % kind.multiple for side in shape)
+
+
+def quantized(tensors: Mapping[str, Tensor], kind: Format) -> dict[str, Tensor]:
+    """The weights with every large block matrix in `kind`; the rest, and what is quantised already, as it is."""
+    out: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        layer = key.removesuffix(".weight")
+        if f"{layer}.{MARK}" in tensors or not takes(kind, key, tuple(tensor.shape)):
+            out[key] = tensor
+            continue
+        out |= {f"{layer}.{name}": part for name, part in kind.quantize(tensor).items()}
+        out[f"{layer}.{MARK}"] = kind.configuration()
+    return out
+
+
+def configuration(mark: Tensor, layer: str) -> dict[str, Any]:
+    """The object in L.comfy_quant.
+
+    Raises:
+        CheckpointError: it is not one, or names no format.
+    """
+    try:
+        value = json.loads(mark.numpy().tobytes())
+    except ValueError as error:
+        raise CheckpointError(
+            f"{layer}.{MARK} is not JSON ({error!s:.100}). Convert or download the file again"
+        ) from error
+    if not isinstance(value, dict) or not isinstance(value.get("format"), str):
+        raise CheckpointError(f"{layer}.{MARK} names no format. Convert or download the file again")
+    return value
+
+
+def dequantized(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
+    """Plain weights: quantised layers in `dtype`, every other tensor as it is.
+
+    Raises:
+        CheckpointError: a layer's format is not one of BY_NAME, or a scale is missing.
+    """
+    layers = {key.removesuffix(f".{MARK}") for key in tensors if key.endswith(f".{MARK}")}
+    out = {key: tensor for key, tensor in tensors.items() if not _beside(key, layers)}
+    for layer in layers:
+        name = configuration(tensors[f"{layer}.{MARK}"], layer)["format"]
+        if name not in BY_NAME:
+            raise CheckpointError(f"{layer} is stored as {name!r}; known are {', '.join(BY_NAME)}")
+        parts = {part: tensors[f"{layer}.{part}"] for part in ("weight", *SCALES) if f"{layer}.{part}" in tensors}
+        try:
+            out[f"{layer}.weight"] = BY_NAME[name].dequantize(parts).to(dtype)
+        except KeyError as error:
+            raise CheckpointError(
+                f"{layer} is {name} without its {error}. Convert or download the file again"
+            ) from error
+    return out
+
+
+def _beside(key: str, layers: set[str]) -> bool:
+    layer, _, part = key.rpartition(".")
+    return layer in layers and part in (MARK, "weight", *SCALES)
+
+
+def plain_shapes(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Shapes the weights have once they are dequantised, as far as a header tells; scales and marks left out."""
+    out = {key: shape for key, shape in shapes.items() if key.rpartition(".")[2] not in (MARK, *SCALES)}
+    for key, shape in out.items():
+        layer = key.removesuffix(".weight")
+        if layer != key and f"{layer}.weight_scale_2" in shapes:  # nvfp4: two values a byte
+            out[key] = (shape[0], 2 * shape[1])
+    return out
+
+
+def stored_shape(key: str, shape: Shape, tensors: Mapping[str, Tensor]) -> Shape:
+    """The shape that `key`, of logical `shape`, must have among `tensors`; of an unknown format, the one it has."""
+    layer = key.removesuffix(".weight")
+    mark = tensors.get(f"{layer}.{MARK}")
+    if mark is None or layer == key:
+        return shape
+    kind = BY_NAME.get(configuration(mark, layer)["format"])
+    return tuple(tensors[key].shape) if kind is None else kind.storage(_padded(shape, kind))["weight"][1]
+
+
+def _padded(shape: Shape, kind: Format) -> Shape:
+    """Formats of blocks are stored with sides rounded up to whole blocks."""
+    if kind not in (MXFP8, NVFP4):
+        return shape
+    return tuple(-(-side // kind.multiple) * kind.multiple for side in shape)

@@ -1,0 +1,192 @@
+"""Weights in few bits: what comes back, how wrong it may be, and which weights stay as they are."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from mova_core.checkpoint.quantization import (
+    BY_NAME,
+    FORMATS,
+    FP4_VALUES,
+    NVFP4,
+    dequantized,
+    plain_shapes,
+    quantized,
+    stored_shape,
+    takes,
+    tiled,
+    untiled,
+)
+from mova_core.errors import CheckpointError
+from tests.golden import key_table, needs_golden
+
+# Half a step of each format against the largest value that shares its scale, or against the value itself.
+STEPS = {"fp8": 2**-4, "int8": 0.5 / 127, "mxfp8": 2**-4, "nvfp4": 1 / 6 + 2**-4}
+
+
+def weight(rows=160, columns=192, seed=0):
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).bfloat16()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_value_moves_by_more_than_half_a_step(name):
+    w = weight().float()
+    kind = FORMATS[name]
+    blocks = {"fp8": 1, "int8": w.shape[1], "mxfp8": 1, "nvfp4": 16}[name]
+    largest = w.abs().unflatten(1, (-1, blocks)).amax(dim=2, keepdim=True).expand(-1, -1, blocks).flatten(1)
+    error = (kind.dequantize(kind.quantize(w)) - w).abs()
+    floor = 2.0**-9 * w.abs().max() / 448  # float8's smallest step
+    assert (error <= largest * STEPS[name] + floor).all()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_values_of_the_format_come_back_exactly(name):
+    kind = FORMATS[name]
+    once = kind.dequantize(kind.quantize(weight()))
+    assert torch.equal(kind.dequantize(kind.quantize(once)), once)
+
+
+@pytest.mark.parametrize("name", ["fp8", "mxfp8"])
+def test_scaling_back_in_bfloat16_is_exact(name):
+    kind = FORMATS[name]
+    exact = kind.dequantize(kind.quantize(weight()))
+    assert torch.equal(exact.bfloat16().float(), exact)
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0**-60, 1e10])
+@pytest.mark.parametrize("name", FORMATS)
+def test_empty_tiny_and_huge_weights_stay_finite(name, scale):
+    w = weight().float() * scale
+    back = FORMATS[name].dequantize(FORMATS[name].quantize(w))
+    assert torch.isfinite(back).all()
+    if scale == 0:
+        assert not back.any()
+    else:
+        assert (back - w).norm() < 0.2 * w.norm()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_signs_survive(name):
+    w = weight().float()
+    back = FORMATS[name].dequantize(FORMATS[name].quantize(w))
+    assert (back * w >= 0).all()
+
+
+def test_four_bit_values_round_to_the_nearest_and_ties_to_even():
+    values = torch.linspace(-6, 6, 2401).view(1, -1)[:, :2400]
+    grid = torch.tensor(sorted({-v for v in FP4_VALUES} | set(FP4_VALUES)))
+    w = torch.cat((values, torch.full((1, 16), 6.0)), dim=1).repeat(16, 1)
+    w[:, ::16] = 6.0  # every block's largest, so its scale is that of the tensor
+    back = NVFP4.dequantize(NVFP4.quantize(w))
+    assert torch.allclose((back - w).abs(), (w[..., None] - grid).abs().amin(dim=-1), atol=1e-6)
+    ties = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0]).repeat(16, 2)
+    even = torch.tensor([0.0, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 6.0]).repeat(16, 2)
+    assert torch.equal(NVFP4.dequantize(NVFP4.quantize(ties)), even)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (128, 4), (129, 5), (160, 12), (300, 7)])
+def test_tiles_hold_every_scale_once(shape):
+    scales = torch.arange(1, math.prod(shape) + 1, dtype=torch.int32).view(shape)
+    there = tiled(scales)
+    assert there.shape[0] % 128 == 0
+    assert there.shape[1] % 4 == 0
+    assert torch.equal(untiled(there, *shape), scales)
+    assert there.ne(0).sum() == scales.numel()
+
+
+def test_a_tile_is_laid_out_as_the_hardware_reads_it():
+    scales = torch.arange(256 * 8, dtype=torch.int32).view(256, 8)
+    flat = tiled(scales).flatten()
+    for r, c in ((0, 0), (1, 0), (32, 1), (127, 3), (128, 0), (200, 6)):
+        tile = (r // 128) * 2 + c // 4
+        assert flat[512 * tile + 16 * (r % 32) + 4 * (r % 128 // 32) + c % 4] == scales[r, c]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_storage_is_what_was_announced(name):
+    kind = FORMATS[name]
+    parts = kind.quantize(weight())
+    assert {key: (part.dtype, tuple(part.shape)) for key, part in parts.items()} == kind.storage((160, 192))
+
+
+SENSITIVE = (
+    *("patch_embedding.weight", "text_embedding.0.weight", "time_embedding.2.weight", "time_projection.1.weight"),
+    *("head.head.weight", "head.modulation", "blocks.0.modulation", "blocks.0.norm3.weight"),
+    *("blocks.0.self_attn.norm_q.weight", "blocks.0.ffn.0.bias", "audio_to_video_conditioners.0.y_norm.weight"),
+    *("shared.weight", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
+    "encoder.block.0.layer.0.layer_norm.weight",
+)
+LARGE = (
+    *("blocks.0.self_attn.q.weight", "blocks.39.cross_attn.o.weight", "blocks.7.ffn.0.weight", "blocks.7.ffn.2.weight"),
+    *("audio_dit.blocks.0.self_attn.v.weight", "dual_tower_bridge.audio_to_video_conditioners.3.inner.k.weight"),
+    *("encoder.block.3.layer.0.SelfAttention.k.weight", "encoder.block.3.layer.1.DenseReluDense.wi_1.weight"),
+)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_block_matrices_are_quantised_and_sensitive_layers_are_not(name):
+    assert all(takes(FORMATS[name], key, (64, 64)) for key in LARGE)
+    assert not any(takes(FORMATS[name], key, (64, 64)) for key in SENSITIVE)
+    assert not any(takes(FORMATS[name], key, (64, 60)) for key in LARGE)  # sides the format cannot divide
+
+
+@needs_golden
+@pytest.mark.parametrize("component", ["video_dit (== video_dit_2)", "audio_dit", "dual_tower_bridge"])
+def test_all_but_a_few_per_cent_of_the_published_bytes_are_quantised(component):
+    table = key_table(component)
+    large = sum(math.prod(shape) for key, shape in table.items() if takes(FORMATS["mxfp8"], key, shape))
+    assert large > 0.93 * sum(math.prod(shape) for shape in table.values())
+
+
+def shapes(tensors):
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def model():
+    return {
+        "blocks.0.ffn.0.weight": weight(),
+        "blocks.0.ffn.0.bias": torch.randn(160),
+        "blocks.0.modulation": torch.randn(1, 6, 192),
+        "text_embedding.0.weight": weight(64, 64),
+    }
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_state_dict_is_quantised_by_layer_and_read_back(name):
+    tensors, kind = model(), FORMATS[name]
+    small = quantized(tensors, kind)
+    marks = [key for key in small if key.endswith(".comfy_quant")]
+    assert marks == ["blocks.0.ffn.0.comfy_quant"]
+    assert json.loads(small[marks[0]].numpy().tobytes())["format"] == kind.name
+    assert quantized(small, FORMATS["int8"]).keys() == small.keys()  # what is quantised already is left alone
+    back = dequantized(small, torch.float32)
+    assert back.keys() == tensors.keys()
+    for key, tensor in tensors.items():
+        assert back[key].shape == tensor.shape
+        if key != "blocks.0.ffn.0.weight":
+            assert back[key] is tensor
+    assert plain_shapes({k: tuple(v.shape) for k, v in small.items()}) == {
+        k: tuple(v.shape) for k, v in tensors.items()
+    }
+    assert stored_shape("blocks.0.ffn.0.weight", (160, 192), small) == tuple(small["blocks.0.ffn.0.weight"].shape)
+
+
+def test_an_unknown_format_a_damaged_mark_and_a_missing_scale_are_named():
+    small = quantized(model(), FORMATS["fp8"])
+    mark = "blocks.0.ffn.0.comfy_quant"
+    for text, says in (
+        (b'{"format": "int3"}', "int3"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[1]", "names no format"),
+    ):
+        with pytest.raises(CheckpointError, match=says):
+            dequantized(small | {mark: torch.tensor(list(text), dtype=torch.uint8)})
+    del small["blocks.0.ffn.0.weight_scale"]
+    with pytest.raises(CheckpointError, match="weight_scale"):
+        dequantized(small)
+
+
+def test_formats_have_one_name_each():
+    assert len(BY_NAME) == len(FORMATS)
