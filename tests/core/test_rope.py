@@ -149,3 +149,13 @@ def test_a_model_in_bfloat16_turns_no_position_in_bfloat16():
         assert all(torch.equal(a, b) for a, b in zip(ours, bridge_table(theirs, 12, CPU)))
         angle = torch.atan2(ours[1][:, 0], ours[0][:, 0])
         assert (torch.cos(angle - theirs) > 1 - 1e-4).all()  # the fastest channel turns by the position itself
+
+
+@pytest.mark.parametrize("head", [12, 128])
+def test_bridge_angles_are_their_formula_to_float32_rounding(head):
+    positions = bridge_positions(49, 403, 24.0, 50.0)[0]
+    rates = 10000.0 ** (-torch.arange(0, head, 2, dtype=torch.float64) / head)
+    angles = positions.double()[:, None] * rates
+    cos, sin = bridge_table(positions, head, CPU)
+    torch.testing.assert_close(cos.double(), angles.cos(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(sin.double(), angles.sin(), rtol=0, atol=1e-4)
