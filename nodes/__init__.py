@@ -4,7 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import MovaImageToVideoAudio, MovaTextEncode
 from .decode import MovaDecode
-from .guidance import MovaBridgeStrength
+from .guidance import MovaBridgeStrength, MovaGuider
 from .loaders import MovaLoader
 from .sampling import MovaJoinExperts, MovaSampler, MovaSplitExperts
 
@@ -17,6 +17,7 @@ NODES: list[type[io.ComfyNode]] = [
     MovaSplitExperts,
     MovaJoinExperts,
     MovaBridgeStrength,
+    MovaGuider,
 ]
 
 

@@ -1,10 +1,28 @@
-"""Guidance and bridge strength on a MODEL, in ComfyUI's terms."""
+"""Guidance and bridge strength on a MODEL, in ComfyUI's terms.
 
+Equation 6 of the paper is an affine combination of predictions with weights that add up to 1, so it holds alike for
+velocities, for denoised latents (x - sigma * velocity), and for an audio stream carried on the video's schedule.
+Written as text guidance plus s_B - 1 times (negative with the bridge - negative without), its first part is
+ComfyUI's own: what other nodes put into text guidance keeps working, and the bridge's part is added to it.
+"""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import comfy.samplers
+import comfy.utils
+from torch import Tensor
+
 from ...mova_core.sampling.bridge_strength import BridgeStrength
+from ...mova_core.sampling.guidance import Guidance, rescale_guidance
+from ...mova_core.sampling.schedule import Span
 from .runtime import BRIDGE
 from .sampling import check_model
+
+Options = dict[str, Any]
+APART = {"a2v_cross_attn": False, "v2a_cross_attn": False}
 
 
 def with_bridge_strength(model: Any, strength: BridgeStrength) -> Any:
@@ -18,3 +36,110 @@ def with_bridge_strength(model: Any, strength: BridgeStrength) -> Any:
     options = patched.model_options["transformer_options"]
     options[BRIDGE] = [*options.get(BRIDGE, ()), strength]
     return patched
+
+
+def guider(model: Any, positive: Any, negative: Any, guidance: Guidance, span: Span) -> "MovaGuidance":
+    """A GUIDER; outside `span` the bridge is not guided by.
+
+    Raises:
+        ShapeError: the MODEL is not MOVA.
+    """
+    check_model(model)
+    made = MovaGuidance(model)
+    made.set_conds(positive, negative)
+    made.set_guidance(guidance, span)
+    return made
+
+
+class MovaGuidance(comfy.samplers.CFGGuider):
+    """One, two or three evaluations a step, as the scales need; with text guidance alone it is ComfyUI's CFGGuider."""
+
+    def set_guidance(self, guidance: Guidance, span: Span) -> None:
+        self.guidance, self.span = guidance, span
+        self.set_cfg(guidance.text_scale)  # what nodes that ask for the scale are told
+
+    def predict_noise(
+        self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None
+    ) -> Tensor:
+        options = model_options or {}
+        guidance = self._guidance_at(float(timestep[0]))
+        text_only = guidance.bridge_scale == 1 and guidance.audio == guidance.text_scale
+        if text_only and (guidance.text_scale == 1 or not guidance.rescale):
+            return super().predict_noise(x, timestep, options, seed)
+        step = _Step(self.inner_model, guidance, options)
+        own = {
+            "sampler_calc_cond_batch_function": step.evaluate,
+            "sampler_cfg_function": step.combine,
+            "disable_cfg1_optimization": True,  # scale 1 for one stream needs the negative for the other
+        }
+        return super().predict_noise(x, timestep, options | own, seed)
+
+    def _guidance_at(self, sigma: float) -> Guidance:
+        if self.guidance.bridge_scale == 1 or self.span.covers(sigma, self.inner_model.shifts()[0]):
+            return self.guidance
+        return replace(self.guidance, bridge_scale=1.0)
+
+
+class _Step:
+    """What differs from ComfyUI's own guidance in one step: which evaluations it takes, and how they are combined."""
+
+    def __init__(self, model: Any, guidance: Guidance, options: Options) -> None:
+        self.model, self.guidance, self.options = model, guidance, options
+        self.bridge_term: Tensor | None = None  # bridged - plain, denoised
+
+    def evaluate(self, args: Options) -> list[Tensor]:
+        """The denoised positive, and the negative that text guidance starts from."""
+        run: Callable[[Options], list[Tensor]] = self.options.get("sampler_calc_cond_batch_function", _evaluate)
+        positive, negative = args["conds"]
+        scale = self.guidance.bridge_scale
+        if scale == 1:
+            return run(args)
+        apart = {**args, "conds": [None, _renamed(negative)], "model_options": _apart(args["model_options"])}
+        if self.guidance.text_scale == self.guidance.audio == scale:  # equation 6 without its middle term
+            return [run({**args, "conds": [positive, None]})[0], run(apart)[1]]
+        full, bridged = run(args)
+        self.bridge_term = bridged - run(apart)[1]
+        return [full, bridged]
+
+    def combine(self, args: Options) -> Tensor:
+        """`sampler_cfg_function`: x - guided, from x - predictions."""
+        text: Callable[[Options], Tensor] = self.options.get("sampler_cfg_function", _text_guidance)
+        guidance = self.guidance
+        guided = text({**args, "cond_scale": guidance.text_scale})
+        if guidance.audio != guidance.text_scale:
+            video, _ = self._streams(guided)
+            _, audio = self._streams(text({**args, "cond_scale": guidance.audio}))
+            guided = comfy.utils.pack_latents([video, audio])[0]
+        if self.bridge_term is not None:
+            guided = guided - (guidance.bridge_scale - 1) * self.bridge_term
+        return self._rescaled(guided, args) if guidance.rescale else guided
+
+    def _rescaled(self, guided: Tensor, args: Options) -> Tensor:
+        """The spread is the velocities'; x - denoised is sigma times them, and for a carried audio something more."""
+        more = self.model.carried_surplus(args["input"], float(args["timestep"][0]))
+        wide, narrow = (self._streams(part - more) for part in (guided, args["cond"]))
+        return comfy.utils.pack_latents(list(rescale_guidance(wide, narrow, self.guidance.rescale)))[0] + more
+
+    def _streams(self, packed: Tensor) -> tuple[Tensor, Tensor]:
+        video, audio = comfy.utils.unpack_latents(packed, self.model.latent_shapes)
+        return video, audio
+
+
+def _evaluate(args: Options) -> list[Tensor]:
+    return comfy.samplers.calc_cond_batch(
+        args["model"], args["conds"], args["input"], args["sigma"], args["model_options"]
+    )
+
+
+def _text_guidance(args: Options) -> Tensor:
+    return args["uncond"] + args["cond_scale"] * (args["cond"] - args["uncond"])
+
+
+def _apart(options: Options) -> Options:
+    """Model options under which the towers do not hear each other."""
+    return {**options, "transformer_options": {**options.get("transformer_options", {}), **APART}}
+
+
+def _renamed(conds: Any) -> Any:
+    """The same conditions under identities of their own: caches must not take one evaluation for the other."""
+    return conds and [{**cond, "uuid": uuid.uuid5(cond["uuid"], "without bridge")} for cond in conds]

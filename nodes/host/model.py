@@ -56,9 +56,10 @@ class MovaSettings(comfy.supported_models_base.BASE):
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
     memory_usage_factor = 1.0  # MovaModel.memory_required does not use it
 
-    def __init__(self, sizes: MovaConfig, scheduler: SchedulerConfig) -> None:
+    def __init__(self, sizes: MovaConfig, scheduler: SchedulerConfig, audio_shift: float | None = None) -> None:
         super().__init__({"image_model": "mova", "sizes": sizes})
-        self.sampling_settings = {"shift": scheduler.shift, "multiplier": 1000, "audio_shift": None}
+        self.sizes = sizes
+        self.sampling_settings = {"shift": scheduler.shift, "multiplier": 1000, "audio_shift": audio_shift}
         self.latent_format.audio_channels = sizes.audio.in_channels
         self.scheduler = scheduler
 
@@ -171,6 +172,14 @@ class MovaModel(comfy.model_base.BaseModel):
     def _audio_scale(self) -> float:
         video, audio = self.shifts()
         return video / audio
+
+    def carried_surplus(self, packed: Tensor, sigma: float) -> Tensor:
+        """What x - denoised holds of a packed latent beside sigma * velocity (or a multiple of it): for an audio stream
+        carried on the video's schedule a share of the latent itself."""
+        shifts = self.shifts()
+        video, audio = comfy.utils.unpack_latents(packed, self.latent_shapes)
+        share = (1.0 - shifts[0] / shifts[1]) * reshift(torch.tensor(sigma), *shifts).item()
+        return comfy.utils.pack_latents([torch.zeros_like(video), share * audio])[0]
 
     # Conditioning
 

@@ -88,38 +88,24 @@ def schedule(model: Any, scheduler: str, steps: int, shift: float, denoise: floa
     return values[-(steps + 1) :]
 
 
-def sample(
-    model: Any,
-    positive: Any,
-    negative: Any,
-    latent: dict[str, Any],
-    *,
-    seed: int,
-    cfg: float,
-    sampler: str,
-    values: Tensor,
-) -> dict[str, Any]:
+def sample(guider: Any, latent: dict[str, Any], *, seed: int, sampler: str, values: Tensor) -> dict[str, Any]:
     """The LATENT after walking `values` (sigmas) with ComfyUI's `sampler`; progress, preview and cancelling are its own."""
     video, audio = streams(latent)
+    model = guider.model_patcher
     if audio.shape[1] != model.model.latent_format.audio_channels:
         raise ShapeError(
             f"the audio latent has {audio.shape[1]} channels, this model {model.model.latent_format.audio_channels}; "
             "make the latent with the VAE of the same 'MOVA Loader'"
         )
     samples = joint(video, audio)
-    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    done = comfy.sample.sample_custom(
-        model,
-        noise,
-        cfg,
+    done = guider.sample(
+        comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),
+        samples,
         comfy.samplers.sampler_object(sampler),
         values,
-        positive,
-        negative,
-        samples,
-        noise_mask=latent.get("noise_mask"),
+        denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, len(values) - 1),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
-    return {**latent, "samples": done}
+    return {**latent, "samples": done.to(device=device(), dtype=comfy.model_management.intermediate_dtype())}
