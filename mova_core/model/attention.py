@@ -47,7 +47,13 @@ class SelfAttention(Projections):
 class TextAttention(Projections):
     """Attention to the prompt. No mask: the zero rows that pad it to 512 are real keys the model was trained on."""
 
-    def forward(self, x: Tensor, context: Tensor, site: str, runtime: Runtime) -> Tensor:
+    def heard(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the prompt, (B, S, D) each: the same for every chunk of queries."""
+        return self.keys(context).flatten(2), self.v(context)
+
+    def forward(self, x: Tensor, heard: tuple[Tensor, Tensor], site: str, runtime: Runtime) -> Tensor:
         q = self.queries(x).flatten(2)
         del x
-        return self.o(runtime.attention(q, self.keys(context).flatten(2), self.v(context), self.heads, site))  # type: ignore[no-any-return]
+        y = runtime.attention(q, *heard, self.heads, site)
+        del q
+        return self.o(y)  # type: ignore[no-any-return]

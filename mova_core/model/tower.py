@@ -34,9 +34,11 @@ class Block(nn.Module):
             self._attend(x, shift, scale, gate, rope, runtime)
         else:
             self._attend_by_rows(x, shift, scale, gate, rope, runtime)
+        heard = self.cross_attn.heard(context)
         for rows in row_slices(x.shape[1], runtime.query_rows):
             part = x[:, rows]
-            part.add_(self.cross_attn(self.norm3(part), context, f"{self.name}.text", runtime))
+            part.add_(self.cross_attn(self.norm3(part), heard, f"{self.name}.text", runtime))
+        del heard
         for rows in row_slices(x.shape[1], runtime.ffn_rows):
             part = x[:, rows]
             add_gated_(part, self.ffn(modulated(part, ffn_shift, ffn_scale, self.eps)), ffn_gate)
