@@ -52,6 +52,16 @@ class MovaTextEncode(io.ComfyNode):
                     default=NEGATIVE_PROMPT,
                     tooltip="What to steer away from; used when cfg is above 1. The default is the official one.",
                 ),
+                io.String.Input(
+                    "audio_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="",
+                    optional=True,
+                    tooltip="A prompt that only the sound reads, in place of the one above; empty is one prompt for both. The "
+                    "picture knows it through the bridge alone. MOVA was not trained with two prompts (its relative Prism "
+                    "was). The negative prompt serves both.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -61,11 +71,14 @@ class MovaTextEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip: Any, prompt: str, negative_prompt: str) -> io.NodeOutput:
+    def execute(cls, clip: Any, prompt: str, negative_prompt: str, audio_prompt: str = "") -> io.NodeOutput:
         if not prompt.strip():
             raise MovaError("the prompt is empty; say what is seen and heard")
+        prompts = {"prompt": prompt, "negative prompt": negative_prompt}
+        if audio_prompt.strip():
+            prompts["audio prompt"] = audio_prompt
         encoded, notes = [], []
-        for name, words in (("prompt", prompt), ("negative prompt", negative_prompt)):
+        for name, words in prompts.items():
             ids, cut = text.prompt_ids(clip, words)
             if cut:
                 notes.append(f"The {name} is {cut} tokens too long for {CONTEXT_ROWS}; its end was cut.")
@@ -73,7 +86,8 @@ class MovaTextEncode(io.ComfyNode):
             encoded.append(text.encode(clip, ids))
         if notes:
             messages.show("\n".join(notes), cls.hidden.unique_id)
-        return io.NodeOutput(*encoded)
+        positive, negative, *sound = encoded
+        return io.NodeOutput(text.with_audio_prompt(positive, sound[0]) if sound else positive, negative)
 
 
 class MovaImageToVideoAudio(io.ComfyNode):

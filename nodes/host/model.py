@@ -28,6 +28,7 @@ from ...mova_core.sampling.schedule import reshift
 from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_steps, frames_of
 from ...mova_core.text import CONTEXT_ROWS, pad_context
 from .runtime import runtime
+from .text import AUDIO_CONTEXT
 
 log = logging.getLogger("mova")
 HELD = "held"  # conditioning key: (video, audio) streams that are shown clean
@@ -194,7 +195,7 @@ class MovaModel(comfy.model_base.BaseModel):
         text = kwargs.get("cross_attn")
         if text is not None:
             out["c_crossattn"] = comfy.conds.CONDRegular(text if text.shape[1] > CONTEXT_ROWS else pad_context(text))
-        sound_text = kwargs.get("mova_audio_context")
+        sound_text = kwargs.get(AUDIO_CONTEXT)
         if sound_text is not None:
             out["audio_context"] = comfy.conds.CONDRegular(pad_context(sound_text))
         out["condition"] = comfy.conds.CONDRegular(self._condition(shapes[0], **kwargs))

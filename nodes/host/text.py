@@ -7,6 +7,7 @@ import comfy.sd
 import comfy.supported_models_base
 import comfy.text_encoders.t5
 import comfy.utils
+import node_helpers
 import tokenizers
 from comfy import sd1_clip
 from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
@@ -17,6 +18,7 @@ from ...mova_core.errors import CheckpointError, ConfigError
 from ...mova_core.text import CONTEXT_ROWS, cap_tokens, clean_prompt
 
 NAME = "umt5xxl"  # the key under which ComfyUI keeps this encoder's tokens, whatever its size
+AUDIO_CONTEXT = "mova_audio_context"  # conditioning value: embeddings that the audio tower reads instead
 ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
 FIXED = {"model_type": "umt5", "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
 
@@ -144,6 +146,11 @@ def encode(clip: Any, ids: list[int]) -> list[Any]:
     """CONDITIONING of token ids: 512 rows, those past the end token zero and attended to."""
     padded = ids + [0] * (CONTEXT_ROWS - len(ids))
     return clip.encode_from_tokens_scheduled({NAME: [[(token, 1.0) for token in padded]]})
+
+
+def with_audio_prompt(conditioning: Any, sound: Any) -> Any:
+    """A copy of a CONDITIONING whose audio tower reads the prompt of `sound`, another CONDITIONING."""
+    return node_helpers.conditioning_set_values(conditioning, {AUDIO_CONTEXT: rows(sound)})
 
 
 def rows(conditioning: Any) -> Tensor:
