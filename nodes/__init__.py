@@ -5,7 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .conditioning import MovaImageToVideoAudio, MovaTextEncode
 from .decode import MovaDecode
 from .guidance import MovaBridgeStrength, MovaGuider
-from .loaders import MovaLoader
+from .loaders import MovaAudioVAELoader, MovaLoader, MovaModelLoader
 from .sampling import MovaJoinExperts, MovaSampler, MovaSplitExperts
 
 NODES: list[type[io.ComfyNode]] = [
@@ -18,6 +18,8 @@ NODES: list[type[io.ComfyNode]] = [
     MovaJoinExperts,
     MovaBridgeStrength,
     MovaGuider,
+    MovaModelLoader,
+    MovaAudioVAELoader,
 ]
 
 

@@ -1,8 +1,17 @@
 """Nodes that read files."""
 
+import logging
+
 from comfy_api.latest import io
 
-from .host import audio, loading, text
+from .host import audio, loading, messages, text
+
+log = logging.getLogger("mova")
+WEIGHT_DTYPE_TOOLTIP = (
+    "Precision the model's weights are kept in. 'default' keeps the files as they are and maps them from disk without a "
+    "copy; any other choice makes a converted copy in RAM. fp8_e4m3fn and int8 store the large matrices of the blocks "
+    "in eight bits with ComfyUI's own formats; layers that are stored so already stay as they are."
+)
 
 
 class MovaLoader(io.ComfyNode):
@@ -25,8 +34,7 @@ class MovaLoader(io.ComfyNode):
                     "weight_dtype",
                     options=list(loading.WEIGHT_DTYPES),
                     default="default",
-                    tooltip="Precision the model's weights are kept in. 'default' keeps the files as they are and maps them "
-                    "from disk without a copy; any other choice makes a converted copy in RAM.",
+                    tooltip=WEIGHT_DTYPE_TOOLTIP,
                 ),
             ],
             outputs=[
@@ -45,3 +53,86 @@ class MovaLoader(io.ComfyNode):
         model = loading.load_model(path, weight_dtype)
         sound = audio.load_audio_vae(path)
         return io.NodeOutput(model, text.load_clip(path), loading.load_video_vae(path, sound.latent_channels), sound)
+
+
+class MovaModelLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = loading.model_files()
+        return io.Schema(
+            node_id="MOVAModelLoader",
+            display_name="MOVA Model Loader",
+            category="MOVA/loaders",
+            description="Load single files of MOVA, or of its relative Prism: both video experts, audio tower and bridge "
+            "behind one MODEL. Files are known by their contents, not by their names.",
+            search_aliases=["MOVA", "Prism", "MOVA UNET", "load MOVA safetensors"],
+            inputs=[
+                io.Combo.Input(
+                    "high_noise",
+                    options=files,
+                    tooltip="File of the expert of the first steps (video_dit), or one file that holds everything. In "
+                    "models/diffusion_models.",
+                ),
+                io.Combo.Input(
+                    "low_noise",
+                    options=[loading.SAME_FILE, *files],
+                    default=loading.SAME_FILE,
+                    tooltip="File of the expert of the last steps (video_dit_2).",
+                ),
+                io.Combo.Input(
+                    "shared",
+                    options=[loading.SAME_FILE, *files],
+                    default=loading.SAME_FILE,
+                    tooltip="File of audio tower and bridge, which both experts use.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(loading.WEIGHT_DTYPES),
+                    default="default",
+                    tooltip=WEIGHT_DTYPE_TOOLTIP,
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="MODEL", tooltip="Both experts; they change at the boundary by themselves."
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, high_noise: str, low_noise: str, shared: str, weight_dtype: str) -> io.NodeOutput:
+        high, low, both = (
+            None if name == loading.SAME_FILE else loading.find_file("diffusion_models", name)
+            for name in (high_noise, low_noise, shared)
+        )
+        model, composed = loading.load_files(high, low, both, weight_dtype)
+        for note in composed.notes:
+            log.warning(note)
+        shift = f"{composed.kin}: shift {composed.scheduler.shift:g}, audio shift {composed.audio_shift:g}"
+        messages.show("\n".join((shift, *composed.notes)), cls.hidden.unique_id)
+        return io.NodeOutput(model)
+
+
+class MovaAudioVAELoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MOVAAudioVAELoader",
+            display_name="MOVA Audio VAE Loader",
+            category="MOVA/loaders",
+            description="Load the 48 kHz audio codec of MOVA from one file.",
+            search_aliases=["DAC", "audio codec", "MOVA VAE"],
+            inputs=[
+                io.Combo.Input(
+                    "vae_file",
+                    options=loading.vae_files(),
+                    tooltip="File in models/vae: audio_vae of a downloaded folder, or a converted one.",
+                )
+            ],
+            outputs=[io.Vae.Output(display_name="AUDIO VAE", tooltip="48 kHz mono audio codec.")],
+        )
+
+    @classmethod
+    def execute(cls, vae_file: str) -> io.NodeOutput:
+        return io.NodeOutput(audio.load_audio_vae_file(loading.find_file("vae", vae_file)))

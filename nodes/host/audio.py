@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ...mova_core.audio_vae.codec import AudioVAE
 from ...mova_core.checkpoint.load import assign, audio_vae_parts
+from ...mova_core.checkpoint.single import single_audio_vae
+from ...mova_core.config import AudioVAEConfig
 
 STEP_BYTES = 1.2 * 2**20  # float32 activations a latent step of the full-size decoder, counted 0.94 MiB
 ENCODE_STEP_BYTES = 2.3 * 2**20  # of the encoder, counted 1.9 MiB
@@ -54,8 +56,24 @@ def load_audio_vae(folder: Path) -> MovaAudioVAE:
     Raises:
         CheckpointError, ConfigError: missing, damaged, or not a DAC.
     """
-    config, tensors = audio_vae_parts(folder, lambda path: comfy.utils.load_torch_file(str(path)))
+    return _codec(*audio_vae_parts(folder, _read), str(folder))
+
+
+def load_audio_vae_file(path: Path) -> MovaAudioVAE:
+    """The codec of one file, in either key style.
+
+    Raises:
+        CheckpointError, ConfigError: damaged, or not a DAC.
+    """
+    return _codec(*single_audio_vae(path, _read), str(path))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    return comfy.utils.load_torch_file(str(path))
+
+
+def _codec(config: AudioVAEConfig, tensors: dict[str, Tensor], where: str) -> MovaAudioVAE:
     stored = next(iter(tensors.values())).dtype
     codec = AudioVAE(config, ops=comfy.ops.manual_cast, device="meta", dtype=stored)
-    assign(codec, tensors, str(folder), like=AudioVAE(config, device="meta", dtype=stored))
+    assign(codec, tensors, where, like=AudioVAE(config, device="meta", dtype=stored))
     return MovaAudioVAE(codec)

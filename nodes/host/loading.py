@@ -1,5 +1,7 @@
-"""Published folder -> MODEL, CLIP, VAE. Weights stay mapped from disk; ComfyUI moves them when it needs them."""
+"""Published folder or single files -> MODEL, CLIP, VAE. Weights stay mapped from disk; ComfyUI moves them."""
 
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,27 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from ...mova_core.checkpoint.family import AUDIO, BRIDGE, HIGH, LOW
 from ...mova_core.checkpoint.files import component_tensors
 from ...mova_core.checkpoint.keys import original_video_vae
-from ...mova_core.checkpoint.load import EXPERTS, Published, assign, inspect, shared_tensors
+from ...mova_core.checkpoint.load import EXPERTS, assign, inspect, shared_tensors
+from ...mova_core.checkpoint.quantization import FORMATS, MARK, SCALES, Format, quantized
+from ...mova_core.checkpoint.single import Composed, compose, marked, read_part
 from ...mova_core.errors import CheckpointError
 from ...mova_core.model.mova import Mova
 from . import experts
 from .model import MovaModel, MovaSettings
 
-WEIGHT_DTYPES = {
+WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
     "default": None,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
     "fp32": torch.float32,
+    "fp8_e4m3fn": FORMATS["fp8"],
+    "int8": FORMATS["int8"],
 }
+SAME_FILE = "in the high-noise file"
+PARTS = ("weight", MARK, *SCALES)
 
 
 def folders() -> list[str]:
@@ -52,8 +61,35 @@ def find_folder(name: str) -> Path:
     )
 
 
+def model_files() -> list[str]:
+    """Files in ComfyUI's `diffusion_models` folders, by relative name."""
+    return folder_paths.get_filename_list("diffusion_models")
+
+
+def vae_files() -> list[str]:
+    """Files in ComfyUI's `vae` folders, by relative name."""
+    return folder_paths.get_filename_list("vae")
+
+
+def find_file(kind: str, name: str) -> Path:
+    """The file listed as `name` in ComfyUI's folders of this `kind`.
+
+    Raises:
+        CheckpointError: it is not there (any more), or is no safetensors file.
+    """
+    path = folder_paths.get_full_path(kind, name)
+    if path is None:
+        folders = ", ".join(folder_paths.get_folder_paths(kind))
+        raise CheckpointError(f"there is no file {name!r} in {folders}. Put it there and press R")
+    if not path.endswith((".safetensors", ".sft")):
+        raise CheckpointError(f"{path} is not a safetensors file; convert it, or use the loader of its own kind")
+    return Path(path)
+
+
 def read(path: Path) -> dict[str, Tensor]:
-    return comfy.utils.load_torch_file(str(path))
+    """The tensors of a file, mapped; what says how they are quantised is brought to ComfyUI's newest form."""
+    tensors, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+    return comfy.utils.convert_old_quants(tensors, metadata=metadata)[0]
 
 
 def load_model(folder: Path, weight_dtype: str = "default", *, dynamic: bool = True) -> Any:
@@ -63,36 +99,81 @@ def load_model(folder: Path, weight_dtype: str = "default", *, dynamic: bool = T
         CheckpointError, ConfigError: what is missing, damaged or not MOVA.
     """
     published = inspect(folder)
-    dtype = WEIGHT_DTYPES[weight_dtype]
-    shared = _converted(shared_tensors(folder, read), dtype)
+    towers = {part: component_tensors(folder / part, read) for part in EXPERTS.values()}
+    settings = partial(MovaSettings, published.model, published.scheduler)
+    return _joined(settings, towers, shared_tensors(folder, read), weight_dtype, str(folder), dynamic)
+
+
+def load_files(
+    high: Path, low: Path | None, shared: Path | None, weight_dtype: str = "default", *, dynamic: bool = True
+) -> tuple[Any, Composed]:
+    """Single files as one MODEL, and what they were found to be. A part without a file is in the high-noise one.
+
+    Raises:
+        CheckpointError, ConfigError: a file is damaged, another model, or in the wrong place.
+    """
+    composed = compose(high, low, shared)
+    kept = cache(read)  # parts of one file are mapped once
+    towers = {part: read_part(*composed.places[part], kept) for part in (HIGH, LOW)}
+    both = {f"{p}.{k}": v for p in (AUDIO, BRIDGE) for k, v in read_part(*composed.places[p], kept).items()}
+    audio_shift = None if composed.audio_shift == composed.scheduler.shift else composed.audio_shift
+    settings = partial(MovaSettings, composed.model, composed.scheduler, audio_shift)
+    return _joined(settings, towers, both, weight_dtype, str(high), dynamic), composed
+
+
+def _joined(
+    settings: Callable[[], MovaSettings],
+    towers: dict[str, dict[str, Tensor]],
+    shared: dict[str, Tensor],
+    weight_dtype: str,
+    where: str,
+    dynamic: bool,
+) -> Any:
+    target = WEIGHT_DTYPES[weight_dtype]
+    both = _converted(shared, target)
     high, low = (
-        _expert(
-            published,
-            {**_converted(component_tensors(folder / part, read), dtype), **shared},
-            str(folder / part),
-            dynamic,
-        )
-        for part in EXPERTS.values()
+        _expert(settings(), {**_converted(tower, target), **both}, f"{where} ({part})", dynamic)
+        for part, tower in towers.items()
     )
-    return experts.join(high, low, published.scheduler.boundary)
+    return experts.join(high, low, settings().scheduler.boundary)
 
 
-def _converted(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    return tensors if dtype is None else {name: tensor.to(dtype) for name, tensor in tensors.items()}
+def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) -> dict[str, Tensor]:
+    """Weights in another precision; layers that are quantised already stay as they are."""
+    tensors = marked(tensors)
+    if isinstance(target, Format):
+        return quantized(tensors, target)
+    if target is None:
+        return tensors
+    kept = {key.removesuffix(MARK) + part for key in tensors if key.endswith(f".{MARK}") for part in PARTS}
+    return {key: tensor if key in kept else tensor.to(target) for key, tensor in tensors.items()}
 
 
-def _expert(published: Published, tensors: dict[str, Tensor], where: str, dynamic: bool) -> Any:
-    settings = MovaSettings(published.model, published.scheduler)
+def _expert(settings: MovaSettings, tensors: dict[str, Tensor], where: str, dynamic: bool) -> Any:
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    stored = comfy.utils.weight_dtype(tensors)
-    compute = comfy.model_management.unet_manual_cast(stored, device, settings.supported_inference_dtypes)
-    settings.set_inference_dtype(stored, compute)
-    settings.custom_operations = comfy.ops.manual_cast  # casts to the input's dtype: float32 islands need that
-    model = MovaModel(settings, device=torch.device("meta"))
-    assign(model.diffusion_model, tensors, where, like=Mova(published.model, device="meta"))
+    model = MovaModel(settings, device=_prepare(settings, tensors, device))
+    assign(model.diffusion_model, tensors, where, like=Mova(settings.sizes, device="meta"))
     model.device = offload
     comfy.model_management.archive_model_dtypes(model.diffusion_model)
     return experts.patcher(model, device, offload, dynamic)
+
+
+def _prepare(settings: MovaSettings, tensors: dict[str, Tensor], device: Any) -> torch.device:
+    """Choose layers and precision for these weights; the device to build the empty model on.
+
+    Layers must cast weights to the dtype of their input: the float32 islands need that. Those of quantised weights
+    create no weight before they are loaded, and load it to the device they were built on.
+    """
+    if any(key.endswith(f".{MARK}") for key in tensors):
+        compute = comfy.model_management.unet_manual_cast(None, device, settings.supported_inference_dtypes)
+        settings.set_inference_dtype(compute, compute)
+        settings.quant_config = {"mixed_ops": True}  # ComfyUI chooses MixedPrecisionOps
+        return torch.device("cpu")
+    stored = comfy.utils.weight_dtype(tensors)
+    compute = comfy.model_management.unet_manual_cast(stored, device, settings.supported_inference_dtypes)
+    settings.set_inference_dtype(stored, compute)
+    settings.custom_operations = comfy.ops.manual_cast
+    return torch.device("meta")
 
 
 class MovaVideoVAE(comfy.sd.VAE):
