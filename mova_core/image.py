@@ -4,6 +4,8 @@ Axes: B batch, F frames, T latent frames, H W pixels, h w latent pixels.
 Source: OpenMOSS/MOVA 595a976 `datasets/transforms/custom.py` and `pipeline_mova.py` `prepare_latents`.
 """
 
+from collections.abc import Collection, Mapping
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -94,6 +96,49 @@ def condition_mask(frames: int, latent_height: int, latent_width: int, batch: in
         _check_last(frames)
         mask[-1, -1] = 1
     return mask[None, :, :, None, None].repeat(batch, 1, 1, latent_height, latent_width)
+
+
+def guide_clip(guides: Mapping[int, Tensor], frames: int) -> Tensor:
+    """A clip with pictures at chosen frames: (B, 3, F, H, W), mid-grey elsewhere. `guides` maps frame -> (B, 3, H, W).
+
+    Raises:
+        ShapeError: `frames` is not 4n + 1, no guide, a guide outside the clip, or guides of different shapes.
+    """
+    latent_frames(frames)
+    _check_guides(guides, frames)
+    first = next(iter(guides.values()))
+    clip = first.new_zeros(first.shape[0], first.shape[1], frames, *first.shape[2:])
+    for frame, picture in guides.items():
+        if picture.shape != first.shape:
+            raise ShapeError(f"guide pictures are {tuple(picture.shape)} and {tuple(first.shape)}; resize them alike")
+        clip[:, :, frame] = picture
+    return clip
+
+
+def guide_mask(guides: Collection[int], frames: int, latent_height: int, latent_width: int, batch: int = 1) -> Tensor:
+    """Which frames are given: float32 (B, 4, T, h, w), 1 for given. A channel for each frame of a latent frame.
+
+    Frame 0 fills all four channels of its latent frame, as `condition_mask`.
+
+    Raises:
+        ShapeError: `frames` is not 4n + 1, no guide, or a guide outside the clip.
+    """
+    count = latent_frames(frames)
+    _check_guides(guides, frames)
+    given = torch.zeros(frames + TEMPORAL_STRIDE - 1)
+    given[[frame + TEMPORAL_STRIDE - 1 for frame in guides]] = 1
+    given[:TEMPORAL_STRIDE] = float(0 in guides)
+    mask = given.view(count, TEMPORAL_STRIDE).transpose(0, 1)
+    return mask[None, :, :, None, None].repeat(batch, 1, 1, latent_height, latent_width)
+
+
+def _check_guides(guides: Collection[int], frames: int) -> None:
+    outside = [frame for frame in guides if not 0 <= frame < frames]
+    if outside or not guides:
+        raise ShapeError(
+            f"guide pictures at frames {sorted(guides)} do not fit a clip of {frames} frames; "
+            f"give at least one, from 0 to {frames - 1}"
+        )
 
 
 def assemble_condition(mask: Tensor, latents: Tensor) -> Tensor:

@@ -2,11 +2,14 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .conditioning import MovaImageToVideoAudio, MovaTextEncode
+from .conditioning import MovaGuideFrames, MovaImageToVideoAudio, MovaTextEncode
 from .decode import MovaDecode
+from .extend import MovaExtend, MovaJoinClips
 from .guidance import MovaBridgeStrength, MovaGuider
 from .loaders import MovaAudioVAELoader, MovaLoader, MovaModelLoader
+from .loras import MovaLoraLoader
 from .sampling import MovaJoinExperts, MovaSampler, MovaSplitExperts
+from .streams import MovaMask, MovaPictureToSound, MovaSoundToPicture
 
 NODES: list[type[io.ComfyNode]] = [
     MovaLoader,
@@ -18,8 +21,15 @@ NODES: list[type[io.ComfyNode]] = [
     MovaJoinExperts,
     MovaBridgeStrength,
     MovaGuider,
+    MovaGuideFrames,
+    MovaSoundToPicture,
+    MovaPictureToSound,
+    MovaMask,
+    MovaExtend,
+    MovaJoinClips,
     MovaModelLoader,
     MovaAudioVAELoader,
+    MovaLoraLoader,
 ]
 
 

@@ -3,22 +3,12 @@
 import logging
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
-from ..mova_core.errors import MovaError
-from ..mova_core.image import condition_clip, condition_mask, crop_and_resize
-from ..mova_core.shapes import (
-    AUDIO_LATENT_CHANNELS,
-    DEFAULT_FPS,
-    SPATIAL_STRIDE,
-    AudioShape,
-    VideoShape,
-    audio_latent_shape,
-    audio_steps,
-    video_latent_shape,
-)
+from ..mova_core.errors import MovaError, ShapeError
+from ..mova_core.shapes import DEFAULT_FPS, VideoShape
 from ..mova_core.text import CONTEXT_ROWS, NEGATIVE_PROMPT
+from . import clips
 from .host import messages, sampling, text
 
 log = logging.getLogger("mova")
@@ -140,6 +130,11 @@ class MovaImageToVideoAudio(io.ComfyNode):
                     "frame that stands for 'no picture' in training; some seeds then collapse to flat colour, a generated "
                     "first frame is the surer way.",
                 ),
+                io.Image.Input(
+                    "last_frame",
+                    optional=True,
+                    tooltip="The clip's last picture, fitted like the first. Not trained: an experiment.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -160,17 +155,65 @@ class MovaImageToVideoAudio(io.ComfyNode):
         fps: float,
         batch_size: int,
         first_frame: Any = None,
+        last_frame: Any = None,
     ) -> io.NodeOutput:
         shape = VideoShape(batch=batch_size, frames=frames, height=height, width=width)
-        sound = AudioShape(batch=batch_size, steps=audio_steps(frames, fps))
-        picture = torch.ones(1, height, width, 3) if first_frame is None else first_frame[:1]
-        clip = condition_clip(crop_and_resize(picture, height, width), frames)  # (1, 3, F, H, W) in -1..1
-        known = vae.encode((clip[0].movedim(0, -1) + 1.0) / 2.0)
-        mask = condition_mask(frames, height // SPATIAL_STRIDE, width // SPATIAL_STRIDE)
-        values = {"concat_latent_image": known, "concat_mask": 1.0 - mask, "frame_rate": fps}
-        channels = getattr(vae, "audio_latent_channels", AUDIO_LATENT_CHANNELS)
-        place = sampling.device()
-        video = torch.zeros(video_latent_shape(shape), device=place)
-        audio = torch.zeros(audio_latent_shape(sound, channels), device=place)
-        latent = {"samples": sampling.joint(video, audio), "frame_rate": fps}
-        return io.NodeOutput(sampling.conditioned(positive, values), sampling.conditioned(negative, values), latent)
+        guides = {0: clips.white(height, width) if first_frame is None else first_frame}
+        if last_frame is not None:
+            guides[frames - 1] = last_frame
+        pair = clips.guided((positive, negative), vae, guides, shape, fps)
+        return io.NodeOutput(*pair, clips.empty_latent(vae, shape, fps))
+
+
+class MovaGuideFrames(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MOVAGuideFrames",
+            display_name="MOVA Guide Frames",
+            category="MOVA/conditioning",
+            description="Pictures at chosen frames of the clip, in place of the first frame alone. The model was trained "
+            "with a first frame only: more of them is an experiment.",
+            search_aliases=["keyframes", "first last frame", "guide"],
+            is_experimental=True,
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="From 'MOVA Image to Video+Audio'."),
+                io.Conditioning.Input("negative", tooltip="From 'MOVA Image to Video+Audio'."),
+                io.Vae.Input("vae", tooltip="The video VAE."),
+                io.Latent.Input("latent", tooltip="The joint latent whose size and length the pictures are fitted to."),
+                io.Image.Input("images", tooltip="The pictures, in the order of their positions."),
+                io.String.Input(
+                    "positions",
+                    default="0",
+                    tooltip="Frames the pictures stand at, counted from 0 and separated by commas; negative ones count from "
+                    "the end, so '0, -1' is first and last.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive"),
+                io.Conditioning.Output(display_name="negative"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, positive: Any, negative: Any, vae: Any, latent: Any, images: Any, positions: str) -> io.NodeOutput:
+        shape = sampling.video_shape(latent)
+        frames = _positions(positions, len(images), shape.frames)
+        guides = {frame: images[index : index + 1] for index, frame in enumerate(frames)}
+        fps = latent.get("frame_rate", DEFAULT_FPS)
+        return io.NodeOutput(*clips.guided((positive, negative), vae, guides, shape, fps))
+
+
+def _positions(text: str, pictures: int, frames: int) -> list[int]:
+    """Frames named in `text`, one a picture.
+
+    Raises:
+        ShapeError: not whole numbers, or not as many as there are pictures.
+    """
+    try:
+        named = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ShapeError(f"positions are {text!r}; give whole numbers separated by commas, such as 0, 96, -1") from None
+    if len(set(named)) != pictures:
+        raise ShapeError(f"{len(set(named))} positions for {pictures} pictures; give one position a picture, each once")
+    return [frame + frames if frame < 0 else frame for frame in named]

@@ -1,6 +1,7 @@
 """The DAC codec with the interface of comfy.sd.VAE, so stock audio nodes work on it."""
 
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -8,12 +9,14 @@ import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
+import torchaudio
 from torch import Tensor
 
 from ...mova_core.audio_vae.codec import AudioVAE
 from ...mova_core.checkpoint.load import assign, audio_vae_parts
 from ...mova_core.checkpoint.single import single_audio_vae
 from ...mova_core.config import AudioVAEConfig
+from ...mova_core.errors import CheckpointError
 
 STEP_BYTES = 1.2 * 2**20  # float32 activations a latent step of the full-size decoder, counted 0.94 MiB
 ENCODE_STEP_BYTES = 2.3 * 2**20  # of the encoder, counted 1.9 MiB
@@ -48,6 +51,22 @@ class MovaAudioVAE(comfy.sd.VAE):
 
     def vae_output_dtype(self) -> torch.dtype:
         return torch.float32
+
+
+def resampled(waveform: Tensor, rate: int, to: int) -> Tensor:
+    """(B, C, samples) at another rate, Hz."""
+    return waveform if rate == to else torchaudio.functional.resample(waveform, rate, to)
+
+
+def check(vae: Any) -> "MovaAudioVAE":
+    """Accept the audio VAE of MOVA only.
+
+    Raises:
+        CheckpointError: another VAE is connected.
+    """
+    if not isinstance(vae, MovaAudioVAE):
+        raise CheckpointError("this VAE is not MOVA's audio VAE; connect the AUDIO VAE output of 'MOVA Loader'")
+    return vae
 
 
 def load_audio_vae(folder: Path) -> MovaAudioVAE:

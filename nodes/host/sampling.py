@@ -13,9 +13,11 @@ import node_helpers
 import torch
 from torch import Tensor
 
-from ...mova_core.errors import ShapeError
-from ...mova_core.sampling.schedule import sigmas
+from ...mova_core.errors import ConfigError, ShapeError
+from ...mova_core.sampling.schedule import reshift, sigmas
+from ...mova_core.shapes import SPATIAL_STRIDE, VideoShape, frames_of
 from .model import MovaModel
+from .pairs import paired_euler
 
 EXACT = "mova"
 SAMPLERS = list(comfy.samplers.KSampler.SAMPLERS)
@@ -42,6 +44,17 @@ def streams(latent: dict[str, Any]) -> tuple[Tensor, Tensor]:
             "(batch, channels, steps). Make it with 'MOVA Image to Video+Audio' or join both with 'Concat AV Latent'"
         )
     return parts[0], parts[1]
+
+
+def video_shape(latent: dict[str, Any]) -> VideoShape:
+    """Batch, frames and pixels of the clip a joint LATENT stands for.
+
+    Raises:
+        ShapeError: it is not a joint latent.
+    """
+    batch, _, length, height, width = streams(latent)[0].shape
+    stride = SPATIAL_STRIDE
+    return VideoShape(batch=batch, frames=frames_of(length), height=height * stride, width=width * stride)
 
 
 def conditioned(conditioning: Any, values: dict[str, Any]) -> Any:
@@ -88,8 +101,29 @@ def schedule(model: Any, scheduler: str, steps: int, shift: float, denoise: floa
     return values[-(steps + 1) :]
 
 
-def sample(guider: Any, latent: dict[str, Any], *, seed: int, sampler: str, values: Tensor) -> dict[str, Any]:
-    """The LATENT after walking `values` (sigmas) with ComfyUI's `sampler`; progress, preview and cancelling are its own."""
+def audio_schedule(model: Any, scheduler: str, steps: int, shift: float, audio_shift: float, denoise: float) -> Tensor:
+    """The audio's sigmas for as many steps, the last of a longer run where `denoise` < 1, at a shift of its own."""
+    return reshift(schedule(model, scheduler, steps, shift, denoise), shift, audio_shift)
+
+
+def sampler_of(name: str, audio_values: Tensor | None = None) -> Any:
+    """ComfyUI's sampler of this name; with `audio_values` one that walks the audio down these sigmas.
+
+    Raises:
+        ConfigError: a sampler that cannot walk two schedules.
+    """
+    if audio_values is None:
+        return comfy.samplers.sampler_object(name)
+    if name != "euler":
+        raise ConfigError(
+            f"sampler {name!r} knows one noise level, and with an audio_denoise of its own the sound starts at another; "
+            "choose euler, or audio_denoise 0"
+        )
+    return paired_euler(audio_values)
+
+
+def sample(guider: Any, latent: dict[str, Any], *, seed: int, sampler: Any, values: Tensor) -> dict[str, Any]:
+    """The LATENT after walking `values` (sigmas) with a SAMPLER; progress, preview and cancelling are ComfyUI's own."""
     video, audio = streams(latent)
     model = guider.model_patcher
     if audio.shape[1] != model.model.latent_format.audio_channels:
@@ -101,7 +135,7 @@ def sample(guider: Any, latent: dict[str, Any], *, seed: int, sampler: str, valu
     done = guider.sample(
         comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),
         samples,
-        comfy.samplers.sampler_object(sampler),
+        sampler,
         values,
         denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, len(values) - 1),

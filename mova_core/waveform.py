@@ -1,0 +1,81 @@
+"""Sound beside pictures: cut or fill to a clip's length, joined without a click.
+
+Axes: B batch, C channels, S samples at a rate in Hz.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .errors import ShapeError
+from .shapes import clip_seconds
+
+QUIET = 1e-4  # root mean square below which two sounds are not matched in loudness: there is nothing to match
+MOST_GAIN = 4.0  # at most 12 dB either way
+
+
+def clip_samples(frames: int, fps: float, rate: int) -> int:
+    """Samples at `rate` that a clip lasts, rounded down; at 48 kHz the same as `shapes.audio_samples`."""
+    clip_seconds(frames, fps)
+    return int(rate * frames / fps)
+
+
+def fit(waveform: Tensor, samples: int) -> Tensor:
+    """(B, C, S) cut to `samples`, or filled with silence at its end."""
+    if waveform.ndim != 3:
+        raise ShapeError(f"a waveform has shape {tuple(waveform.shape)}; it must be (batch, channels, samples)")
+    short = samples - waveform.shape[-1]
+    return torch.nn.functional.pad(waveform, (0, short)) if short > 0 else waveform[..., :samples]
+
+
+def match_loudness(sound: Tensor, reference: Tensor, like: Tensor) -> Tensor:
+    """`sound` with the gain that makes its part `like` as loud as `reference`; both are (B, C, S) of the same moment.
+
+    Left alone where either is near silence. The gain is held within 12 dB.
+    """
+    loud, ours = (part.float().square().mean(dim=(1, 2), keepdim=True).sqrt() for part in (reference, like))
+    gain = (loud / ours.clamp_min(QUIET)).clamp(1 / MOST_GAIN, MOST_GAIN)
+    return sound * torch.where((loud > QUIET) & (ours > QUIET), gain, torch.ones_like(gain)).to(sound)
+
+
+def crossfade(before: Tensor, after: Tensor, overlap: int) -> Tensor:
+    """`before` then `after`, (B, C, S) each, the last `overlap` samples of one over the first of the other.
+
+    Both sides are weighted by quarter waves whose weights add up to one, so a sound that is the same on both sides
+    passes unchanged.
+
+    Raises:
+        ShapeError: one of them is shorter than the overlap, or they differ in batch or channels.
+    """
+    if before.shape[:2] != after.shape[:2]:
+        raise ShapeError(
+            f"cannot join sounds of shapes {tuple(before.shape)} and {tuple(after.shape)}; mix one down first"
+        )
+    if overlap > min(before.shape[-1], after.shape[-1]) or overlap < 0:
+        raise ShapeError(
+            f"cannot overlap sounds of {before.shape[-1]} and {after.shape[-1]} samples by {overlap}; "
+            "shorten the overlap"
+        )
+    if not overlap:
+        return torch.cat((before, after), dim=-1)
+    moment = (torch.arange(overlap, dtype=torch.float32, device=before.device) + 0.5) / overlap
+    rise = torch.sin(moment * (math.pi / 2)).square()
+    seam = before[..., -overlap:] * (1 - rise) + after[..., :overlap] * rise
+    return torch.cat((before[..., :-overlap], seam.to(before.dtype), after[..., overlap:]), dim=-1)
+
+
+def join_sound(
+    before: Tensor, after: Tensor, frames: int, next_frames: int, overlap: int, fps: float, rate: int
+) -> Tensor:
+    """The sound of a clip of `frames` followed by one of `next_frames` that begins with its last `overlap` frames.
+
+    Matched in loudness and crossfaded over the overlap. Lasts exactly as long as the joined pictures, so the two
+    clocks stay equal however often clips are joined.
+    """
+    before = fit(before, clip_samples(frames, fps, rate))
+    after = fit(after, clip_samples(next_frames, fps, rate))
+    start = clip_samples(frames - overlap, fps, rate) if frames > overlap else 0
+    shared = min(before.shape[-1] - start, after.shape[-1])
+    after = match_loudness(after, before[..., -shared:], after[..., :shared])
+    return fit(crossfade(before, after, shared), clip_samples(frames + next_frames - overlap, fps, rate))

@@ -1,0 +1,48 @@
+"""What the nodes that begin a clip share: pictures into the conditioning, and the empty joint latent."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..mova_core.image import crop_and_resize, guide_clip, guide_mask
+from ..mova_core.shapes import (
+    AUDIO_LATENT_CHANNELS,
+    SPATIAL_STRIDE,
+    AudioShape,
+    VideoShape,
+    audio_latent_shape,
+    audio_steps,
+    video_latent_shape,
+)
+from .host import sampling
+
+Conditionings = tuple[Any, Any]
+
+
+def guided(pair: Conditionings, vae: Any, guides: Mapping[int, Tensor], shape: VideoShape, fps: float) -> Conditionings:
+    """Positive and negative with pictures at chosen frames; `guides` maps frame -> (1, H, W, 3) in 0..1, any size."""
+    height, width = shape.height, shape.width
+    fitted = {frame: crop_and_resize(picture[:1], height, width) for frame, picture in guides.items()}
+    clip = guide_clip(fitted, shape.frames)  # (1, 3, F, H, W) in -1..1
+    latents = vae.encode((clip[0].movedim(0, -1) + 1.0) / 2.0)
+    mask = guide_mask(guides.keys(), shape.frames, height // SPATIAL_STRIDE, width // SPATIAL_STRIDE)
+    values = {"concat_latent_image": latents, "concat_mask": 1.0 - mask, "frame_rate": fps}
+    positive, negative = (sampling.conditioned(conditioning, values) for conditioning in pair)
+    return positive, negative
+
+
+def empty_latent(vae: Any, shape: VideoShape, fps: float) -> dict[str, Any]:
+    """A joint LATENT of zeros. The VAE of a MOVA folder knows the audio latents' channels; any other means 128."""
+    channels = getattr(vae, "audio_latent_channels", AUDIO_LATENT_CHANNELS)
+    sound = AudioShape(batch=shape.batch, steps=audio_steps(shape.frames, fps))
+    place = sampling.device()
+    video = torch.zeros(video_latent_shape(shape), device=place)
+    audio = torch.zeros(audio_latent_shape(sound, channels), device=place)
+    return {"samples": sampling.joint(video, audio), "frame_rate": fps}
+
+
+def white(height: int, width: int) -> Tensor:
+    """The picture that stands for 'no picture' in training."""
+    return torch.ones(1, height, width, 3)

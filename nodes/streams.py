@@ -1,0 +1,135 @@
+"""Nodes that hold one stream and make the other: a picture for a sound, a sound for a picture, a stretch of either."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..mova_core.masks import PARTS, joint_masks
+from ..mova_core.shapes import DEFAULT_FPS, TEMPORAL_STRIDE, VideoShape
+from ..mova_core.waveform import clip_samples, fit
+from . import clips
+from .host import audio as sound
+from .host import messages, sampling
+
+
+class MovaSoundToPicture(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MOVASoundToPicture",
+            display_name="MOVA Sound to Picture",
+            category="MOVA/latents",
+            description="Hold a given sound while the picture is made to it. The sound that comes out is the original, cut to "
+            "the clip, not its reconstruction. The released training did not cover it.",
+            search_aliases=["audio driven", "lip sync to audio", "A2V"],
+            is_experimental=True,
+            inputs=[
+                io.Latent.Input("latent", tooltip="Joint latent from 'MOVA Image to Video+Audio'."),
+                io.Audio.Input(
+                    "audio",
+                    tooltip="Any rate, mono or stereo, any length: cut at the clip's end, or followed by silence up to it.",
+                ),
+                io.Vae.Input("audio_vae", tooltip="The audio VAE of 'MOVA Loader'."),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="Joint latent whose sound is held by its mask."),
+                io.Audio.Output(
+                    display_name="audio", tooltip="The original sound at the clip's length, for 'Create Video'."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, latent: Any, audio: Any, audio_vae: Any) -> io.NodeOutput:
+        vae, (video, silence) = sound.check(audio_vae), sampling.streams(latent)
+        frames, fps = sampling.video_shape(latent).frames, latent.get("frame_rate", DEFAULT_FPS)
+        rate = audio["sample_rate"]
+        original = fit(audio["waveform"], clip_samples(frames, fps, rate))
+        heard = fit(sound.resampled(original, rate, vae.audio_sample_rate), silence.shape[-1] * vae.downscale_ratio)
+        held = vae.encode(heard.movedim(1, -1)).to(silence)
+        held = held[:1].expand_as(silence) if len(held) == 1 else held
+        masks = joint_masks(video.shape, silence.shape, "all", "nothing", 0.0, 0.0, fps)
+        kept = {**latent, "samples": sampling.joint(video, held), "noise_mask": sampling.joint(*masks)}
+        return io.NodeOutput(kept, {"waveform": original, "sample_rate": rate})
+
+
+class MovaPictureToSound(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MOVAPictureToSound",
+            display_name="MOVA Picture to Sound",
+            category="MOVA/latents",
+            description="Hold given pictures while the sound is made to them (foley). The released training did not cover it.",
+            search_aliases=["foley", "video to audio", "V2A"],
+            is_experimental=True,
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="From 'MOVA Text Encode'."),
+                io.Conditioning.Input("negative", tooltip="From 'MOVA Text Encode'."),
+                io.Vae.Input("vae", tooltip="The video VAE of 'MOVA Loader'."),
+                io.Image.Input(
+                    "images",
+                    tooltip="The clip, sides multiples of 16. Up to three pictures at its end are left out, to make 4n + 1.",
+                ),
+                io.Float.Input(
+                    "fps", default=DEFAULT_FPS, min=1.0, max=120.0, step=0.01, tooltip="Pictures a second of the clip."
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive"),
+                io.Conditioning.Output(display_name="negative"),
+                io.Latent.Output(display_name="latent", tooltip="Joint latent whose picture is held by its mask."),
+                io.Image.Output(
+                    display_name="images", tooltip="The pictures as given, 4n + 1 of them, for 'Create Video'."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, positive: Any, negative: Any, vae: Any, images: Any, fps: float) -> io.NodeOutput:
+        surplus = (len(images) - 1) % TEMPORAL_STRIDE
+        kept = images[: len(images) - surplus]
+        if surplus:
+            messages.show(f"{surplus} of {len(images)} pictures at the end were left out.", cls.hidden.unique_id)
+        shape = VideoShape(batch=1, frames=len(kept), height=images.shape[1], width=images.shape[2])
+        pair = clips.guided((positive, negative), vae, {0: kept[:1]}, shape, fps)
+        latent = clips.empty_latent(vae, shape, fps)
+        empty, silence = sampling.streams(latent)
+        masks = joint_masks(empty.shape, silence.shape, "nothing", "all", 0.0, 0.0, fps)
+        video = vae.encode(kept[..., :3]).to(empty)
+        held = {**latent, "samples": sampling.joint(video, silence), "noise_mask": sampling.joint(*masks)}
+        return io.NodeOutput(*pair, held, kept)
+
+
+class MovaMask(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MOVAMask",
+            display_name="MOVA Mask",
+            category="MOVA/latents",
+            description="Choose by time what of a joint latent is made anew: nothing, all, or a span of the picture and of the "
+            "sound. What is kept comes out unchanged.",
+            search_aliases=["inpaint", "replace sound", "noise mask", "retake"],
+            is_experimental=True,
+            inputs=[
+                io.Latent.Input("latent", tooltip="Joint latent: a finished clip, or both streams encoded and joined."),
+                io.Combo.Input(
+                    "picture", options=list(PARTS), default="nothing", tooltip="What of the picture is made anew."
+                ),
+                io.Combo.Input("sound", options=list(PARTS), default="all", tooltip="What of the sound is made anew."),
+                io.Float.Input(
+                    "start", default=0.0, min=0.0, max=3600.0, step=0.01, tooltip="Seconds at which the span begins."
+                ),
+                io.Float.Input("end", default=1.0, min=0.0, max=3600.0, step=0.01, tooltip="Seconds at which it ends."),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The same latent with the mask set.")],
+        )
+
+    @classmethod
+    def execute(cls, latent: Any, picture: Any, sound: Any, start: float, end: float) -> io.NodeOutput:
+        video, audio = sampling.streams(latent)
+        fps = latent.get("frame_rate", DEFAULT_FPS)
+        masks = joint_masks(video.shape, audio.shape, picture, sound, start, end, fps)
+        return io.NodeOutput({**latent, "noise_mask": sampling.joint(*masks)})

@@ -1,0 +1,84 @@
+"""Sound cut to pictures and joined without a click."""
+
+import pytest
+import torch
+
+from mova_core.errors import ShapeError
+from mova_core.shapes import audio_samples
+from mova_core.waveform import clip_samples, crossfade, fit, join_sound, match_loudness
+
+
+def tone(samples: int, level: float = 0.5) -> torch.Tensor:
+    return level * torch.sin(torch.arange(samples) * 0.05).view(1, 1, -1)
+
+
+@pytest.mark.parametrize(("frames", "fps"), [(193, 24.0), (121, 25.0), (9, 23.976)])
+def test_a_clip_lasts_as_many_samples_as_the_model_counts(frames, fps):
+    assert clip_samples(frames, fps, 48000) == audio_samples(frames, fps)
+
+
+def test_sound_is_cut_or_filled_with_silence():
+    assert torch.equal(fit(tone(100), 40), tone(100)[..., :40])
+    filled = fit(tone(40), 100)
+    assert filled.shape[-1] == 100
+    assert not filled[..., 40:].any()
+
+
+def test_the_same_sound_on_both_sides_passes_a_crossfade_unchanged():
+    whole = tone(1000)
+    joined = crossfade(whole[..., :600], whole[..., 400:], 200)
+    assert torch.allclose(joined, whole, atol=1e-6)
+
+
+def test_a_crossfade_makes_no_step_larger_than_its_sounds():
+    loud, silent = tone(4000, 0.9), torch.zeros(1, 1, 4000)
+    joined = crossfade(loud, silent, 1000)
+    assert joined.shape[-1] == 7000
+    assert joined.diff().abs().max() <= loud.diff().abs().max() * 1.01
+
+
+def test_without_overlap_sounds_are_put_one_after_the_other():
+    assert torch.equal(crossfade(tone(10), tone(5), 0), torch.cat((tone(10), tone(5)), -1))
+
+
+@pytest.mark.parametrize("overlap", [-1, 11])
+def test_an_overlap_longer_than_a_sound_is_refused(overlap):
+    with pytest.raises(ShapeError, match="shorten the overlap"):
+        crossfade(tone(10), tone(20), overlap)
+
+
+def test_sounds_of_different_channels_are_not_joined():
+    with pytest.raises(ShapeError, match="mix one down"):
+        crossfade(tone(10).repeat(1, 2, 1), tone(10), 2)
+
+
+def test_loudness_follows_the_reference_at_the_seam():
+    quiet = tone(1000, 0.2)
+    matched = match_loudness(quiet, tone(1000, 0.4)[..., :300], quiet[..., :300])
+    assert torch.allclose(matched, 2 * quiet, rtol=1e-4)
+
+
+def test_silence_on_either_side_changes_no_loudness():
+    sound = tone(1000)
+    assert torch.equal(match_loudness(sound, torch.zeros(1, 1, 300), sound[..., :300]), sound)
+    assert torch.equal(match_loudness(sound, sound[..., :300], torch.zeros(1, 1, 300)), sound)
+
+
+def test_a_gain_stays_within_twelve_decibels():
+    faint = tone(1000, 0.001)
+    assert match_loudness(faint, tone(300, 0.9), faint[..., :300]).abs().max() <= 0.0041
+
+
+@pytest.mark.parametrize("fps", [24.0, 23.976, 30.0])
+def test_picture_and_sound_stay_equal_to_the_sample_over_ten_extensions(fps):
+    frames, sound = 49, tone(audio_samples(49, fps))
+    for _ in range(10):
+        sound = join_sound(sound, tone(audio_samples(49, fps)), frames, 49, 9, fps, 48000)
+        frames += 40
+        assert sound.shape[-1] == audio_samples(frames, fps)
+
+
+def test_a_sound_continued_by_itself_is_itself():
+    whole = tone(audio_samples(89, 24.0))
+    begin, end = whole[..., : audio_samples(49, 24.0)], whole[..., audio_samples(40, 24.0) :]
+    assert torch.allclose(join_sound(begin, end, 49, 49, 9, 24.0, 48000), whole, atol=1e-6)
