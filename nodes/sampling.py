@@ -103,6 +103,16 @@ class MovaSampler(io.ComfyNode):
                     tooltip="Guidance of the sound towards the prompt, where it is to differ from the picture's. 0 is the "
                     "same as cfg.",
                 ),
+                io.Float.Input(
+                    "audio_denoise",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Denoise of the sound, where it is to differ from the picture's: denoise 0.5 with 1 here keeps the "
+                    "picture's layout and makes its sound anew, in as many steps. 0 is the same as denoise. Needs euler.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Joint latent, for 'MOVA Decode' or stock nodes.")
@@ -126,12 +136,18 @@ class MovaSampler(io.ComfyNode):
         denoise: float,
         bridge_cfg: float = 1.0,
         audio_cfg: float = 0.0,
+        audio_denoise: float = 0.0,
     ) -> io.NodeOutput:
         guidance = Guidance(text_scale=cfg, audio_text_scale=audio_cfg or None, bridge_scale=bridge_cfg)
-        shifted = sampling.with_shifts(model, shift, audio_shift)
-        guider = guiders.guider(shifted, positive, negative, guidance, Span())
+        paired = audio_denoise not in (0.0, denoise)
+        shifted = sampling.with_shifts(model, shift, shift if paired else audio_shift)
         values = sampling.schedule(shifted, scheduler, steps, shift, denoise)
-        return io.NodeOutput(sampling.sample(guider, latent, seed=seed, sampler=sampler, values=values))
+        audio_values = None
+        if paired:
+            audio_values = sampling.audio_schedule(shifted, scheduler, steps, shift, audio_shift, audio_denoise)
+        walker = sampling.sampler_of(sampler, audio_values)
+        guider = guiders.guider(shifted, positive, negative, guidance, Span())
+        return io.NodeOutput(sampling.sample(guider, latent, seed=seed, sampler=walker, values=values))
 
 
 class MovaSplitExperts(io.ComfyNode):

@@ -27,7 +27,8 @@ from ...mova_core.model.mova import Mova
 from ...mova_core.sampling.schedule import reshift
 from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_steps, frames_of
 from ...mova_core.text import CONTEXT_ROWS, pad_context
-from .runtime import runtime
+from .lora_names import ListedModel
+from .runtime import AUDIO_SIGMA, runtime
 from .text import AUDIO_CONTEXT
 
 log = logging.getLogger("mova")
@@ -101,7 +102,8 @@ class MovaDiffusion(Mova):
         audio_context: Tensor | None = None,
         control: Any = None,
     ) -> list[Tensor]:
-        """`timestep` is the video's, (B,). The audio stream arrives and leaves in the sampler's scaled form.
+        """`timestep` is the video's, (B,). The audio stream arrives and leaves in the sampler's scaled form; where the
+        audio's sigma is given, it arrives as it is, and leaves so that x - (video sigma) * output is its clean estimate.
 
         A `held` stream arrives clean and is shown to the model at timestep 0.
         """
@@ -115,6 +117,9 @@ class MovaDiffusion(Mova):
         video_velocity, velocity = super().forward(
             video,
             audio,
+        given = transformer_options.get(AUDIO_SIGMA)
+        if given is not None:
+            audio_sigma = torch.full_like(sigma, given)
             context,
             torch.zeros_like(timestep) if held[0] else timestep,
             torch.zeros_like(timestep) if held[1] else 1000.0 * audio_sigma,
@@ -134,6 +139,8 @@ class MovaModel(comfy.model_base.BaseModel):
     """One expert with audio tower and bridge, as ComfyUI samples it."""
 
     model_config: MovaSettings
+        elif given is not None:
+            velocity = velocity.float() * (audio_sigma / sigma).view(view)  # to be taken times the video's sigma
 
     def __init__(self, settings: MovaSettings, device: Any = None) -> None:
         super().__init__(settings, comfy.model_base.ModelType.FLOW_AV, device=device, unet_model=MovaDiffusion)

@@ -13,6 +13,7 @@ from ...mova_core.ops import LayerCall, Runtime
 from ...mova_core.sampling.bridge_strength import strengths_at
 
 Options = dict[str, Any]
+AUDIO_SIGMA = "mova_audio_sigma"  # option: the audio's sigma, where no shift ties it to the video's
 BRIDGE = "mova_bridge"  # option: list of BridgeStrength, which multiply
 FFN_ROWS = 16384  # tokens a feed-forward chunk: far past what saturates a GPU, 0.4 GiB of wide activation at full size
 

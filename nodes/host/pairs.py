@@ -1,0 +1,84 @@
+"""A ComfyUI sampler for streams that start at different noise levels: Euler steps on a schedule for each.
+
+ComfyUI's samplers know one sigma for the whole latent. A shift of its own is carried on that (see `model.py`), another
+start is not, so here the audio's sigma goes to the model beside the video's, and the audio stays as it is.
+The core's `sampling.sampler.denoise` does the same without a host.
+"""
+
+from typing import Any
+
+import comfy.samplers
+import comfy.utils
+import torch
+from torch import Tensor
+
+from .runtime import AUDIO_SIGMA
+
+Options = dict[str, Any]
+
+
+def paired_euler(audio_sigmas: Tensor) -> Any:
+    """A SAMPLER that walks the video down the sigmas it is given and the audio down these, as many, in the same steps."""
+
+    def walk(
+        model: Any, x: Tensor, sigmas: Tensor, extra_args: Options, callback: Any = None, disable: Any = None
+    ) -> Tensor:
+        walker = _Walker(model, extra_args)
+        pairs = torch.stack((sigmas.cpu(), audio_sigmas)).T.tolist()  # (video, audio) of each step
+        x = walker.start(x, *pairs[0])
+        for step in comfy.utils.model_trange(len(pairs) - 1, disable=disable):
+            here, there = pairs[step], pairs[step + 1]
+            denoised = walker.denoised(x, *here)
+            if callback is not None:
+                callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
+            x = walker.step(x, denoised, here, there)
+        return x
+
+    return comfy.samplers.KSAMPLER(walk)
+
+
+class _Walker:
+    """The packed latent of one run, seen as two streams at noise levels of their own."""
+
+    def __init__(self, model: Any, extra_args: Options) -> None:
+        """`model` is the KSamplerX0Inpaint that ComfyUI gives its sampler functions."""
+        self.guider, self.noise, self.latent = model.inner_model, model.noise, model.latent_image
+        self.mova, self.sigmas = model.inner_model.inner_model, model.sigmas
+        self.options, self.seed = extra_args["model_options"], extra_args.get("seed")
+        self.mask = extra_args.get("denoise_mask")
+
+    def start(self, x: Tensor, sigma: float, audio_sigma: float) -> Tensor:
+        """ComfyUI has noised both streams to the video's level."""
+        audio = self.mova.model_sampling.noise_scaling(torch.tensor(audio_sigma).to(x), self.noise, self.latent)
+        return self._joined(x, audio)
+
+    def denoised(self, x: Tensor, sigma: float, audio_sigma: float) -> Tensor:
+        """The guided clean estimate; where the mask keeps the latent, the latent."""
+        levels = [x.new_full((x.shape[0],), level) for level in (sigma, audio_sigma)]
+        keep = None if self.mask is None else 1.0 - self._mask(levels[0])
+        if keep is not None:
+            given = {"x": x, "noise": self.noise, "latent_image": self.latent, "denoise_mask": 1.0 - keep}
+            noised = self._joined(*(self.mova.scale_latent_inpaint(sigma=level, **given) for level in levels))
+            x = x + keep * (noised - x)
+        inner = {**self.options.get("transformer_options", {}), AUDIO_SIGMA: audio_sigma}
+        options = {**self.options, "transformer_options": inner}
+        out: Tensor = self.guider(x, levels[0], model_options=options, seed=self.seed)
+        return out if keep is None else out + keep * (self.latent - out)
+
+    def step(self, x: Tensor, denoised: Tensor, here: list[float], there: list[float]) -> Tensor:
+        """x + velocity * (next sigma - sigma), each stream by its own."""
+        video, audio = (x + (x - denoised) * (end / begin - 1.0) for begin, end in zip(here, there))
+        return self._joined(video, audio)
+
+    def _mask(self, sigma: Tensor) -> Tensor:
+        function = self.options.get("denoise_mask_function")
+        if function is None:
+            return self.mask
+        return function(sigma, self.mask, extra_options={"model": self.guider, "sigmas": self.sigmas})
+
+    def _joined(self, of_video: Tensor, of_audio: Tensor) -> Tensor:
+        """The video stream of one packed latent with the audio stream of another."""
+        shapes = self.mova.latent_shapes
+        video, _ = comfy.utils.unpack_latents(of_video, shapes)
+        _, audio = comfy.utils.unpack_latents(of_audio, shapes)
+        return comfy.utils.pack_latents([video, audio])[0]
