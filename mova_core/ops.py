@@ -54,6 +54,14 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
+def turn(pair: Sequence[Tensor], cos: Tensor, sin: Tensor, out: Sequence[Tensor]) -> None:
+    """Write (a cos - b sin, a sin + b cos) to `out`, which may be (a, b) itself. Float32 until it is written."""
+    a, b = pair
+    first, second = a * cos, a * sin
+    torch.addcmul(first, b, sin, value=-1, out=out[0])
+    torch.addcmul(second, b, cos, out=out[1])
+
+
 class RotaryPairs:
     """Interleaved rotary embedding in float32, a few thousand tokens at a time, in place."""
 
@@ -63,8 +71,8 @@ class RotaryPairs:
     def rotate(self, x: Tensor, table: tuple[Tensor, Tensor], start: int) -> Tensor:
         for rows in row_slices(x.shape[1], ROWS):
             cos, sin = (part[start + rows.start : start + rows.stop, None] for part in table)  # (rows, 1, K/2)
-            a, b = x[:, rows].float().unflatten(-1, (-1, 2)).unbind(-1)
-            x[:, rows] = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).to(x.dtype)
+            pair = x[:, rows].unflatten(-1, (-1, 2)).unbind(-1)
+            turn(pair, cos, sin, pair)
         return x
 
 

@@ -10,7 +10,7 @@ Checked against: OpenMOSS/MOVA 595a976 `wan_video_dit.py`, `wan_audio_dit.py`, `
 import torch
 from torch import Tensor
 
-from ..ops import ROWS, row_slices
+from ..ops import ROWS, row_slices, turn
 
 BASE = 10000.0
 
@@ -89,6 +89,6 @@ def rotate_halves(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     grouped = x.unflatten(1, (positions, -1))  # (B, P, L/P, N, K)
     out = torch.empty_like(grouped)
     for p in row_slices(positions, max(1, ROWS * positions // tokens)):
-        a, b = grouped[:, p].float().chunk(2, dim=-1)
-        out[:, p] = torch.cat((a * cos[p] - b * sin[p], b * cos[p] + a * sin[p]), dim=-1).to(x.dtype)
+        a, b = grouped[:, p].chunk(2, dim=-1)
+        turn((a, b), cos[p], sin[p], out[:, p].chunk(2, dim=-1))
     return out.flatten(1, 2)
