@@ -27,7 +27,6 @@ from ...mova_core.model.mova import Mova
 from ...mova_core.sampling.schedule import reshift
 from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_steps, frames_of
 from ...mova_core.text import CONTEXT_ROWS, pad_context
-from .lora_names import ListedModel
 from .runtime import AUDIO_SIGMA, runtime
 from .text import AUDIO_CONTEXT
 
