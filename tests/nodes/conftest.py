@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
+from tests.golden import GOLDEN
 from tests.in_process import Pack, load_pack, prepare_comfyui, stock_nodes
+from tests.nodes.graph import FPS, Run, Scene, runner
+from tools.tiny_checkpoint import write_tiny_checkpoint
+
+PROMPT = "A cat plays the piano.\n\nThe audio shows rain on a tin roof."
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +39,49 @@ def stock(comfy_nodes: ModuleType) -> dict[str, type]:
 def pack(comfy_nodes: ModuleType) -> Pack:
     """This pack, loaded as ComfyUI loads a custom node pack."""
     return load_pack(comfy_nodes)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tensors this small gain nothing from a second thread, and on a busy machine they wait for it."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Iterator[None]:
+    """As ComfyUI runs nodes."""
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="session")
+def run(stock: dict[str, type], pack: Pack) -> Run:
+    """Runs a stock node or one of ours by its id."""
+    return runner(stock | dict(pack.nodes))
+
+
+@pytest.fixture(scope="session")
+def diffusers(comfy_base: Path) -> Path:
+    """Where 'MOVA Loader' finds folders: `tiny` lies there, and `golden` where the official tensors are."""
+    folder = comfy_base / "models" / "diffusers"
+    write_tiny_checkpoint(folder / "tiny")
+    if (GOLDEN / "tiny_hf").is_dir():
+        (folder / "golden").symlink_to(GOLDEN / "tiny_hf")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scene(run: Run, diffusers: Path) -> Scene:
+    """The tiny checkpoint in float32, a prompt, and 9 frames of 80 x 48 after a first picture."""
+    with torch.inference_mode():
+        model, clip, vae, audio_vae = run("MOVALoader", folder="tiny", weight_dtype="fp32")
+        texts = run("MOVATextEncode", clip=clip, prompt=PROMPT, negative_prompt="blurry, static")
+        picture = torch.rand(1, 60, 90, 3, generator=torch.Generator().manual_seed(3))
+        made = condition(run, texts, vae, first_frame=picture)
+        return Scene(model, clip, vae, audio_vae, *made)
+
+
+def condition(run: Run, texts: tuple[object, ...], vae: object, **inputs: object) -> tuple[object, ...]:
+    """Outputs of 'MOVA Image to Video+Audio' at the size of the tiny clip."""
+    size = {"width": 80, "height": 48, "frames": 9, "fps": FPS, "batch_size": 1}
+    return run("MOVAImageToVideoAudio", positive=texts[0], negative=texts[1], vae=vae, **(size | inputs))

@@ -1,0 +1,178 @@
+"""The same numbers as the official code, and as the core's own loop, through ComfyUI's models and samplers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mova_core.checkpoint.load import load_joint
+from mova_core.sampling.guidance import Guidance
+from mova_core.sampling.sampler import denoise, initial_noise
+from mova_core.sampling.schedule import expert_for, sigmas
+from tests.comfy import needs_comfy
+from tests.golden import needs_golden, relative_error, tensors
+from tests.nodes.conftest import condition
+from tests.nodes.graph import FPS, Run, Scene, check_finite, streams
+
+pytestmark = needs_comfy
+
+LOOP = "c_loop_fp32"
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def official(run: Run, diffusers: Path) -> Scene:
+    """The official run's checkpoint, prompts and picture."""
+    golden, config = tensors(LOOP)
+    with torch.inference_mode():
+        model, clip, vae, audio_vae = run("MOVALoader", folder="golden", weight_dtype="fp32")
+        prompts = config["prompts"]
+        texts = run("MOVATextEncode", clip=clip, prompt=prompts["pos"], negative_prompt=prompts["neg"])
+        picture = golden["in.image_raw"][None].float() / 255
+        return Scene(model, clip, vae, audio_vae, *condition(run, texts, vae, first_frame=picture))
+
+
+def evaluate(scene: Scene, sigma: float, video: Tensor, audio: Tensor) -> list[Tensor]:
+    """Velocities of one evaluation with the positive prompt, the way every sampler asks for it."""
+    import comfy.nested_tensor
+    import comfy.samplers
+    import comfy.utils
+
+    seen: list[Tensor] = []
+
+    def once(model: Any, x: Tensor, values: Tensor, extra_args: Any = None, **_: Any) -> Tensor:
+        packed, shapes = comfy.utils.pack_latents([video, audio])
+        denoised = model(packed, torch.full((len(x),), sigma), **extra_args)
+        seen.extend(comfy.utils.unpack_latents((packed - denoised) / sigma, shapes))
+        return x
+
+    guider = comfy.samplers.CFGGuider(scene.model)
+    guider.set_conds(scene.positive, scene.negative)
+    guider.set_cfg(1.0)
+    latent = comfy.nested_tensor.NestedTensor((video, audio))
+    guider.sample(latent, latent, comfy.samplers.KSAMPLER(once), torch.tensor([sigma, 0.0]), disable_pbar=True)
+    return seen
+
+
+@needs_golden
+@pytest.mark.parametrize("case", [0, 1])
+def test_prompt_embeddings_are_the_official_ones(run: Run, official: Scene, case: int) -> None:
+    golden, _ = tensors("h_prompt_embeds")
+    prompts = ("the quick brown fox jumps over a lazy dog", "猫 下雨")
+    positive, negative = run("MOVATextEncode", clip=official.clip, prompt=prompts[case], negative_prompt="")
+    for encoded, name in ((positive, f"{case}/embeds"), (negative, "2/embeds")):
+        rows = encoded[0][0]
+        length = golden[name].shape[1]
+        assert rows.shape == (1, 512, 32)
+        assert not rows[:, length:].any()
+        assert relative_error(rows[:, :length], golden[name]) < 2e-6
+
+
+@needs_golden
+def test_the_condition_is_the_official_one(official: Scene) -> None:
+    golden, _ = tensors(LOOP)
+    values = official.positive[0][1]
+    known = official.model.model.latent_format.process_in(values["concat_latent_image"])
+    condition = torch.cat((1 - values["concat_mask"], known), dim=1)
+    assert relative_error(condition, golden["in.condition"]) < 2e-6
+
+
+@needs_golden
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_one_evaluation_is_the_official_one_of_either_expert(official: Scene, step: int) -> None:
+    golden, _ = tensors(LOOP)
+    steps, _ = tensors("b_schedule")
+    sigma = float(steps["deployed/6/timesteps"][step]) / 1000  # upstream rounds it otherwise than we do, by 6e-8
+    latents = [golden[f"step{step - 1}/latents.{name}"] for name in ("video", "audio")]
+    for ours, name in zip(evaluate(official, sigma, *latents), ("video", "audio")):
+        assert relative_error(ours, golden[f"step{step}/pred_pos.{name}"]) < 5e-6
+
+
+@needs_golden
+def test_the_whole_call_is_the_official_one_up_to_its_rounded_sigmas(run: Run, official: Scene) -> None:
+    """Upstream's Euler step looks its sigmas up in a grid of 1000, 5e-4 off in the result."""
+    golden, _ = tensors(LOOP)
+    made = sampled(run, official, seed=1234)
+    wanted = (golden["out.video_vae_input"], golden["out.audio_vae_input"])
+    assert max(relative_error(a, b) for a, b in zip(streams(made), wanted)) < 1e-3
+
+
+@needs_golden
+def test_decoding_is_the_official_one(run: Run, official: Scene, pack: Any) -> None:
+    golden, config = tensors(LOOP)
+    joint = pack.module("nodes.host.sampling").joint(golden["out.video_vae_input"], golden["out.audio_vae_input"])
+    latent = {**official.latent, "samples": joint}
+    images, audio, fps = run("MOVADecode", latent=latent, vae=official.vae, audio_vae=official.audio_vae)[:3]
+    assert fps == FPS
+    assert relative_error(2 * images.movedim(-1, 0)[None] - 1, golden["out.video"]) < 5e-6
+    samples = config["audio_num_samples"]
+    assert relative_error(audio["waveform"], golden["out.audio"][..., :samples]) < 5e-6
+
+
+# --- the core's own loop, which needs no official tensors ------------------------------------------------------------
+
+
+def sampled(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:
+    """The joint LATENT of 'MOVA Sampler'."""
+    chosen = {"steps": STEPS, "cfg": 5.0, "sampler": "euler", "scheduler": "mova"} | widgets
+    return run(
+        "MOVASampler",
+        model=scene.model,
+        positive=scene.positive,
+        negative=scene.negative,
+        latent=scene.latent,
+        **chosen,
+    )[0]
+
+
+def core_result(scene: Scene, folder: Path, *, seed: int, audio_shift: float, cfg: float) -> list[Tensor]:
+    """What mova_core's loop makes of the same noise, text and condition."""
+    models = {expert: load_joint(folder, expert) for expert in ("high", "low")}
+    video, audio = initial_noise(*(s.shape for s in streams(scene.latent)), torch.Generator().manual_seed(seed))
+    batch = len(video)
+    values = scene.positive[0][1]
+    known = scene.model.model.latent_format.process_in(values["concat_latent_image"])
+    given = torch.cat((1 - values["concat_mask"], known), dim=1).expand(batch, -1, -1, -1, -1)
+    text = {True: scene.positive, False: scene.negative}
+
+    def predict(video: Tensor, audio: Tensor, when: Tensor, audio_when: Tensor, positive: bool) -> Any:
+        model = models[expert_for(float(when[0]) / 1000)]
+        context = text[positive][0][0].expand(batch, -1, -1)
+        return model(video, audio, context, when, audio_when, condition=given, fps=FPS)
+
+    guidance = Guidance(text_scale=cfg)
+    audio_values = sigmas(STEPS, audio_shift)
+    result = denoise(predict, video, audio, sigmas(STEPS), audio_sigmas=audio_values, guidance=guidance)
+    return [scene.model.model.latent_format.process_out(result[0]), result[1]]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("audio_shift", "cfg"), [(5.0, 5.0), (9.0, 5.0), (2.0, 5.0), (9.0, 1.0)])
+def test_the_sampler_walks_the_cores_own_loop(
+    run: Run, scene: Scene, diffusers: Path, batch: int, audio_shift: float, cfg: float
+) -> None:
+    texts = (scene.positive, scene.negative)
+    if batch > 1:
+        scene = scene.but(latent=condition(run, texts, scene.vae, batch_size=batch)[2])
+    made = sampled(run, scene, seed=7, audio_shift=audio_shift, cfg=cfg)
+    check_finite(made, scene.latent)
+    wanted = core_result(scene, diffusers / "tiny", seed=7, audio_shift=audio_shift, cfg=cfg)
+    assert max(relative_error(a, b) for a, b in zip(streams(made), wanted)) < 1e-5
+
+
+def test_the_clips_of_a_batch_come_from_different_noise(run: Run, scene: Scene) -> None:
+    latent = condition(run, (scene.positive, scene.negative), scene.vae, batch_size=2)[2]
+    for stream in streams(sampled(run, scene.but(latent=latent), seed=7, steps=2)):
+        assert not torch.equal(stream[0], stream[1])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("default", 0.05), ("bf16", 0.05)])
+def test_bfloat16_weights_stay_near_float32(run: Run, scene: Scene, dtype: str, tolerance: float) -> None:
+    model = run("MOVALoader", folder="tiny", weight_dtype=dtype)[0]
+    rough, exact = (sampled(run, s, seed=7, cfg=1.0) for s in (scene.but(model=model), scene))
+    check_finite(rough, exact)
+    assert max(relative_error(a, b) for a, b in zip(streams(rough), streams(exact))) < tolerance
