@@ -116,6 +116,10 @@ class Runtime:
     rope_shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
+PLAIN = Runtime()
+"""All at once, with plain torch."""
+
+
 def row_slices(length: int, rows: int | None) -> Iterator[slice]:
     """Cover 0..length in slices of at most `rows`."""
     step = length if rows is None else rows

@@ -28,7 +28,7 @@ def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
 def modulated(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     """LayerNorm(x) * (1 + scale) + shift, for (B, L, D) tokens and (B, 1, D) float32 modulation, in x's dtype.
 
-    The arithmetic is float32 with one rounding at the end: in bfloat16, 1 + scale is 1 for any scale up to 2**-8.
+    Scale and shift are applied in float32: in bfloat16, 1 + scale is 1 for any scale up to 2**-8.
     """
     normed = F.layer_norm(x, x.shape[-1:], eps=eps)
     return torch.addcmul(shift, normed, 1.0 + scale, out=normed)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..config import MovaConfig
 from ..errors import ShapeError
-from ..ops import Ops, Runtime, cast
+from ..ops import PLAIN, Ops, Runtime, cast
 from .bridge import Bridge
 from .rope import audio_table, video_table
 from .tower import AudioTower, VideoTower
@@ -42,16 +42,19 @@ class Mova(VideoTower):
         self.audio_dit = AudioTower(config.audio, ops=ops, device=device, dtype=dtype)
         self.dual_tower_bridge = Bridge(config.bridge, ops=ops, device=device, dtype=dtype)
 
-    def layer_modules(self) -> list[list[nn.Module]]:
-        """The modules each layer uses, in the order they run."""
+    def layer_modules(self, run: Runtime = PLAIN) -> list[list[nn.Module]]:
+        """The modules each layer uses under `run`; a direction of the bridge that is cut is not among them."""
         bridge, audio = self.dual_tower_bridge, self.audio_dit.blocks
+        directions = (
+            (run.audio_to_video, bridge.audio_to_video_conditioners),
+            (run.video_to_audio, bridge.video_to_audio_conditioners),
+        )
         layers: list[list[nn.Module]] = []
         for index, block in enumerate(self.blocks):
-            layer = [block]
-            if index < len(audio):
-                layer.append(audio[index])
-            if index < bridge.config.layers:
-                layer += [bridge.audio_to_video_conditioners[index], bridge.video_to_audio_conditioners[index]]
+            layer = [block, *audio[index : index + 1]]
+            layer += [
+                conditioners[index] for strength, conditioners in directions if strength and index < len(conditioners)
+            ]
             layers.append(layer)
         return layers
 
@@ -66,7 +69,7 @@ class Mova(VideoTower):
         condition: Tensor,
         fps: float,
         audio_context: Tensor | None = None,
-        runtime: Runtime | None = None,
+        runtime: Runtime = PLAIN,
     ) -> tuple[Tensor, Tensor]:
         """Velocities of both modalities, in the dtype the inputs came in.
 
@@ -83,9 +86,9 @@ class Mova(VideoTower):
         Raises:
             ShapeError: the inputs do not fit each other or the model.
         """
-        self._check(video_latents, audio_latents, context, condition, fps)
-        run = runtime or Runtime()
-        dtype = context.dtype
+        sound_text = context if audio_context is None else audio_context
+        self._check(video_latents, audio_latents, context, sound_text, (video_timestep, audio_timestep), condition, fps)
+        run, dtype = runtime, context.dtype
         audio_tower, bridge = self.audio_dit, self.dual_tower_bridge
 
         video, grid = self.patchify(torch.cat((video_latents, condition.to(video_latents)), dim=1).to(dtype))
@@ -93,14 +96,14 @@ class Mova(VideoTower):
         video_time, video_modulation = self.embed_time(video_timestep)
         audio_time, audio_modulation = audio_tower.embed_time(audio_timestep)
         video_text = self.text_embedding(context)
-        audio_text = audio_tower.text_embedding(context if audio_context is None else audio_context)
+        audio_text = audio_tower.text_embedding(sound_text)
 
         place, widths = video.device, (self.config.head_width, audio_tower.config.head_width)
         video_rope = run.rotary.table(*video_table(grid, widths[0], run.rope_scale, run.rope_shift, place))
         audio_rope = run.rotary.table(*audio_table(audio.shape[1], widths[1], place))
         shared_rope = bridge.tables(grid[0], audio, fps)
 
-        fetched = run.prefetch(self.layer_modules())
+        fetched = run.prefetch(self.layer_modules(run))
         for index, block in enumerate(self.blocks):
 
             def layer(
@@ -121,7 +124,16 @@ class Mova(VideoTower):
         audio_velocity = audio_tower.unpatchify(audio_tower.head(audio, audio_time))
         return video_velocity.to(video_latents.dtype), audio_velocity.to(audio_latents.dtype)
 
-    def _check(self, video: Tensor, audio: Tensor, context: Tensor, condition: Tensor, fps: float) -> None:
+    def _check(
+        self,
+        video: Tensor,
+        audio: Tensor,
+        context: Tensor,
+        audio_context: Tensor,
+        timesteps: tuple[Tensor, Tensor],
+        condition: Tensor,
+        fps: float,
+    ) -> None:
         channels, extra = self.config.out_channels, self.sizes.condition_channels
         sound, text = self.audio_dit.config.in_channels, self.config.text_width
         if video.ndim != 5 or video.shape[1] != channels or video.shape[3] % 2 or video.shape[4] % 2:
@@ -133,6 +145,9 @@ class Mova(VideoTower):
         for name, tensor, wanted in (
             ("audio latents", audio, (batch, sound, None)),
             ("the prompt's context", context, (batch, None, text)),
+            ("the sound prompt's context", audio_context, (batch, None, text)),
+            ("the video timestep", timesteps[0], (batch,)),
+            ("the audio timestep", timesteps[1], (batch,)),
             ("the condition", condition, (batch, extra, *video.shape[2:])),
         ):
             if tensor.ndim != len(wanted) or any(w not in (None, s) for s, w in zip(tensor.shape, wanted)):
