@@ -81,6 +81,7 @@ class Experts:
         *,
         bridge: bool = True,
     ) -> Velocities:
+        assert bridge, "this loop guides by text alone"
         model = self._expert(float(video_timestep[0]) / TIMESTEPS)
         context = self.contexts[0 if positive else 1]
         times = video_timestep, audio_timestep

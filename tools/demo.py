@@ -9,6 +9,7 @@ makes the same kind of clip. Starts on any Python 3.10 or newer with nothing ins
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -78,8 +79,8 @@ def say(line: str) -> None:
 
 def choose_route(core: bool) -> Path | None:
     """ComfyUI's folder, or None for the core's own loop. Prints the first line of output: which of the two, and why."""
-    reason = "as --core asks"
-    found = None if core else find_comfyui(say)
+    reason, notes = "as --core asks", list[str]()
+    found = None if core else find_comfyui(notes.append)
     if not core and found is None:
         reason = "no ComfyUI found, and its repository cannot be reached to install it"
         if reachable():
@@ -92,6 +93,8 @@ def choose_route(core: bool) -> Path | None:
     else:
         route = f"through ComfyUI in {found}"
     print(route, flush=True)
+    for note in notes:
+        say(note)
     return found
 
 
@@ -142,12 +145,13 @@ def astronaut(folder: Path) -> Path | None:
 # --- in the environment ---------------------------------------------------------------------------------------------
 
 
-def make(chosen: argparse.Namespace) -> Path:
+def make(chosen: argparse.Namespace, scratch: Path) -> Path:
     """The clip, by the route that was chosen."""
     from mova_core.text import NEGATIVE_PROMPT
+    from tools.tiny_checkpoint import write_tiny_checkpoint
 
-    model = chosen.model or tiny_model()
-    image = chosen.image or painted()
+    model = chosen.model or write_tiny_checkpoint(scratch / "MOVA-tiny-random")
+    image = chosen.image or painted(scratch)
     names = ("prompt", "width", "height", "frames", "steps", "cfg", "seed")
     settings = {name: getattr(chosen, name) for name in names} | {"negative": NEGATIVE_PROMPT, "fps": 24.0}
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
@@ -174,19 +178,12 @@ def make_by_core(model: Path, image: Path, out: Path, settings: dict[str, Any], 
     return write_mp4(out, clip.pictures, settings["fps"], clip.waveform, clip.sample_rate)
 
 
-def tiny_model() -> Path:
-    from tools.tiny_checkpoint import write_tiny_checkpoint
-
-    folder = DEMO / "models" / "MOVA-tiny-random"
-    return folder if (folder / "model_index.json").is_file() else write_tiny_checkpoint(folder)
-
-
-def painted() -> Path:
+def painted(folder: Path) -> Path:
     """A picture of colours, where the photograph is out of reach."""
     from PIL import Image
 
     say("the photograph could not be downloaded; the first frame is painted instead (give your own with --image)")
-    picture = DEMO / "painted.png"
+    picture = folder / "painted.png"
     Image.merge("RGB", [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.new("L", (256, 256), 96)]).save(
         picture
     )
@@ -220,7 +217,10 @@ def launch(chosen: argparse.Namespace) -> int:
         sys.exit(str(error))
     image = chosen.image or astronaut(DEMO)
     decided = ["--route", str(comfyui or CORE_ROUTE), *(["--image", str(image)] if image else [])]
-    return subprocess.run([python, __file__, *sys.argv[1:], *decided]).returncode
+    environment = dict(os.environ)
+    if chosen.model is None:  # tensors this small only wait for a second thread
+        environment.setdefault("OMP_NUM_THREADS", "1")
+    return subprocess.run([python, __file__, *sys.argv[1:], *decided], env=environment).returncode
 
 
 def finish(chosen: argparse.Namespace) -> int:
@@ -230,7 +230,8 @@ def finish(chosen: argparse.Namespace) -> int:
 
     began = time.monotonic()
     try:
-        clip = make(chosen)
+        with tempfile.TemporaryDirectory(prefix="mova-demo-", ignore_cleanup_errors=True) as scratch:
+            clip = make(chosen, Path(scratch))
     except (MovaError, ServerError, OSError) as error:
         sys.exit(f"no clip: {error}")
     print(describe(clip))

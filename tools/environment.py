@@ -77,7 +77,8 @@ def prepare(folder: Path, wanted: Wanted, say: Callable[[str], None]) -> Path:
         venv.create(folder, with_pip=True, clear=True)
         stamp.write_text("unfinished")
         files = [part for file in wanted.files for part in ("-r", str(file))]
-        pip = [python, "-m", "pip", "install", "--disable-pip-version-check", *wanted.packages, *files]
+        quiet = [] if sys.stderr.isatty() else ["--quiet"]
+        pip = [python, "-m", "pip", "install", "--disable-pip-version-check", *quiet, *wanted.packages, *files]
         subprocess.run(pip, check=True, stdout=sys.stderr)
     except subprocess.CalledProcessError as error:
         hint = "install python3-venv" if "ensurepip" in str(error.cmd) else "its message is above; run this again"

@@ -1,0 +1,142 @@
+"""The demo finds the best route there is, says which in its first line, and its clips hold what was asked for."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.comfy import COMFYUI, needs_comfy
+from tools import demo, environment, find_comfyui
+from tools.comfy_events import Event
+from tools.demo_comfyui import follow, image_to_video_audio
+from tools.environment import CannotPrepare, Wanted, interpreter, prepare
+from tools.progress import Bar
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--width", "32", "--height", "32", "--frames", "5", "--steps", "2"]
+
+
+def comfyui_at(place: Path) -> Path:
+    (place / "comfy").mkdir(parents=True)
+    (place / "main.py").touch()
+    return place.resolve()
+
+
+def test_comfyui_path_comes_first_then_the_default_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr(find_comfyui, "REPOSITORY", tmp_path / "pack")
+    assert find_comfyui.find_comfyui(print) is None
+    default = comfyui_at(find_comfyui.places()[0])
+    assert find_comfyui.find_comfyui(print) == default
+    named = comfyui_at(tmp_path / "named")
+    monkeypatch.setenv("COMFYUI_PATH", str(named))
+    assert find_comfyui.find_comfyui(print) == named
+
+
+def test_the_comfyui_that_the_pack_stands_in_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    comfyui = comfyui_at(tmp_path / "anywhere")
+    monkeypatch.setattr(find_comfyui, "REPOSITORY", comfyui / "custom_nodes" / "mova")
+    assert find_comfyui.find_comfyui(print) == comfyui
+
+
+def test_a_wrong_comfyui_path_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    told: list[str] = []
+    find_comfyui.find_comfyui(told.append)
+    assert str(tmp_path) in told[0]
+
+
+@pytest.mark.parametrize("within_reach", [False, True])
+def test_the_first_line_says_that_comfyui_cannot_be_had(
+    within_reach: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "find_comfyui", lambda say: say("a note"))
+    monkeypatch.setattr(demo, "reachable", lambda: within_reach)
+    monkeypatch.setattr(demo, "install", lambda say: None)
+    assert demo.choose_route(core=False) is None
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("without ComfyUI (no ComfyUI found")
+    assert "the core's own loop" in first
+
+
+def test_the_first_line_names_the_comfyui_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "find_comfyui", lambda say: tmp_path)
+    assert demo.choose_route(core=False) == tmp_path
+    assert capsys.readouterr().out == f"through ComfyUI in {tmp_path}\n"
+
+
+def test_an_environment_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "pyvenv.cfg").touch()
+    with pytest.raises(CannotPrepare, match="was not made by this command"):
+        prepare(tmp_path, Wanted(packages=("ftfy",)), print)
+    assert [path.name for path in tmp_path.iterdir()] == ["pyvenv.cfg"]
+
+
+def test_an_environment_made_before_is_used_again(tmp_path: Path) -> None:
+    wanted = Wanted(packages=("ftfy",))
+    python = interpreter(tmp_path)
+    python.parent.mkdir()
+    python.touch()
+    (tmp_path / environment.STAMP).write_text(wanted.digest())
+    assert prepare(tmp_path, wanted, pytest.fail) == python
+    assert wanted.digest() != Wanted(packages=("ftfy", "av")).digest()
+
+
+def test_an_interpreter_is_asked_for_its_modules() -> None:
+    assert environment.missing(sys.executable, ["json", "no_such_module"]) == ["no_such_module"]
+    assert environment.missing("no-such-python", ["json"]) is None
+    assert environment.first_usable(["no-such-python", sys.executable], ["json"]) == Path(sys.executable)
+
+
+def test_the_bar_shows_what_comfyui_reports() -> None:
+    shown = io.StringIO()
+    settings = {"prompt": "p", "negative": "n", "width": 32, "height": 32, "frames": 5, "fps": 24.0}
+    graph = image_to_video_audio("folder", "image.png", steps=2, cfg=5.0, seed=0, **settings)
+    watch = follow(graph, Bar(shown))
+    watch(Event("executing", {"node": "load"}, 0.0))
+    watch(Event("progress", {"node": "sample", "value": 1, "max": 2}, 0.0))
+    watch(Event("progress", {"node": "sample", "value": 1, "max": 2}, 0.0))
+    watch(Event("executing", {"node": None}, 0.0))
+    lines = [line.rpartition(",")[0] for line in shown.getvalue().splitlines()]
+    assert lines == [f"[{'.' * 30}] loading", f"[{'#' * 15}{'.' * 15}] 1/2 denoising"]
+
+
+def run_demo(tmp_path: Path, *arguments: str) -> list[str]:
+    from PIL import Image
+
+    picture, clip = tmp_path / "picture.png", tmp_path / "clip.mp4"
+    Image.linear_gradient("L").convert("RGB").save(picture)
+    command = [sys.executable, "tools/demo.py", "--no-venv", "--image", str(picture), "--out", str(clip), *SMALL]
+    variables = {**os.environ, **({"COMFYUI_PATH": str(COMFYUI)} if COMFYUI else {}), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *arguments], cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2/2 denoising" in done.stderr
+    return done.stdout.splitlines()
+
+
+def check_clip(line: str, tmp_path: Path) -> None:
+    assert line.startswith(f"clip: {tmp_path / 'clip.mp4'}  5 frames, 0.21 s, 32x32 at 24 fps; sound 0.21 s, 48000 Hz")
+
+
+def test_the_core_alone_makes_a_clip(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    first, clip, _ = run_demo(tmp_path, "--core")
+    assert first.startswith("without ComfyUI (as --core asks)")
+    check_clip(clip, tmp_path)
+
+
+@needs_comfy
+def test_comfyui_makes_the_same_kind_of_clip(tmp_path: Path) -> None:
+    first, clip, _ = run_demo(tmp_path)
+    assert first == f"through ComfyUI in {COMFYUI}"
+    check_clip(clip, tmp_path)
