@@ -8,6 +8,8 @@ from .extend import MovaExtend, MovaJoinClips
 from .guidance import MovaBridgeStrength, MovaGuider
 from .loaders import MovaAudioVAELoader, MovaLoader, MovaModelLoader
 from .loras import MovaLoraLoader
+from .meter import MovaMeter, MovaPickDraft
+from .prompting import MovaPromptBuilder
 from .sampling import MovaJoinExperts, MovaSampler, MovaSplitExperts
 from .streams import MovaMask, MovaPictureToSound, MovaSoundToPicture
 
@@ -27,6 +29,9 @@ NODES: list[type[io.ComfyNode]] = [
     MovaMask,
     MovaExtend,
     MovaJoinClips,
+    MovaPromptBuilder,
+    MovaMeter,
+    MovaPickDraft,
     MovaModelLoader,
     MovaAudioVAELoader,
     MovaLoraLoader,

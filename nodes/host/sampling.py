@@ -57,6 +57,13 @@ def video_shape(latent: dict[str, Any]) -> VideoShape:
     return VideoShape(batch=batch, frames=frames_of(length), height=height * stride, width=width * stride)
 
 
+def one_of(latent: dict[str, Any], index: int) -> dict[str, Any]:
+    """The joint LATENT of one clip of a batch, without the batch's masks and indices."""
+    video, audio = (stream[index : index + 1] for stream in streams(latent))
+    rest = {key: value for key, value in latent.items() if key not in ("noise_mask", "batch_index")}
+    return {**rest, "samples": joint(video, audio)}
+
+
 def conditioned(conditioning: Any, values: dict[str, Any]) -> Any:
     """A copy of a CONDITIONING with `values` set in every entry."""
     return node_helpers.conditioning_set_values(conditioning, values)

@@ -1,0 +1,104 @@
+"""A node that writes the prompt."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..mova_core.prompting import Script, check_speech, compose, parse_lines, parse_speakers
+from ..mova_core.shapes import DEFAULT_FPS, clip_seconds
+from ..mova_core.text import CONTEXT_ROWS
+from .host import messages, text
+
+
+class MovaPromptBuilder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MOVAPromptBuilder",
+            display_name="MOVA Prompt Builder",
+            category="MOVA/conditioning",
+            description="Write a prompt in the order of the training captions, and check that its speech fits the clip.",
+            search_aliases=["dialogue", "script", "prompt"],
+            inputs=[
+                io.String.Input(
+                    "scene",
+                    multiline=True,
+                    tooltip="What the first picture shows: place, light, people, how they stand.",
+                ),
+                io.String.Input(
+                    "action",
+                    multiline=True,
+                    default="",
+                    tooltip="What happens, in order. Avoid words like 'still' or 'static'.",
+                ),
+                io.String.Input(
+                    "speakers",
+                    multiline=True,
+                    default="",
+                    tooltip="One a line, 'Name: look; voice', such as 'Anna: a woman in a red coat; warm and low'.",
+                ),
+                io.String.Input(
+                    "lines",
+                    multiline=True,
+                    default="",
+                    tooltip="What is said, one line each, 'Name: words', in the order spoken and in its own language.",
+                ),
+                io.String.Input(
+                    "sounds", multiline=True, default="", tooltip="Sounds and ambience: 'rain on a tin roof'."
+                ),
+                io.String.Input(
+                    "music", default="", tooltip="Music, if any. Singing and complex music are weak points."
+                ),
+                io.String.Input("camera", default="", tooltip="What the camera does: 'The camera moves in slowly'."),
+                io.Int.Input(
+                    "frames",
+                    default=193,
+                    min=1,
+                    max=2001,
+                    step=4,
+                    tooltip="Pictures of the clip, for the check of the speech.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=DEFAULT_FPS,
+                    min=1.0,
+                    max=120.0,
+                    step=0.01,
+                    tooltip="Pictures a second, for the same check.",
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="UMT5-XXL, to count tokens; the limit is 512."),
+            ],
+            outputs=[
+                io.String.Output(display_name="prompt", tooltip="For 'MOVA Text Encode'."),
+                io.String.Output(display_name="report", tooltip="Whether speech and tokens fit."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        scene: str,
+        action: str,
+        speakers: str,
+        lines: str,
+        sounds: str,
+        music: str,
+        camera: str,
+        frames: int,
+        fps: float,
+        clip: Any = None,
+    ) -> io.NodeOutput:
+        people = parse_speakers(speakers)
+        said = parse_lines(lines, people)
+        script = Script(
+            scene=scene, action=action, camera=camera, speakers=people, lines=said, sounds=sounds, music=music
+        )
+        prompt = compose(script)
+        notes = [check_speech(said, clip_seconds(frames, fps))]
+        if clip is not None:
+            ids, cut = text.prompt_ids(clip, prompt)
+            notes.append(f"{len(ids) + cut} of {CONTEXT_ROWS} tokens{'; the end will be cut' if cut else ''}.")
+        report = "\n".join(filter(None, notes))
+        messages.show(report, cls.hidden.unique_id)
+        return io.NodeOutput(prompt, report)

@@ -1,0 +1,80 @@
+"""Prompts in the order of the training captions, and speech against the clock."""
+
+import pytest
+
+from mova_core.errors import MovaError
+from mova_core.prompting import Line, Script, check_speech, compose, parse_lines, parse_speakers, speech_seconds
+from mova_core.text import clean_prompt
+
+SPEAKERS = parse_speakers("Anna: a woman in a red coat; warm, low\nBen: a tall man with glasses")
+
+
+def script(**changes):
+    parts = {
+        "scene": "A rainy street at night",
+        "action": "They meet under a lamp",
+        "camera": "The camera moves in slowly",
+        "speakers": SPEAKERS,
+        "lines": parse_lines("Anna: You came.\nBen: “Of course!”", SPEAKERS),
+        "sounds": "rain on the pavement",
+        "music": "a distant piano.",
+    }
+    return Script(**(parts | changes))
+
+
+def test_a_prompt_tells_the_picture_in_order_then_the_sound_in_a_paragraph_of_its_own():
+    seen, heard = compose(script()).split("\n\n")
+    order = ["This video has no subtitles.", "rainy street", "red coat", "glasses", "lamp", '"You came."', "camera"]
+    assert sorted(order, key=seen.index) == order
+    assert heard == ("The audio shows Anna speaking in a warm, low voice, rain on the pavement and a distant piano.")
+
+
+def test_speech_is_quoted_word_for_word_in_double_quotes():
+    assert 'Anna says: "You came."' in compose(script())
+    assert 'Ben says: "Of course!"' in compose(script())
+
+
+def test_without_sound_there_is_no_second_paragraph():
+    quiet = script(speakers=parse_speakers("Ben: a man"), lines=(), sounds="", music="")
+    assert "\n" not in compose(quiet)
+
+
+def test_a_prompt_survives_cleaning_but_for_its_line_break():
+    prompt = compose(script())
+    assert clean_prompt(prompt) == prompt.replace("\n\n", " ")
+
+
+@pytest.mark.parametrize("text", ["Anna", ": a woman", "Anna:"])
+def test_a_speaker_without_name_or_look_is_refused_with_an_example(text):
+    with pytest.raises(MovaError, match="Name: look; voice"):
+        parse_speakers(text)
+
+
+def test_two_speakers_of_one_name_are_refused():
+    with pytest.raises(MovaError, match="two speakers"):
+        parse_speakers("Anna: a woman\nAnna: a girl")
+
+
+def test_a_line_of_an_unknown_speaker_names_the_known_ones():
+    with pytest.raises(MovaError, match=r"Anna, Ben"):
+        parse_lines("Carl: Hello", SPEAKERS)
+
+
+def test_an_empty_scene_is_refused():
+    with pytest.raises(MovaError, match="scene is empty"):
+        compose(script(scene=" "))
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [("one two three", 1.0), ("It's a well-known song", 4 / 3), ("你好，世界朋友", 6 / 5), ("OK 你好", 1 / 3 + 2 / 5)],
+)
+def test_speech_is_timed_by_words_or_by_characters(words, seconds):
+    assert speech_seconds((Line(speaker="A", words=words),)) == pytest.approx(seconds)
+
+
+def test_speech_that_does_not_fit_is_said_to_be_too_long():
+    lines = (Line(speaker="A", words="word " * 60),)
+    assert "too long" in check_speech(lines, 8.0)
+    assert "fits" in check_speech(lines, 21.0)
+    assert check_speech((), 8.0) == ""
