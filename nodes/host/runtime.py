@@ -6,10 +6,10 @@ from typing import Any
 import comfy.ldm.modules.attention
 import comfy.model_prefetch
 import torch
-from comfy.ldm.flux.math import apply_rope1
+from comfy.quant_ops import ck
 from torch import Tensor, nn
 
-from ...mova_core.ops import LayerCall, Runtime
+from ...mova_core.ops import ROWS, LayerCall, Runtime, row_slices
 from ...mova_core.sampling.bridge_strength import strengths_at
 
 Options = dict[str, Any]
@@ -25,7 +25,11 @@ class KitchenRotary:
         return torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))[None, :, None]
 
     def rotate(self, x: Tensor, table: Tensor, start: int) -> Tensor:
-        return apply_rope1(x, table[:, start : start + x.shape[1]])
+        """In place, a few thousand tokens at a time: where the kernel is plain torch, it takes float32 copies of all."""
+        for sample in x.split(1):
+            for rows in row_slices(x.shape[1], ROWS):
+                ck.apply_rope1_(sample[:, rows], table[:, start + rows.start : start + rows.stop])
+        return x
 
 
 class Layers:
@@ -35,10 +39,11 @@ class Layers:
         self.options, self.context = options, context
         self.replace = options.get("patches_replace", {}).get("dit", {})
         self.after = options.get("patches", {}).get("double_block", [])
-        self.index = 0
+        self.index = self.asked = 0
 
     def __call__(self, index: int, layer: LayerCall, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        self.index = self.options["block_index"] = index
+        self.index, self.asked = index, 0
+        self.options["block_index"] = index
         patch = self.replace.get(("double_block", index))
         if patch is None:
             video, audio = layer(video, audio)
@@ -63,7 +68,8 @@ class Layers:
     def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor:
         options = self.options
         if site == "video.self" and self.index in options.get("stg_self_attn_blocks", ()):
-            return v
+            self.asked += q.shape[1]  # queries may come a chunk at a time; each token's value answers it
+            return v[:, self.asked - q.shape[1] : self.asked]
         exact = not site.endswith(".self")  # 512 and some hundred keys: a quantised kernel gains nothing there
         chosen = comfy.ldm.modules.attention.optimized_attention  # looked up late, flags and tests may change it
         kwargs = {"low_precision_attention": False} if exact else {}
