@@ -49,9 +49,9 @@ class Format:
     options: dict[str, Any] = field(default_factory=dict)
 
     def configuration(self) -> Tensor:
-        """The bytes of L.comfy_quant."""
-        text = json.dumps({"format": self.name, **self.options})
-        return torch.tensor(list(text.encode()), dtype=torch.uint8)
+        """The bytes of L.comfy_quant, filled up to a multiple of 8: weights after them in a file stay aligned."""
+        text = json.dumps({"format": self.name, **self.options}).encode()
+        return torch.tensor(list(text + b" " * (-len(text) % 8)), dtype=torch.uint8)
 
 
 # --- float8, one scale a tensor ------------------------------------------------------------------------------------

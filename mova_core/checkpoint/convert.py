@@ -1,0 +1,230 @@
+"""One command: a published folder -> single files in ComfyUI's model folders, in a chosen precision, and back.
+
+    python -m mova_core.checkpoint.convert FOLDER MODELS                     # bf16, as it was published
+    python -m mova_core.checkpoint.convert FOLDER MODELS --precision fp8     # half the size
+    python -m mova_core.checkpoint.convert FOLDER MODELS --precision fp8 --verify
+    python -m mova_core.checkpoint.convert MODELS FOLDER --to-folder         # and back
+
+FOLDER is a downloaded MOVA folder, MODELS is ComfyUI's `models` folder. Memory: one weight at a time. Files that are
+there already are left alone, a file that was cut off is continued, and a file has its name only when it is whole.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, MovaError
+from .family import PARTS
+from .files import is_folder, read_json, read_tensors
+from .load import inspect
+from .repack import FILES, PRECISION, PRECISIONS, USUAL, File, Origin, planned, restored, revision_of, slug, sources
+from .writer import check_space, raw, sha256, write_pieces
+
+Say = Callable[[str], None]
+
+
+class Progress:
+    """A line that grows: what, how much of how much."""
+
+    def __init__(self, what: str, total: int, say: Say) -> None:
+        self.what, self.total, self.say, self.done, self.shown = what, total, say, 0, -1
+
+    def __call__(self, count: int) -> None:
+        self.done += count
+        percent = 100 * self.done // max(self.total, 1)
+        if percent != self.shown:
+            self.shown = percent
+            bar = "#" * (percent // 5)
+            self.say(f"\r{self.what}: [{bar:20}] {percent:3}% of {self.total / 1e9:.2f} GB")
+
+
+def hashes_of(
+    folder: Path, files: Iterable[Path], known: Mapping[str, Any], progress: Callable[[int], None]
+) -> dict[str, dict[str, Any]]:
+    """SHA-256, size and time of each file; `known` saves reading a file that has not changed since."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in files:
+        name, state = path.relative_to(folder).as_posix(), path.stat()
+        entry = {"bytes": state.st_size, "time": state.st_mtime_ns}
+        old = known.get(name, {})
+        same = isinstance(old, dict) and all(old.get(key) == value for key, value in entry.items())
+        found[name] = old if same and "sha256" in old else {**entry, "sha256": sha256(path, progress)}
+    return found
+
+
+def convert(
+    folder: Path | str,
+    models: Path | str,
+    *,
+    precision: str = "bf16",
+    parts: Iterable[str] = USUAL,
+    name: str = "",
+    revision: str = "",
+    say: Say = lambda text: None,
+) -> list[File]:
+    """Write the single files of a published folder and a manifest; files that are there already stay.
+
+    Raises:
+        CheckpointError, ConfigError: the folder is not whole or not MOVA, a weight does not fit the precision, or the
+        disk is too small, which is known before anything is written.
+    """
+    folder, models, parts = Path(folder), Path(models), tuple(parts)
+    if any(component in PARTS for part in parts for component in FILES[part][2]):
+        inspect(folder)
+    name = name or folder.resolve().name
+    manifest = manifest_path(models, name)
+    record = read_json(manifest) if manifest.is_file() else {}
+    used = sorted({path for part in parts for path in sources(folder, part)})
+    hashes = hashes_of(
+        folder, used, record.get("sources", {}), Progress("reading", sum(p.stat().st_size for p in used), say)
+    )
+    origin = Origin(
+        folder=folder,
+        name=name,
+        revision=revision or revision_of(folder),
+        hashes={key: entry["sha256"] for key, entry in hashes.items()},
+    )
+    files = [planned(origin, part, precision, models) for part in parts]
+    check_space(models, sum(file.size - _begun(file.path) for file in files if not file.is_written()))
+    record = {
+        "model": name,
+        "revision": origin.revision,
+        "sources": {**record.get("sources", {}), **hashes},
+        "files": record.get("files", {}),
+    }
+    for file in files:
+        record["files"][file.path.relative_to(models).as_posix()] = {
+            "bytes": file.size,
+            "precision": file.metadata[PRECISION],
+            "sha256": _write(file, say),
+        }
+        _write_small(manifest, record)
+    return files
+
+
+def _begun(path: Path) -> int:
+    partial = path.with_name(f"{path.name}.partial")
+    return partial.stat().st_size if partial.is_file() else 0
+
+
+def _write(file: File, say: Say) -> str:
+    progress = Progress(file.path.name, file.size, say)
+    if file.is_written():
+        say(f"{file.path}: there already\n")
+        return sha256(file.path, progress)
+    digest = write_pieces(file.path, file.pieces, file.metadata, progress)
+    say(f"\n{file.path}\n")
+    return digest
+
+
+def _write_small(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = value if isinstance(value, bytes) else (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def verify(files: Iterable[File], manifest: Mapping[str, Any], models: Path, say: Say = lambda text: None) -> None:
+    """Read written files again: header, SHA-256, and every weight converted anew from the source, bit for bit.
+
+    Raises:
+        CheckpointError: naming the file and what differs.
+    """
+    for file in files:
+        name = file.path.relative_to(models).as_posix()
+        if not file.is_written():
+            raise CheckpointError(f"{file.path} is missing or has another header. Convert again")
+        progress = Progress(f"verifying {file.path.name}", 2 * file.size, say)
+        if sha256(file.path, progress) != manifest["files"][name]["sha256"]:
+            raise CheckpointError(f"{file.path} is not what was written (SHA-256 differs). Delete it and convert again")
+        stored = read_tensors(file.path)
+        for part in file.pieces:
+            for key, made in part.make().items():
+                if bytes(raw(made)) != bytes(raw(stored[key])):
+                    raise CheckpointError(f"{file.path}: {key} differs from its source. Delete it and convert again")
+            progress(part.size)
+        say(f"\n{file.path}: as converted from the source\n")
+
+
+def restore(models: Path | str, folder: Path | str, *, say: Say = lambda text: None) -> list[File]:
+    """Write the published layout from converted files. From bf16 files every weight is what it was, bit for bit.
+
+    Raises:
+        CheckpointError: see `restored`, or the disk is too small.
+    """
+    models, folder = Path(models), Path(folder)
+    if not is_folder(models):
+        raise CheckpointError(f"{models} is not a folder. Name the folder that holds the converted files")
+    found = list(restored(models, folder))
+    check_space(folder, sum(file.size - _begun(file.path) for file, _ in found if not file.is_written()))
+    for file, small in found:
+        _write(file, say)
+        for path, value in small.items():
+            _write_small(path, value)
+    return [file for file, _ in found]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; 0 where everything was done, 1 with a message where not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mova_core.checkpoint.convert",
+        description="Convert a downloaded MOVA folder to single files in ComfyUI's model folders, or back.",
+    )
+    parser.add_argument("source", type=Path, help="the downloaded folder; with --to-folder the folder of single files")
+    parser.add_argument("target", type=Path, help="ComfyUI's models folder; with --to-folder the folder to write")
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of experts, shared and text encoder")
+    parser.add_argument("--parts", nargs="+", choices=list(FILES), default=list(USUAL), help="only these files")
+    parser.add_argument("--name", default="", help="of the model; by default the folder's name")
+    parser.add_argument("--revision", default="", help="of the source; by default what the download noted")
+    parser.add_argument("--verify", action="store_true", help="read every file again and compare it with the source")
+    parser.add_argument("--dry-run", action="store_true", help="list the files and their sizes, write nothing")
+    parser.add_argument("--to-folder", action="store_true", help="the way back")
+    chosen = parser.parse_args(arguments)
+    try:
+        _run(chosen, _say)
+    except (MovaError, OSError) as error:
+        _say(f"\n{error}\n")
+        return 1
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _run(chosen: argparse.Namespace, say: Say) -> None:
+    if chosen.to_folder:
+        restore(chosen.source, chosen.target, say=say)
+        return
+    name = chosen.name or chosen.source.resolve().name
+    if chosen.dry_run:
+        origin = Origin(folder=chosen.source, name=name, revision="", hashes={})
+        for part in chosen.parts:
+            file = planned(origin, part, chosen.precision, chosen.target)
+            say(f"{file.size / 1e9:8.2f} GB  {file.path}\n")
+        return
+    files = convert(
+        chosen.source,
+        chosen.target,
+        precision=chosen.precision,
+        parts=chosen.parts,
+        name=name,
+        revision=chosen.revision,
+        say=say,
+    )
+    if chosen.verify:
+        verify(files, read_json(manifest_path(chosen.target, name)), chosen.target, say)
+
+
+def manifest_path(models: Path, name: str) -> Path:
+    """Where the manifest of the model so named lies."""
+    return models / f"{slug(name)}_manifest.json"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
