@@ -12,10 +12,18 @@ import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.sampler_helpers
 
+from .lora_names import EXPERT, LOW, ByName
 from .model import HELD
 
-LOW = "mova_low_noise"
 BOUNDARY = "mova_boundary"
+
+
+class _BothWeights(list[Any]):
+    """A weight of the high-noise expert with its patches, as merging nodes take it, and the low-noise expert's."""
+
+    def __init__(self, high: list[Any], low: list[Any]) -> None:
+        super().__init__(high)
+        self.low = low
 
 
 class _Experts:
@@ -29,12 +37,24 @@ class _Experts:
         return models[0] if models else None
 
     def add_patches(self, patches: Any, strength_patch: float = 1.0, strength_model: float = 1.0) -> list[Any]:
-        """Also patches the low-noise expert, unless a value is a whole weight (a merge with another high expert)."""
+        """Also patches the low-noise expert: in a merge with its like, and not at all in a merge with a single expert."""
         applied = set(super().add_patches(patches, strength_patch, strength_model))
         if self.low is not None:
-            shared = {key: value for key, value in patches.items() if not isinstance(value, list)}
-            applied |= set(self.low.add_patches(shared, strength_patch, strength_model))
+            shared = {
+                key: getattr(value, "low", value)
+                for key, value in patches.items()
+                if isinstance(value, _BothWeights) or not isinstance(value, list)
+            }
+            if shared:
+                applied |= set(self.low.add_patches(shared, strength_patch, strength_model))
         return list(applied)
+
+    def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list[Any]]:
+        high = super().get_key_patches(filter_prefix)
+        if self.low is None:
+            return high
+        low = self.low.get_key_patches(filter_prefix)
+        return {key: _BothWeights(value, low[key]) for key, value in high.items()}
 
     def add_object_patch(self, name: str, obj: Any) -> None:
         super().add_object_patch(name, obj)
@@ -49,9 +69,10 @@ class _Experts:
     def register_all_hook_patches(
         self, hooks: Any, target_dict: Any, model_options: Any = None, registered: Any = None
     ) -> Any:
-        if self.low is not None:
+        known = super().register_all_hook_patches(hooks, target_dict, model_options, registered)
+        if self.low is not None:  # after this one, which begins by restoring both
             self.low.register_all_hook_patches(hooks, target_dict, model_options)
-        return super().register_all_hook_patches(hooks, target_dict, model_options, registered)
+        return known
 
     def restore_hook_patches(self) -> None:
         super().restore_hook_patches()
@@ -86,7 +107,7 @@ class _Experts:
 
 @cache
 def _patcher_class(base: type) -> type:
-    return type("MovaPatcher", (_Experts, base), {})
+    return type("MovaPatcher", (ByName, _Experts, base), {})
 
 
 def patcher(model: Any, load_device: Any, offload_device: Any, dynamic: bool = True) -> Any:
@@ -98,8 +119,10 @@ def patcher(model: Any, load_device: Any, offload_device: Any, dynamic: bool = T
 
 def join(high: Any, low: Any, boundary: float) -> Any:
     """One MODEL of two experts that changes at `boundary` (video sigma, strict)."""
-    joined = high.clone()
+    joined, low = high.clone(), low.clone()
     joined.set_additional_models(LOW, [low])
+    joined.set_attachments(EXPERT, "high")
+    low.set_attachments(EXPERT, "low")
     joined.set_attachments(BOUNDARY, boundary)
     kind = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
     joined.remove_wrappers_with_key(kind, LOW)

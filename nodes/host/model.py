@@ -27,6 +27,7 @@ from ...mova_core.model.mova import Mova
 from ...mova_core.sampling.schedule import reshift
 from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_steps, frames_of
 from ...mova_core.text import CONTEXT_ROWS, pad_context
+from .lora_names import ListedModel
 from .runtime import AUDIO_SIGMA, runtime
 from .text import AUDIO_CONTEXT
 
@@ -80,6 +81,13 @@ class MovaDiffusion(Mova):
             (1, 2, 2),
         )
 
+    @property
+    def video_dit(self) -> "MovaDiffusion":
+        """The video tower under upstream's folder name, by which a LoRA may call it."""
+        return self
+
+    video_dit_2 = video_dit
+
     def forward(
         self, x: list[Tensor], timestep: Tensor, context: Tensor, transformer_options: Any = None, **kwargs: Any
     ) -> list[Tensor]:
@@ -109,6 +117,9 @@ class MovaDiffusion(Mova):
         video, carried = x
         sigma = timestep / 1000.0
         audio_sigma = sigma if shifts[0] == shifts[1] else reshift(sigma, *shifts)
+        given = transformer_options.get(AUDIO_SIGMA)
+        if given is not None:
+            audio_sigma = torch.full_like(sigma, given)
         view = (-1,) + (1,) * (carried.ndim - 1)
         ratio = shifts[1] / shifts[0] if held[1] else (audio_sigma / sigma.clamp(min=1e-6)).view(view)
         audio = carried if shifts[0] == shifts[1] else (carried.float() * ratio).to(carried.dtype)
@@ -116,9 +127,6 @@ class MovaDiffusion(Mova):
         video_velocity, velocity = super().forward(
             video,
             audio,
-        given = transformer_options.get(AUDIO_SIGMA)
-        if given is not None:
-            audio_sigma = torch.full_like(sigma, given)
             context,
             torch.zeros_like(timestep) if held[0] else timestep,
             torch.zeros_like(timestep) if held[1] else 1000.0 * audio_sigma,
@@ -131,15 +139,15 @@ class MovaDiffusion(Mova):
             scale = shifts[0] / shifts[1]
             noise_share = 1.0 + (scale - 1.0) * audio_sigma.view(view)
             velocity = ((1.0 - scale) * audio.float() + noise_share * velocity.float()).to(carried.dtype)
+        elif given is not None:
+            velocity = velocity.float() * (audio_sigma / sigma).view(view)  # to be taken times the video's sigma
         return [video_velocity, velocity]
 
 
-class MovaModel(comfy.model_base.BaseModel):
+class MovaModel(ListedModel):
     """One expert with audio tower and bridge, as ComfyUI samples it."""
 
     model_config: MovaSettings
-        elif given is not None:
-            velocity = velocity.float() * (audio_sigma / sigma).view(view)  # to be taken times the video's sigma
 
     def __init__(self, settings: MovaSettings, device: Any = None) -> None:
         super().__init__(settings, comfy.model_base.ModelType.FLOW_AV, device=device, unet_model=MovaDiffusion)
