@@ -19,7 +19,7 @@ from ..errors import CheckpointError
 from .family import AUDIO, BRIDGE, HIGH, LOW
 from .files import component_files, read_header, read_json
 from .keys import original_video_vae
-from .quantization import FORMATS, MARK, Format, dequantized, takes
+from .quantization import FORMATS, MARK, SCALES, Format, dequantized, takes
 from .single import CONFIG, EXPERTS, MERGED, MODEL, PART, SHARED, fingerprint
 from .writer import BY_CODE, Piece, Spec, is_written, raw, total_size
 
@@ -281,11 +281,11 @@ def _component(
     pieces = []
     for key, weight in held.items():
         layer, _, end = key.rpartition(".")
-        if key == VOCABULARY or (layer in layers and end != "weight"):
+        if key == VOCABULARY or (layer in layers and end in (MARK, *SCALES)):
             continue
         name = key[len(prefix) :]
         name = names.get(name, name)
-        if layer in layers:
+        if layer in layers and end == "weight":
             pieces.append(_plain(name, layer, held))
         else:
             pieces += [piece(alias, weight, None) for alias in (name, *(c for c, k in copies.items() if k == name))]
