@@ -4,9 +4,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..mova_core.collapse import ACTIONS
 from ..mova_core.sampling.guidance import Guidance
 from ..mova_core.sampling.schedule import Span
-from .host import experts, guiders, sampling
+from .host import experts, guiders, messages, sampling
 
 
 class MovaSampler(io.ComfyNode):
@@ -113,10 +114,23 @@ class MovaSampler(io.ComfyNode):
                     tooltip="Denoise of the sound, where it is to differ from the picture's: denoise 0.5 with 1 here keeps the "
                     "picture's layout and makes its sound anew, in as many steps. 0 is the same as denoise. Needs euler.",
                 ),
+                io.Combo.Input(
+                    "collapse_guard",
+                    options=list(ACTIONS),
+                    default="off",
+                    optional=True,
+                    tooltip="What to do when the picture is turning into flat colour, as many seeds do without a first frame: "
+                    "warn in the log, stop, or start again with the next seed (up to 8). Its threshold was not measured on "
+                    "real weights.",
+                ),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="Joint latent, for 'MOVA Decode' or stock nodes.")
+                io.Latent.Output(display_name="latent", tooltip="Joint latent, for 'MOVA Decode' or stock nodes."),
+                io.Int.Output(
+                    display_name="seed", tooltip="The seed it was made with, where the guard went on to another."
+                ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -137,6 +151,7 @@ class MovaSampler(io.ComfyNode):
         bridge_cfg: float = 1.0,
         audio_cfg: float = 0.0,
         audio_denoise: float = 0.0,
+        collapse_guard: str = "off",
     ) -> io.NodeOutput:
         guidance = Guidance(text_scale=cfg, audio_text_scale=audio_cfg or None, bridge_scale=bridge_cfg)
         paired = audio_denoise not in (0.0, denoise)
@@ -147,7 +162,12 @@ class MovaSampler(io.ComfyNode):
             audio_values = sampling.audio_schedule(shifted, scheduler, steps, shift, audio_shift, audio_denoise)
         walker = sampling.sampler_of(sampler, audio_values)
         guider = guiders.guider(shifted, positive, negative, guidance, Span())
-        return io.NodeOutput(sampling.sample(guider, latent, seed=seed, sampler=walker, values=values))
+        made, kept = sampling.sample_guarded(
+            guider, latent, seed=seed, sampler=walker, values=values, action=collapse_guard
+        )
+        if kept != seed:
+            messages.show(f"Seed {seed} turned into flat colour; made with seed {kept}.", cls.hidden.unique_id)
+        return io.NodeOutput(made, kept)
 
 
 class MovaSplitExperts(io.ComfyNode):

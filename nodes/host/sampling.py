@@ -1,5 +1,8 @@
 """Joint latents, and ComfyUI's samplers on them."""
 
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import comfy.model_base
@@ -13,12 +16,14 @@ import node_helpers
 import torch
 from torch import Tensor
 
-from ...mova_core.errors import ConfigError, ShapeError
+from ...mova_core.collapse import TRIES, collapsed
+from ...mova_core.errors import ConfigError, MovaError, ShapeError
 from ...mova_core.sampling.schedule import reshift, sigmas
 from ...mova_core.shapes import SPATIAL_STRIDE, VideoShape, frames_of
 from .model import MovaModel
 from .pairs import paired_euler
 
+log = logging.getLogger("mova")
 EXACT = "mova"
 SAMPLERS = list(comfy.samplers.KSampler.SAMPLERS)
 SCHEDULERS = [EXACT, *comfy.samplers.KSampler.SCHEDULERS]
@@ -129,7 +134,41 @@ def sampler_of(name: str, audio_values: Tensor | None = None) -> Any:
     return paired_euler(audio_values)
 
 
-def sample(guider: Any, latent: dict[str, Any], *, seed: int, sampler: Any, values: Tensor) -> dict[str, Any]:
+class CollapseError(MovaError):
+    """The clip is turning into flat colour."""
+
+
+Watcher = Callable[[int, Any, int], None]
+"""Called as (step, denoised NestedTensor in the model's scale, steps) after each step; stops the run by raising."""
+
+
+def guard(values: Tensor, seed: int, stop: bool) -> Watcher:
+    """Watches for flat colour: raises CollapseError, or else warns, once."""
+    warned: list[int] = []
+
+    def watch(step: int, denoised: Any, steps: int) -> None:
+        if warned or not collapsed(denoised.tensors[0], float(values[step])):
+            return
+        warned.append(step)
+        message = (
+            f"seed {seed} is turning into flat colour (step {step + 1} of {steps}); try another seed or a first frame"
+        )
+        if stop:
+            raise CollapseError(message)
+        log.warning(message)
+
+    return watch
+
+
+def sample(
+    guider: Any,
+    latent: dict[str, Any],
+    *,
+    seed: int,
+    sampler: Any,
+    values: Tensor,
+    watchers: Sequence[Watcher] = (),
+) -> dict[str, Any]:
     """The LATENT after walking `values` (sigmas) with a SAMPLER; progress, preview and cancelling are ComfyUI's own."""
     video, audio = streams(latent)
     model = guider.model_patcher
@@ -139,14 +178,48 @@ def sample(guider: Any, latent: dict[str, Any], *, seed: int, sampler: Any, valu
             "make the latent with the VAE of the same 'MOVA Loader'"
         )
     samples = joint(video, audio)
+    preview = latent_preview.prepare_callback(model, len(values) - 1)
+
+    def callback(step: int, denoised: Any, x: Any, steps: int) -> None:
+        preview(step, denoised, x, steps)
+        for watch in watchers:
+            watch(step, denoised, steps)
+
     done = guider.sample(
         comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),
         samples,
         sampler,
         values,
         denoise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(model, len(values) - 1),
+        callback=callback,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
     return {**latent, "samples": done.to(device=device(), dtype=comfy.model_management.intermediate_dtype())}
+
+
+def sample_guarded(
+    guider: Any,
+    latent: dict[str, Any],
+    *,
+    seed: int,
+    sampler: Any,
+    values: Tensor,
+    action: str,
+    watchers: Sequence[Watcher] = (),
+) -> tuple[dict[str, Any], int]:
+    """`sample` under the guard, and the seed that was kept: "reseed" goes on to the next seed where one collapses.
+
+    Raises:
+        CollapseError: "stop" saw flat colour, or "reseed" saw it with every seed it tried.
+    """
+    walk = partial(sample, guider, latent, sampler=sampler, values=values)
+    if action == "off":
+        return walk(seed=seed, watchers=watchers), seed
+    for tried in range(seed, seed + TRIES - 1) if action == "reseed" else ():
+        try:
+            return walk(seed=tried, watchers=[*watchers, guard(values, tried, True)]), tried
+        except CollapseError as collapse:
+            log.warning("%s; going on with seed %d", collapse, tried + 1)
+            seed = tried + 1
+    return walk(seed=seed, watchers=[*watchers, guard(values, seed, action != "warn")]), seed
