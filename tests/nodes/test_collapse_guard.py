@@ -71,7 +71,7 @@ def test_warn_says_so_once_and_finishes(run, scene, flat_seeds, caplog):
 
 def test_stop_names_the_seed_the_step_and_what_to_do(run, scene, flat_seeds):
     flat_seeds.add(5)
-    with pytest.raises(ValueError, match=r"seed 5 .* step 4 of 6.*another seed or a first frame"):
+    with pytest.raises(ValueError, match=r"seed 5 .*step 4 of 6.*another seed or a first frame"):
         sample(run, scene, "stop")
 
 
