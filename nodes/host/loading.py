@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ...mova_core.checkpoint.family import AUDIO, BRIDGE, HIGH, LOW
-from ...mova_core.checkpoint.files import component_tensors
+from ...mova_core.checkpoint.files import component_files, component_tensors
 from ...mova_core.checkpoint.keys import original_video_vae
-from ...mova_core.checkpoint.load import EXPERTS, assign, inspect, shared_tensors
+from ...mova_core.checkpoint.load import EXPERTS, JOINT, assign, inspect, shared_tensors
 from ...mova_core.checkpoint.quantization import FORMATS, MARK, SCALES, Format, quantized
 from ...mova_core.checkpoint.single import Composed, compose, marked, read_part
 from ...mova_core.errors import CheckpointError
@@ -33,6 +33,7 @@ WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
     "int8": FORMATS["int8"],
 }
 SAME_FILE = "in the high-noise file"
+FILES = "mova_files"  # attachment of a MODEL: part -> files it was read from
 PARTS = ("weight", MARK, *SCALES)
 
 
@@ -101,7 +102,9 @@ def load_model(folder: Path, weight_dtype: str = "default", *, dynamic: bool = T
     published = inspect(folder)
     towers = {part: component_tensors(folder / part, read) for part in EXPERTS.values()}
     settings = partial(MovaSettings, published.model, published.scheduler)
-    return _joined(settings, towers, shared_tensors(folder, read), weight_dtype, str(folder), dynamic)
+    model = _joined(settings, towers, shared_tensors(folder, read), weight_dtype, str(folder), dynamic)
+    model.set_attachments(FILES, {part: component_files(folder / part) for part in JOINT})
+    return model
 
 
 def load_files(
@@ -118,7 +121,9 @@ def load_files(
     both = {f"{p}.{k}": v for p in (AUDIO, BRIDGE) for k, v in read_part(*composed.places[p], kept).items()}
     audio_shift = None if composed.audio_shift == composed.scheduler.shift else composed.audio_shift
     settings = partial(MovaSettings, composed.model, composed.scheduler, audio_shift)
-    return _joined(settings, towers, both, weight_dtype, str(high), dynamic), composed
+    model = _joined(settings, towers, both, weight_dtype, str(high), dynamic)
+    model.set_attachments(FILES, {part: [path] for part, (path, _) in composed.places.items()})
+    return model, composed
 
 
 def _joined(
