@@ -5,9 +5,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mova_core.collapse import ACTIONS
+from ..mova_core.errors import MovaError
 from ..mova_core.sampling.guidance import Guidance
 from ..mova_core.sampling.schedule import Span
-from .host import experts, guiders, messages, sampling
+from ..mova_core.shapes import DEFAULT_FPS, audio_samples
+from .host import experts, guiders, listening, messages, sampling
 
 
 class MovaSampler(io.ComfyNode):
@@ -123,6 +125,21 @@ class MovaSampler(io.ComfyNode):
                     "warn in the log, stop, or start again with the next seed (up to 8). Its threshold was not measured on "
                     "real weights.",
                 ),
+                io.Vae.Input(
+                    "audio_vae",
+                    optional=True,
+                    tooltip="The audio VAE of 'MOVA Loader', to listen while the clip is made.",
+                ),
+                io.Int.Input(
+                    "listen_every",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    optional=True,
+                    tooltip="Steps between two previews of the sound: a link under the node plays the clip's sound as it is "
+                    "by then, for a browser on the machine that runs ComfyUI; the file is in its temp folder. 0 is none. "
+                    "Needs audio_vae, which then shares the memory with the model.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Joint latent, for 'MOVA Decode' or stock nodes."),
@@ -152,7 +169,11 @@ class MovaSampler(io.ComfyNode):
         audio_cfg: float = 0.0,
         audio_denoise: float = 0.0,
         collapse_guard: str = "off",
+        audio_vae: Any = None,
+        listen_every: int = 0,
     ) -> io.NodeOutput:
+        if listen_every and audio_vae is None:
+            raise MovaError("listen_every needs the audio VAE: connect the AUDIO VAE of 'MOVA Loader', or set it to 0")
         guidance = Guidance(text_scale=cfg, audio_text_scale=audio_cfg or None, bridge_scale=bridge_cfg)
         paired = audio_denoise not in (0.0, denoise)
         shifted = sampling.with_shifts(model, shift, shift if paired else audio_shift)
@@ -162,8 +183,16 @@ class MovaSampler(io.ComfyNode):
             audio_values = sampling.audio_schedule(shifted, scheduler, steps, shift, audio_shift, audio_denoise)
         walker = sampling.sampler_of(sampler, audio_values)
         guider = guiders.guider(shifted, positive, negative, guidance, Span())
+        watchers = []
+        if listen_every:
+            samples = audio_samples(sampling.video_shape(latent).frames, latent.get("frame_rate", DEFAULT_FPS))
+            watchers.append(
+                listening.Listener(
+                    shifted, audio_vae, every=listen_every, samples=samples, node_id=cls.hidden.unique_id
+                )
+            )
         made, kept = sampling.sample_guarded(
-            guider, latent, seed=seed, sampler=walker, values=values, action=collapse_guard
+            guider, latent, seed=seed, sampler=walker, values=values, action=collapse_guard, watchers=watchers
         )
         if kept != seed:
             messages.show(f"Seed {seed} turned into flat colour; made with seed {kept}.", cls.hidden.unique_id)
