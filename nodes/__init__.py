@@ -10,6 +10,8 @@ from .loaders import MovaAudioVAELoader, MovaLoader, MovaModelLoader
 from .loras import MovaLoraLoader
 from .meter import MovaMeter, MovaPickDraft
 from .prompting import MovaPromptBuilder
+from .replacements import register
+from .report import MovaBugReport
 from .sampling import MovaJoinExperts, MovaSampler, MovaSplitExperts
 from .streams import MovaMask, MovaPictureToSound, MovaSoundToPicture
 
@@ -35,9 +37,13 @@ NODES: list[type[io.ComfyNode]] = [
     MovaModelLoader,
     MovaAudioVAELoader,
     MovaLoraLoader,
+    MovaBugReport,
 ]
 
 
 class MovaExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        await register()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
