@@ -4,6 +4,7 @@ A step whose video sigma is below the boundary is evaluated by the low-noise exp
 step comes. Patches, hooks and object patches put on the MODEL reach both, so no LoRA is half applied.
 """
 
+import inspect
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.sampler_helpers
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, TORCH_COMPILE_KWARGS, set_torch_compile_wrapper
 
 from .lora_names import EXPERT, LOW, ByName
 from .model import HELD
@@ -97,6 +99,8 @@ class _Experts:
         """Have ComfyUI load `expert`, evicting what it must, if it is not the one already running."""
         if self.active is expert:
             return
+        if self.active is not None:
+            self.active.patch_hooks(None)  # hooks write in place, and the experts share a tower and the bridge
         needed = expert.model.memory_required(shape)
         comfy.model_management.load_models_gpu([expert], memory_required=needed, minimum_memory_required=needed)
         if expert is not self:
@@ -154,7 +158,23 @@ def route(executor: Any, model: Any, conds: Any, x_in: Any, timestep: Any, model
     below = bool((timestep * 1000.0).max() < boundary * 1000.0)
     expert = low if below or _video_is_clean(conds) else patcher
     patcher.activate(expert, [2 * x_in.shape[0], *x_in.shape[1:]])
+    if expert is low:
+        model_options = _with_own_compiled(patcher, low, model_options)
     return executor(expert.model, conds, x_in, timestep, model_options)
+
+
+def _with_own_compiled(patcher: Any, low: Any, model_options: dict[str, Any]) -> dict[str, Any]:
+    """What was compiled of the high-noise expert would run in the low-noise one's place: compile its own instead."""
+    kind = comfy.patcher_extension.WrappersMP.APPLY_MODEL
+    theirs = patcher.get_wrappers(kind, COMPILE_KEY)
+    if not theirs:
+        return model_options
+    if not low.get_wrappers(kind, COMPILE_KEY):
+        modules = inspect.getclosurevars(theirs[-1]).nonlocals["compiled_module_dict"]
+        set_torch_compile_wrapper(low, keys=list(modules), **patcher.model_options[TORCH_COMPILE_KWARGS])
+    options = model_options["transformer_options"]
+    own = {**options["wrappers"][kind], COMPILE_KEY: low.get_wrappers(kind, COMPILE_KEY)}
+    return {**model_options, "transformer_options": {**options, "wrappers": {**options["wrappers"], kind: own}}}
 
 
 def _video_is_clean(conds: Any) -> bool:
