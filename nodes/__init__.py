@@ -10,6 +10,7 @@ from .loaders import MovaAudioVAELoader, MovaLoader, MovaModelLoader
 from .loras import MovaLoraLoader
 from .meter import MovaMeter, MovaPickDraft
 from .prompting import MovaPromptBuilder
+from .relay import MovaJoinSegments, MovaSaveSegment, MovaSegmentTail
 from .replacements import register
 from .report import MovaBugReport
 from .sampling import MovaJoinExperts, MovaSampler, MovaSplitExperts
@@ -34,6 +35,9 @@ NODES: list[type[io.ComfyNode]] = [
     MovaPromptBuilder,
     MovaMeter,
     MovaPickDraft,
+    MovaSaveSegment,
+    MovaSegmentTail,
+    MovaJoinSegments,
     MovaModelLoader,
     MovaAudioVAELoader,
     MovaLoraLoader,

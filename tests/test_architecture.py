@@ -13,7 +13,8 @@ LAYERS = (  # a part imports itself and the layers before its own
     {"errors"},
     {"config", "ops", "shapes"},
     {"audio_vae", "collapse", "image", "masks", "meter", "model", "prompting", "sampling", "text", "waveform"},
-    {"checkpoint"},
+    {"checkpoint", "estimate"},
+    {"segments"},
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 NEVER = {"ctypes", "diffusers", "einops", "http", "huggingface_hub", "marshal", "multiprocessing", "numpy", "pickle"}

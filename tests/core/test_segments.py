@@ -1,0 +1,64 @@
+"""Parts of a long clip on disk."""
+
+import pytest
+import torch
+
+from mova_core.errors import CheckpointError, ShapeError
+from mova_core.segments import check_alike, joined_sound, open_segment, segments, write_segment
+from mova_core.shapes import audio_samples
+
+FPS, RATE = 24.0, 48000
+
+
+def write(folder, index, frames=9, fps=FPS):
+    pictures = torch.rand(frames, 16, 32, 3, generator=torch.Generator().manual_seed(index))
+    sound = torch.randn(1, audio_samples(frames, fps), generator=torch.Generator().manual_seed(index)) * 0.1
+    return write_segment(folder / f"{index:03d}.safetensors", pictures, sound, fps, RATE), pictures, sound
+
+
+def test_what_was_written_is_read_again_in_slices(tmp_path):
+    segment, pictures, sound = write(tmp_path, 0)
+    assert open_segment(segment.path) == segment
+    assert (segment.pictures(4, 7) / 255 - pictures[4:7]).abs().max() <= 0.5 / 255 + 1e-6
+    assert torch.equal(segment.sound()[0], sound)
+    assert [path.name for path in tmp_path.iterdir()] == ["000.safetensors"]
+
+
+def test_segments_come_in_order_and_a_gap_is_named(tmp_path):
+    for index in (1, 0, 2):
+        write(tmp_path, index)
+    assert [part.path.stem for part in segments(tmp_path)] == ["000", "001", "002"]
+    (tmp_path / "001.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="lacks segment 001"):
+        segments(tmp_path)
+
+
+def test_no_segment_at_all_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="lacks segment 000"):
+        segments(tmp_path)
+
+
+def test_sound_of_ten_parts_is_as_long_as_their_pictures(tmp_path):
+    parts = [write(tmp_path, index, frames=13)[0] for index in range(10)]
+    assert joined_sound(parts, 5).shape == (1, 1, audio_samples(13 + 9 * 8, FPS))
+
+
+def test_sound_of_another_length_is_refused(tmp_path):
+    with pytest.raises(ShapeError, match="18000 samples, the sound has 17999"):
+        write_segment(tmp_path / "000.safetensors", torch.rand(9, 8, 8, 3), torch.zeros(1, 17999), FPS, RATE)
+
+
+def test_parts_that_do_not_fit_each_other_are_refused(tmp_path):
+    one, other = write(tmp_path, 0)[0], write(tmp_path, 1, fps=30.0)[0]
+    with pytest.raises(ShapeError, match=r"001\.safetensors has another size or rate"):
+        check_alike([one, other], 1)
+    with pytest.raises(ShapeError, match="no more than the overlap of 9"):
+        check_alike([one, one], 9)
+
+
+def test_another_safetensors_file_is_no_segment(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, tmp_path / "000.safetensors")
+    with pytest.raises(CheckpointError, match="no segment"):
+        open_segment(tmp_path / "000.safetensors")
