@@ -214,7 +214,7 @@ def test_split_experts_take_their_own_share_of_an_official_file(
 def test_a_bypass_lora_is_the_lora(run: Run, scene: Scene, loras: Loras, plain: dict[str, Any], write: Any) -> None:
     name = loras.write(f"bypass_{write.__name__}", *ALL, write=write)
     model = run("LoraLoaderBypassModelOnly", model=scene.model, lora_name=name, strength_model=0.8)[0]
-    for values in (HIGH, LOW):
+    for values in (HIGH, LOW, BOTH):
         assert (
             error(made(run, scene, model, values), made(run, scene, stock(run, scene.model, name, 0.8), values)) < 1e-5
         )
@@ -231,7 +231,7 @@ def test_a_lora_hooked_to_the_conditioning_is_the_lora(
         run("ConditioningSetProperties", cond_NEW=c, hooks=hooks, strength=1.0, set_cond_area="default")[0]
         for c in (scene.positive, scene.negative)
     )
-    for values in (HIGH, LOW):
+    for values in (HIGH, LOW, BOTH):
         hooked = made(run, scene, scene.model, values, positive=positive, negative=negative)
         assert error(hooked, made(run, scene, stock(run, scene.model, name, 0.8), values)) < 1e-5
     assert equal(made(run, scene, scene.model), plain[BOTH])
