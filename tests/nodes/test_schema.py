@@ -18,7 +18,8 @@ from tests.in_process import Pack
 pytestmark = needs_comfy
 
 SCHEMA = Path(__file__).with_name("schema.json")
-FROM_HOST = ("folder", "file", "sampler", "scheduler")  # lists of the user's files and of ComfyUI's version
+FILES = ("folder", "file", "high_noise", "low_noise", "shared", "vae_file")
+FROM_HOST = (*FILES, "sampler", "scheduler")  # lists of the user's files and of ComfyUI's version
 PROMISED = {
     "MOVALoader": ("folder weight_dtype", "MODEL CLIP VAE VAE"),
     "MOVATextEncode": ("clip prompt negative_prompt", "CONDITIONING CONDITIONING"),
