@@ -8,6 +8,7 @@ from .extend import MovaExtend, MovaJoinClips
 from .guidance import MovaBridgeStrength, MovaGuider
 from .loaders import MovaAudioVAELoader, MovaLoader, MovaModelLoader
 from .loras import MovaLoraLoader
+from .memory import MovaMemory
 from .meter import MovaMeter, MovaPickDraft
 from .prompting import MovaPromptBuilder
 from .relay import MovaJoinSegments, MovaSaveSegment, MovaSegmentTail
@@ -42,6 +43,7 @@ NODES: list[type[io.ComfyNode]] = [
     MovaAudioVAELoader,
     MovaLoraLoader,
     MovaBugReport,
+    MovaMemory,
 ]
 
 

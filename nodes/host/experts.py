@@ -15,6 +15,7 @@ import comfy.sampler_helpers
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, TORCH_COMPILE_KWARGS, set_torch_compile_wrapper
 
 from .lora_names import EXPERT, LOW, ByName
+from .memory import planned
 from .model import HELD
 
 BOUNDARY = "mova_boundary"
@@ -101,7 +102,7 @@ class _Experts:
             return
         if self.active is not None:
             self.active.patch_hooks(None)  # hooks write in place, and the experts share a tower and the bridge
-        needed = expert.model.memory_required(shape)
+        needed = expert.model.memory_required(shape)  # of the path that this run was planned for
         comfy.model_management.load_models_gpu([expert], memory_required=needed, minimum_memory_required=needed)
         if expert is not self:
             expert.hook_mode = self.hook_mode
@@ -118,7 +119,7 @@ def patcher(model: Any, load_device: Any, offload_device: Any, dynamic: bool = T
     """A ModelPatcher for one expert, of the kind ComfyUI uses on this machine."""
     plain = not dynamic or comfy.model_management.is_device_cpu(load_device)
     base = comfy.model_patcher.ModelPatcher if plain else comfy.model_patcher.CoreModelPatcher
-    return _patcher_class(base)(model, load_device=load_device, offload_device=offload_device)
+    return planned(_patcher_class(base)(model, load_device=load_device, offload_device=offload_device))
 
 
 def join(high: Any, low: Any, boundary: float) -> Any:

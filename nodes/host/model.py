@@ -6,7 +6,6 @@ video's schedule (ModelSamplingAV), so any stock sampler walks both schedules at
 """
 
 import logging
-import math
 from typing import Any
 
 import comfy.conds
@@ -28,13 +27,13 @@ from ...mova_core.sampling.schedule import reshift
 from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_steps, frames_of
 from ...mova_core.text import CONTEXT_ROWS, pad_context
 from .lora_names import ListedModel
+from .memory import Planned
 from .runtime import AUDIO_SIGMA, runtime
 from .text import AUDIO_CONTEXT
 
 log = logging.getLogger("mova")
 HELD = "held"  # conditioning key: (video, audio) streams that are shown clean
 NOISED = "mova_held_noised"  # attachment of a MODEL that shows held streams noised along instead
-HIDDEN_STATES = 6.0  # bf16 hidden states of the video tokens alive at the peak of a forward, rounded up
 
 
 class MovaLatents(comfy.latent_formats.Wan21):
@@ -144,7 +143,7 @@ class MovaDiffusion(Mova):
         return [video_velocity, velocity]
 
 
-class MovaModel(ListedModel):
+class MovaModel(Planned, ListedModel):
     """One expert with audio tower and bridge, as ComfyUI samples it."""
 
     model_config: MovaSettings
@@ -284,16 +283,6 @@ class MovaModel(ListedModel):
         return comfy.context_windows.slice_cond(
             cond_value, window, x_in, device, temporal_dim=2, retain_index_list=keep
         )
-
-    # Memory
-
-    def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
-        """Bytes of activations for a packed latent (B, 1, N): nearly all of N is 16 channels of 4 positions a token."""
-        sizes = self.diffusion_model.sizes.video
-        values = input_shape[0] * math.prod(input_shape[1:])
-        tokens = values / (sizes.out_channels * math.prod(sizes.patch))
-        bytes_each = comfy.model_management.dtype_size(self.get_dtype_inference())
-        return tokens * sizes.width * bytes_each * HIDDEN_STATES
 
 
 def _fitted(latent: Tensor, frames: int, height: int, width: int, fill: float = 0.0) -> Tensor:

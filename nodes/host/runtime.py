@@ -9,13 +9,14 @@ import torch
 from comfy.quant_ops import ck
 from torch import Tensor, nn
 
+from ...mova_core.estimate import NORMAL
 from ...mova_core.ops import ROWS, LayerCall, Runtime, row_slices
 from ...mova_core.sampling.bridge_strength import strengths_at
+from .memory import asked_rows
 
 Options = dict[str, Any]
 AUDIO_SIGMA = "mova_audio_sigma"  # option: the audio's sigma, where no shift ties it to the video's
 BRIDGE = "mova_bridge"  # option: list of BridgeStrength, which multiply
-FFN_ROWS = 16384  # tokens a feed-forward chunk: far past what saturates a GPU, 0.4 GiB of wide activation at full size
 
 
 class KitchenRotary:
@@ -113,13 +114,14 @@ def runtime(options: Options, context: Tensor, shift: float) -> Runtime:
     rope = options.get("rope_options") or {}
     axes = ("t", "y", "x")
     into_video, into_audio = bridge_strengths(options, shift)
+    rows = asked_rows(options) or NORMAL
     return Runtime(
         attention=layers.attention,
         rotary=KitchenRotary(),
         prefetch=prefetch(context.device, options),
         layer=layers,
-        ffn_rows=options.get("mova_ffn_rows", FFN_ROWS),
-        query_rows=options.get("mova_query_rows"),
+        ffn_rows=rows.feed_forward,
+        query_rows=rows.queries,
         audio_to_video=into_video,
         video_to_audio=into_audio,
         rope_scale=tuple(rope.get(f"scale_{axis}", 1.0) for axis in axes),

@@ -1,0 +1,1 @@
+"""Measurements of memory, work and time; `python benchmarks/run.py` prints and writes all that need no GPU."""

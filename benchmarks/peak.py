@@ -1,0 +1,212 @@
+"""Account for every byte of a forward pass at full size, without the memory: fake tensors on a pretended GPU.
+
+A `Ledger` sees each operator. It enters the storage of every result that is not in its books yet, rounded up to the
+512 bytes that allocators hand out, and strikes it when the last tensor on it is gone. So the peak it reports follows
+from the lifetimes of the real code. Weights and inputs are entered beforehand; weights do not count.
+
+Not seen: what a kernel takes for itself while it runs (matrix product workspace, tens of MB), and the CUDA context.
+Attention is modelled as a fused kernel: its result and a float32 logarithm a head and query.
+
+Axes: B batch, L queries, S keys, N heads, K head width.
+"""
+
+import dataclasses
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from mova_core.config import MOVA, MovaConfig
+from mova_core.model.mova import Mova
+from mova_core.ops import Runtime
+from mova_core.shapes import (
+    DEFAULT_FPS,
+    AudioShape,
+    VideoShape,
+    audio_latent_shape,
+    audio_steps,
+    video_latent_shape,
+)
+from mova_core.text import CONTEXT_ROWS
+
+GIB = 2**30
+GRAIN = 512  # bytes, the allocators' smallest unit
+SIZE_360P = (352, 640)  # height, width
+SIZE_720P = (720, 1280)
+FRAMES = 193
+MATRIX = ("mm", "addmm", "bmm", "baddbmm", "convolution")
+NO_TRAFFIC = ("device", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", *MATRIX)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One storage: its bytes, the operator that made it, and the shape and dtype of the first tensor on it."""
+
+    bytes: int
+    made_by: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Ledger(TorchDispatchMode):
+    """Books of live storages, memory traffic and floating point work while it is active.
+
+    Attributes:
+        now, peak: bytes of live storages, weights apart.
+        at_peak: what was live then, largest first.
+        largest: dtype -> bytes of the largest storage of that dtype.
+        matrix_flops, attention_flops: multiplications and additions.
+        traffic: operator -> bytes read and written by everything but matrix products and attention.
+    """
+
+    def __init__(self, grain: int = GRAIN) -> None:
+        super().__init__()
+        self.grain = grain
+        self.live: dict[int, Entry] = {}
+        self.watched: dict[int, weakref.ref[Any]] = {}
+        self.weights: set[int] = set()
+        self.now = self.peak = self.matrix_flops = self.attention_flops = 0
+        self.at_peak: list[Entry] = []
+        self.largest: Counter[torch.dtype] = Counter()
+        self.traffic: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = func._schema.name.split("::")[-1]
+        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        for tensor in results:
+            self.enter(tensor, name)
+        if self.now > self.peak:
+            self.peak = self.now
+            self.at_peak = sorted(self.live.values(), key=lambda entry: -entry.bytes)
+        self._count(func, name, args, kwargs, result, results)
+        return result
+
+    def enter(self, tensor: Tensor, made_by: str) -> None:
+        """Book the storage of `tensor` unless it is known."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self.live or key in self.weights:
+            return
+        size = -(-storage.nbytes() // self.grain) * self.grain
+        self.live[key] = Entry(size, made_by, tuple(tensor.shape), tensor.dtype)
+        self.now += size
+        self.largest[tensor.dtype] = max(self.largest[tensor.dtype], size)
+        self.watched[key] = weakref.ref(storage, lambda _: self._strike(key))
+
+    def exclude(self, module: nn.Module) -> None:
+        """Leave the weights of `module` out of the books."""
+        self.weights |= {p.untyped_storage()._cdata for p in (*module.parameters(), *module.buffers())}
+
+    def _strike(self, key: int) -> None:
+        self.now -= self.live.pop(key).bytes
+        del self.watched[key]
+
+    def _count(self, func: Any, name: str, args: Any, kwargs: Any, result: Any, results: list[Tensor]) -> None:
+        packet = func._overloadpacket
+        if packet in flop_registry:
+            self.matrix_flops += flop_registry[packet](*args, **kwargs, out_val=result)
+        if name in NO_TRAFFIC or _is_view(func):
+            return
+        given = args[1:] if name == "copy_" else (args, {k: v for k, v in kwargs.items() if k != "out"})
+        read = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+        written = results or [a for a, s in zip(args, func._schema.arguments) if s.alias_info and s.alias_info.is_write]
+        self.traffic[name] += sum(map(_bytes, read)) + sum(map(_bytes, written))
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor:
+        """A fused kernel on (B, L, N*K) queries and (B, S, N*K) keys and values; fits `Runtime.attention`."""
+        batch, queries, width = q.shape
+        out = torch.empty_like(q)
+        q.new_empty((batch, heads, queries), dtype=torch.float32)  # log of the softmax's sum, gone at once
+        self.attention_flops += 4 * batch * queries * k.shape[1] * width
+        return out
+
+
+def _is_view(func: Any) -> bool:
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+
+
+def _bytes(tensor: Tensor) -> int:
+    """What reading or writing `tensor` moves; a broadcast one is held in cache."""
+    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+
+
+@contextmanager
+def pretended() -> Iterator[None]:
+    """Tensors without memory, on any device, that remember no gradients."""
+    with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+def few_layers(layers: int, plain: int = 1, config: MovaConfig = MOVA) -> MovaConfig:
+    """`config` with `layers` layers of both towers and the bridge, and `plain` more of the video tower alone."""
+    return MovaConfig(
+        video=dataclasses.replace(config.video, layers=layers + plain),
+        audio=dataclasses.replace(config.audio, layers=layers),
+        bridge=dataclasses.replace(config.bridge, layers=layers),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """What is denoised: pictures of (height, width), `frames` of them, and their sound."""
+
+    height: int
+    width: int
+    frames: int = FRAMES
+    batch: int = 1
+
+    def inputs(self, config: MovaConfig, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
+        """Empty arguments of `Mova.forward`; latents and timesteps are float32, as samplers keep them."""
+        video = video_latent_shape(
+            VideoShape(batch=self.batch, frames=self.frames, height=self.height, width=self.width)
+        )
+        steps = audio_steps(self.frames, DEFAULT_FPS)
+        audio = audio_latent_shape(AudioShape(batch=self.batch, steps=steps), config.audio.in_channels)
+        condition = (self.batch, config.condition_channels, *video[2:])
+        return {
+            "video_latents": torch.empty(video, device=device),
+            "audio_latents": torch.empty(audio, device=device),
+            "context": torch.empty(self.batch, CONTEXT_ROWS, config.video.text_width, dtype=dtype, device=device),
+            "video_timestep": torch.empty(self.batch, device=device),
+            "audio_timestep": torch.empty(self.batch, device=device),
+            "condition": torch.empty(condition, device=device),
+        }
+
+
+def account(
+    clip: Clip,
+    config: MovaConfig,
+    run: Callable[[Ledger], Runtime],
+    dtype: torch.dtype = torch.bfloat16,
+    device: str = "cuda",
+) -> Ledger:
+    """The books of one joint forward on plain torch layers; `run(ledger)` makes its Runtime."""
+    with pretended():
+        model = Mova(config, device=device, dtype=dtype).requires_grad_(False)
+        inputs = clip.inputs(config, dtype, device)
+        ledger = Ledger()
+        ledger.exclude(model)
+        for name, tensor in inputs.items():
+            ledger.enter(tensor, name)
+        with ledger:
+            velocities = model(**inputs, fps=DEFAULT_FPS, runtime=run(ledger))
+        del velocities
+    return ledger
+
+
+def at_depth(measure: Callable[[MovaConfig], float], config: MovaConfig = MOVA) -> float:
+    """What `measure` would say of all layers, from three shallow models: work and traffic are sums over layers."""
+    base, joined, alone = (measure(few_layers(*layers, config)) for layers in ((1, 1), (2, 1), (1, 2)))
+    bridged = config.bridge.layers
+    return base + (bridged - 1) * (joined - base) + (config.video.layers - bridged - 1) * (alone - base)

@@ -1,0 +1,188 @@
+"""What a forward pass costs before it is run: memory, work, time. Arithmetic on sizes, no tensor.
+
+Memory is that of fused attention and rotary kernels; benchmarks/peak.py counts it, and tests hold these formulas to
+the count. Work is exact: multiplications and additions of matrix products and of attention.
+
+Axes: B batch, L video tokens, A audio tokens, S text rows, D width, F feed-forward width, N heads, K head width.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from .config import MovaConfig, TowerConfig
+from .shapes import (
+    DEFAULT_FPS,
+    SIZE_MULTIPLE,
+    VideoShape,
+    audio_steps,
+    frames_of,
+    video_tokens,
+)
+from .text import CONTEXT_ROWS
+
+MARGIN = 1.1  # of the allocator, and of the kernels' own workspace
+LAYERS_IN_FLIGHT = 2  # streamed weights: the layer that computes and the one on its way
+ROW_STATES = 4.3  # hidden states of a chunk of queries alive at once: modulated, projected, normed, attended to
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Tokens at once in the feed-forward layer, and queries at once in attention (None: all of them)."""
+
+    feed_forward: int | None
+    queries: int | None
+
+
+NORMAL = Rows(feed_forward=16384, queries=None)
+"""Chunks far past what saturates a GPU; at most 0.5 GiB of wide activation at full size."""
+LOW = Rows(feed_forward=8192, queries=8192)
+"""About 0.65 of the memory. Keys and values are whole, everything else comes in chunks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What one forward is asked to do."""
+
+    video: int  # tokens of one sample
+    audio: int
+    batch: int = 1
+    text: int = CONTEXT_ROWS
+
+    @classmethod
+    def of(cls, shape: VideoShape, fps: float = DEFAULT_FPS) -> "Load":
+        """The load of a clip with its sound."""
+        return cls(video=video_tokens(shape), audio=audio_steps(shape.frames, fps), batch=shape.batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Floating point operations of one forward."""
+
+    matrix: int
+    attention: int
+
+    @property
+    def total(self) -> int:
+        return self.matrix + self.attention
+
+
+def activations(config: MovaConfig, load: Load, rows: Rows, element: int = 2, *, quantised: bool = False) -> float:
+    """Bytes alive at the peak of a forward, weights apart, for values of `element` bytes.
+
+    `quantised` attention (sage) makes 8-bit copies of the queries, keys and values it is given.
+    """
+    tower, tokens = config.video, load.batch * load.video
+    row, latents = tower.width * element, tower.in_channels * _patch(tower) * FLOAT
+    always = tokens * latents + load.video * tower.head_width // 2 * 4 * FLOAT  # inputs; rotary table of 2x2 matrices
+    copies = tower.width if quantised else 0
+    if rows.queries is None or rows.queries >= load.video:
+        attention = float(tokens * (5 * row + 3 * copies + tower.heads * FLOAT))  # x, q, k, v and the result
+    else:
+        chunk = load.batch * rows.queries
+        attention = tokens * (3 * row + 2 * copies) + chunk * (ROW_STATES * row + copies)  # x, k and v
+    chunk = load.batch * min(load.video, rows.feed_forward or load.video)
+    feed_forward = tokens * row + chunk * (2 * row + tower.ffn_width * element)
+    return always + max(attention, feed_forward)
+
+
+def required(config: MovaConfig, load: Load, rows: Rows, layer: int, element: int = 2, **kernels: bool) -> float:
+    """Bytes of a device that a forward needs when every weight is streamed; `layer` is one layer's weights in bytes."""
+    return MARGIN * activations(config, load, rows, element, **kernels) + LAYERS_IN_FLIGHT * layer
+
+
+def choose(config: MovaConfig, load: Load, capacity: float, layer: int, element: int = 2, **kernels: bool) -> Rows:
+    """NORMAL where it fits into `capacity` bytes, else LOW."""
+    return NORMAL if required(config, load, NORMAL, layer, element, **kernels) <= capacity else LOW
+
+
+def work(config: MovaConfig, load: Load) -> Work:
+    """Operations of one forward."""
+    video, audio, bridge = config.video, config.audio, config.bridge
+    d, e, tokens, steps, text = video.width, audio.width, load.video, load.audio, load.text
+    matrix = _tower_matrix(video, tokens, text) + _tower_matrix(audio, steps, text)
+    matrix += bridge.layers * 2 * (tokens * (2 * d * d + 2 * d * e) + steps * (2 * e * e + 2 * e * d))
+    attention = 4 * video.layers * d * tokens * (tokens + text) + 4 * audio.layers * e * steps * (steps + text)
+    attention += 4 * bridge.layers * tokens * steps * (d + e)
+    return Work(matrix=load.batch * matrix, attention=load.batch * attention)
+
+
+def _tower_matrix(tower: TowerConfig, tokens: int, text: int) -> int:
+    d, patch = tower.width, _patch(tower)
+    ends = tokens * d * patch * (tower.in_channels + tower.out_channels)
+    prompt = text * d * (tower.text_width + d)
+    time = d * (tower.frequency_width + d) + 6 * d * d
+    return tower.layers * _block_matrix(tower, tokens, text) + 2 * (ends + prompt + time)
+
+
+def _block_matrix(tower: TowerConfig, tokens: int, text: int) -> int:
+    d = tower.width
+    return 2 * (tokens * (6 * d * d + 2 * d * tower.ffn_width) + text * 2 * d * d)
+
+
+def _patch(tower: TowerConfig) -> int:
+    """Latent positions of a token."""
+    return math.prod(tower.patch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Seconds of one block of the video tower: `each` for a token, `pair` for a query and key."""
+
+    each: float
+    pair: float
+
+
+def speed(timings: tuple[tuple[int, float], tuple[int, float]]) -> Speed:
+    """From (tokens, seconds) of two passes of one block. Where noise leaves no room for one term, it is 0."""
+    (few, short), (many, long) = sorted(timings)
+    pair = (long / many - short / few) / (many - few)
+    pair = min(max(pair, 0.0), short / few**2)
+    return Speed(each=max(short / few - pair * few, 0.0), pair=pair)
+
+
+def forward_seconds(config: MovaConfig, load: Load, measured: Speed) -> float:
+    """Seconds of one forward at that speed: the block's own terms, scaled by the work of the whole model."""
+    tokens, done = load.video, work(config, replace(load, batch=1))
+    blocks = done.matrix / _block_matrix(config.video, tokens, load.text)
+    attentions = done.attention / (4 * config.video.width * tokens**2)
+    return load.batch * (blocks * measured.each * tokens + attentions * measured.pair * tokens**2)
+
+
+def longest(config: MovaConfig, shape: VideoShape, capacity: float, layer: int, rows: Rows, **kernels: bool) -> int:
+    """The most frames of the size of `shape` that fit into `capacity` bytes; 0 if not even one does."""
+
+    def fits(count: int) -> bool:
+        clip = replace(shape, frames=frames_of(count))
+        return required(config, Load.of(clip), rows, layer, **kernels) <= capacity
+
+    count = _most(fits)
+    return frames_of(count) if count else 0
+
+
+def largest(
+    config: MovaConfig, shape: VideoShape, capacity: float, layer: int, rows: Rows, **kernels: bool
+) -> tuple[int, int]:
+    """The largest (width, height) of about the proportions of `shape` whose frames fit; (0, 0) if none does."""
+
+    def sides(height: int) -> tuple[int, int]:
+        width = max(1, round(height * shape.width / shape.height)) * SIZE_MULTIPLE
+        return width, height * SIZE_MULTIPLE
+
+    def fits(height: int) -> bool:
+        width, tall = sides(height)
+        clip = replace(shape, width=width, height=tall)
+        return required(config, Load.of(clip), rows, layer, **kernels) <= capacity
+
+    height = _most(fits)
+    return sides(height) if height else (0, 0)
+
+
+def _most(fits: Callable[[int], bool], limit: int = 1 << 16) -> int:
+    """The largest n up to `limit` for which `fits(n)`, which holds up to some n and not beyond; 0 if for none."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low

@@ -1,0 +1,111 @@
+"""How much memory a run may take, and which path it takes for that. One decision a run, before ComfyUI makes room.
+
+A run is planned when ComfyUI prepares sampling (`plan`, a wrapper): the size of the latent, the options on the MODEL
+and the device's memory give the rows of `mova_core.estimate`. They go into the run's own transformer options, where
+`runtime` finds them, and to both experts, whose `memory_required` ComfyUI asks without options.
+"""
+
+import logging
+import math
+from typing import Any
+
+import comfy.model_management
+import comfy.patcher_extension
+import torch
+
+from ...mova_core.config import MovaConfig
+from ...mova_core.estimate import LOW, NORMAL, Load, Rows, activations, choose, required
+
+log = logging.getLogger("mova")
+WRAPPER = "mova_memory"
+FEED_FORWARD, QUERIES = "mova_ffn_rows", "mova_query_rows"  # transformer options; absent: chosen for each run
+MODES: dict[str, Rows | None] = {"auto": None, "normal": NORMAL, "low": LOW}
+
+
+def with_mode(model: Any, mode: str) -> Any:
+    """A clone of `model` that takes the named path, or for "auto" the one that fits."""
+    changed = model.clone()
+    options = changed.model_options.setdefault("transformer_options", {})
+    for key in (FEED_FORWARD, QUERIES):
+        options.pop(key, None)
+    if (rows := MODES[mode]) is not None:
+        options |= {FEED_FORWARD: rows.feed_forward, QUERIES: rows.queries}
+    return changed
+
+
+def capacity(device: torch.device) -> float:
+    """Bytes that a forward and its streamed weights may have there, once ComfyUI has moved its models away."""
+    management = comfy.model_management
+    held = sum(m.model_loaded_memory() for m in management.current_loaded_models if m.device == device and m.model)
+    if management.is_device_cpu(device):
+        held = 0  # models in host memory are not moved away
+    return float(management.get_free_memory(device) + held - management.extra_reserved_memory())
+
+
+def asked_rows(options: dict[str, Any]) -> Rows | None:
+    """What the MODEL's options ask for; None where they leave it open."""
+    if FEED_FORWARD not in options and QUERIES not in options:
+        return None
+    return Rows(feed_forward=options.get(FEED_FORWARD, NORMAL.feed_forward), queries=options.get(QUERIES))
+
+
+def plan(executor: Any, patcher: Any, noise_shape: Any, conds: Any, model_options: Any = None, **more: Any) -> Any:
+    """PREPARE_SAMPLING: settle the rows of this run, then let ComfyUI load what it needs."""
+    options = model_options.setdefault("transformer_options", {})  # the run's own copy
+    model = patcher.model
+    load = model.load(noise_shape)
+    rows = asked_rows(options)
+    if rows is None:
+        rows = choose(model.sizes, load, capacity(patcher.load_device), model.layer_bytes, model.element, **kernels())
+        options |= {FEED_FORWARD: rows.feed_forward, QUERIES: rows.queries}
+        if rows is LOW:
+            normal, low = (activations(model.sizes, load, r, model.element) / 2**30 for r in (NORMAL, LOW))
+            log.info("low-memory path: %.1f GiB of activations instead of %.1f", low, normal)
+    for expert in (patcher, *patcher.get_additional_models()):
+        if hasattr(expert.model, "rows"):
+            expert.model.rows = rows
+    return executor(patcher, noise_shape, conds, model_options=model_options, **more)
+
+
+def planned(patcher: Any) -> Any:
+    """`patcher`, whose runs are planned."""
+    kind = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
+    patcher.add_wrapper_with_key(kind, WRAPPER, plan)
+    return patcher
+
+
+def kernels() -> dict[str, bool]:
+    """What the estimate must know of ComfyUI's kernels: sage attention makes 8-bit copies of what it is given."""
+    return {"quantised": bool(comfy.model_management.sage_attention_enabled())}
+
+
+class Planned:
+    """Mixed into the BaseModel: what a run on it needs. `rows` are those of the run last planned."""
+
+    rows: Rows = NORMAL
+    diffusion_model: Any
+
+    @property
+    def sizes(self) -> MovaConfig:
+        return self.diffusion_model.sizes
+
+    @property
+    def element(self) -> int:
+        """Bytes of a value of the hidden states."""
+        return comfy.model_management.dtype_size(self.get_dtype_inference())
+
+    @property
+    def layer_bytes(self) -> int:
+        """Weights of the first layer, which has everything: video block, audio block, both bridge directions."""
+        modules = self.diffusion_model.layer_modules()[0]
+        return sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
+
+    def load(self, shape: Any) -> Load:
+        """Of a packed latent (B, 1, N): nearly all of N is 16 channels of 4 positions a video token."""
+        tower = self.sizes.video
+        tokens = math.prod(shape[1:]) / (tower.out_channels * math.prod(tower.patch))
+        return Load(video=math.ceil(tokens), audio=0, batch=shape[0])
+
+    def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
+        """Bytes that a forward on the path of this run needs beside weights that stay: activations, layers in flight."""
+        return required(self.sizes, self.load(input_shape), self.rows, self.layer_bytes, self.element, **kernels())

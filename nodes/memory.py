@@ -1,0 +1,36 @@
+"""Which path a run takes for memory."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .host import memory, sampling
+
+
+class MovaMemory(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MOVAMemory",
+            display_name="MOVA Memory",
+            category="MOVA/loaders",
+            description="Choose how much memory sampling may take. Without this node it is 'auto'.",
+            search_aliases=["low vram", "out of memory", "OOM", "chunks"],
+            inputs=[
+                io.Model.Input("model", tooltip="MOVA."),
+                io.Combo.Input(
+                    "mode",
+                    options=list(memory.MODES),
+                    default="auto",
+                    tooltip="'normal': 2.1 GiB of activations for 8 s of 352x640, 8.7 GiB of 720x1280. 'low': 1.6 and 5.7 "
+                    "GiB, queries in chunks, about the same speed. 'auto': 'normal' where it fits beside the layers being "
+                    "streamed, else 'low'. Results differ by rounding only. Weights come on top as far as memory allows.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="MODEL")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, mode: str) -> io.NodeOutput:
+        sampling.check_model(model)
+        return io.NodeOutput(memory.with_mode(model, mode))
