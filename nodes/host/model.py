@@ -22,10 +22,12 @@ from torch import Tensor
 
 from ...mova_core.config import MovaConfig, SchedulerConfig
 from ...mova_core.errors import ShapeError
+from ...mova_core.model.hearing import hear
 from ...mova_core.model.mova import Mova
 from ...mova_core.sampling.schedule import reshift
 from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_steps, frames_of
 from ...mova_core.text import CONTEXT_ROWS, pad_context
+from .hearing import recording, remembered, replays
 from .lora_names import ListedModel
 from .memory import Planned
 from .runtime import AUDIO_SIGMA, runtime
@@ -91,6 +93,8 @@ class MovaDiffusion(Mova):
         self, x: list[Tensor], timestep: Tensor, context: Tensor, transformer_options: Any = None, **kwargs: Any
     ) -> list[Tensor]:
         options = {} if transformer_options is None else transformer_options
+        if replays(options):  # no evaluation that caches and their like should take for one
+            return self._hear(x, timestep, context, options, **kwargs)
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._denoise, self, wrappers)
         return executor.execute(x, timestep, context, transformer_options=options, **kwargs)
@@ -122,7 +126,7 @@ class MovaDiffusion(Mova):
         view = (-1,) + (1,) * (carried.ndim - 1)
         ratio = shifts[1] / shifts[0] if held[1] else (audio_sigma / sigma.clamp(min=1e-6)).view(view)
         audio = carried if shifts[0] == shifts[1] else (carried.float() * ratio).to(carried.dtype)
-        run = runtime(transformer_options, context, shifts[0])
+        run, keep = recording(transformer_options, runtime(transformer_options, context, shifts[0]))
         video_velocity, velocity = super().forward(
             video,
             audio,
@@ -134,6 +138,7 @@ class MovaDiffusion(Mova):
             audio_context=audio_context,
             runtime=run,
         )
+        keep()
         if shifts[0] != shifts[1]:
             scale = shifts[0] / shifts[1]
             noise_share = 1.0 + (scale - 1.0) * audio_sigma.view(view)
@@ -141,6 +146,26 @@ class MovaDiffusion(Mova):
         elif given is not None:
             velocity = velocity.float() * (audio_sigma / sigma).view(view)  # to be taken times the video's sigma
         return [video_velocity, velocity]
+
+    def _hear(
+        self,
+        x: list[Tensor],
+        timestep: Tensor,
+        context: Tensor,
+        options: dict[str, Any],
+        shifts: tuple[float, float],
+        held: tuple[bool, bool],
+        audio_context: Tensor | None = None,
+        **_: Any,
+    ) -> list[Tensor]:
+        """The audio tower alone, as it last heard the video, at the audio's sigma given; the video has no velocity."""
+        video, audio = x
+        audio_timestep = torch.full_like(timestep, 0.0 if held[1] else 1000.0 * options[AUDIO_SIGMA])
+        run = runtime(options, context, shifts[0])
+        text = context if audio_context is None else audio_context
+        velocity = hear(self, audio, text, audio_timestep, remembered(options), run).float()
+        ratio = 1000.0 * options[AUDIO_SIGMA] / timestep
+        return [torch.zeros_like(video), velocity * ratio.view((-1,) + (1,) * (audio.ndim - 1))]
 
 
 class MovaModel(Planned, ListedModel):

@@ -5,6 +5,7 @@ start is not, so here the audio's sigma goes to the model beside the video's, an
 The core's `sampling.sampler.denoise` does the same without a host.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import comfy.samplers
@@ -12,26 +13,35 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from .runtime import AUDIO_SIGMA
+from .hearing import Kept
+from .runtime import AUDIO_SIGMA, HEARING
 
 Options = dict[str, Any]
 
 
-def paired_euler(audio_sigmas: Tensor) -> Any:
-    """A SAMPLER that walks the video down the sigmas it is given and the audio down these, as many, in the same steps."""
+def paired_euler(audio_sigmas: Tensor, substeps: int = 1) -> Any:
+    """A SAMPLER that walks the video down the sigmas it is given and the audio down these.
+
+    The audio has `substeps` times as many steps. The first of each group is the full evaluation's; in the others the audio
+    tower runs alone and hears the video as it did in that.
+    """
 
     def walk(
         model: Any, x: Tensor, sigmas: Tensor, extra_args: Options, callback: Any = None, disable: Any = None
     ) -> Tensor:
-        walker = _Walker(model, extra_args)
-        pairs = torch.stack((sigmas.cpu(), audio_sigmas)).T.tolist()  # (video, audio) of each step
+        walker = _Walker(model, extra_args, Kept() if substeps > 1 else None)
+        pairs = torch.stack((sigmas.cpu(), audio_sigmas[::substeps])).T.tolist()  # (video, audio) of each step
+        fine = audio_sigmas.tolist()
         x = walker.start(x, *pairs[0])
         for step in comfy.utils.model_trange(len(pairs) - 1, disable=disable):
             here, there = pairs[step], pairs[step + 1]
             denoised = walker.denoised(x, *here)
             if callback is not None:
                 callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
-            x = walker.step(x, denoised, here, there)
+            group = fine[step * substeps : (step + 1) * substeps + 1]
+            x = walker.step(x, denoised, here, [there[0], group[1]])
+            for begin, end in pairwise(group[1:]):
+                x = walker.audio_step(x, here[0], begin, end)
         return x
 
     return comfy.samplers.KSAMPLER(walk)
@@ -40,8 +50,9 @@ def paired_euler(audio_sigmas: Tensor) -> Any:
 class _Walker:
     """The packed latent of one run, seen as two streams at noise levels of their own."""
 
-    def __init__(self, model: Any, extra_args: Options) -> None:
+    def __init__(self, model: Any, extra_args: Options, kept: Kept | None) -> None:
         """`model` is the KSamplerX0Inpaint that ComfyUI gives its sampler functions."""
+        self.kept = kept
         self.guider, self.noise, self.latent = model.inner_model, model.noise, model.latent_image
         self.mova, self.sigmas = model.inner_model.inner_model, model.sigmas
         self.options, self.seed = extra_args["model_options"], extra_args.get("seed")
@@ -61,14 +72,28 @@ class _Walker:
             noised = self._joined(*(self.mova.scale_latent_inpaint(sigma=level, **given) for level in levels))
             x = x + keep * (noised - x)
         inner = {**self.options.get("transformer_options", {}), AUDIO_SIGMA: audio_sigma}
-        options = {**self.options, "transformer_options": inner}
-        out: Tensor = self.guider(x, levels[0], model_options=options, seed=self.seed)
+        predict = self.guider
+        if self.kept is not None:
+            inner[HEARING] = self.kept
+            if self.kept.replay:
+                predict = self.guider.predict_noise  # past wrappers that would take it for a step
+        out: Tensor = predict(x, levels[0], {**self.options, "transformer_options": inner}, self.seed)
         return out if keep is None else out + keep * (self.latent - out)
 
     def step(self, x: Tensor, denoised: Tensor, here: list[float], there: list[float]) -> Tensor:
         """x + velocity * (next sigma - sigma), each stream by its own."""
         video, audio = (x + (x - denoised) * (end / begin - 1.0) for begin, end in zip(here, there))
         return self._joined(video, audio)
+
+    def audio_step(self, x: Tensor, sigma: float, begin: float, end: float) -> Tensor:
+        """The audio alone from `begin` to `end`, the video and what is heard of it as at `sigma`."""
+        assert self.kept is not None
+        self.kept.replay = True
+        try:
+            denoised = self.denoised(x, sigma, begin)
+        finally:
+            self.kept.replay = False
+        return self._joined(x, x + (x - denoised) * (end / begin - 1.0))
 
     def _mask(self, sigma: Tensor) -> Tensor:
         function = self.options.get("denoise_mask_function")

@@ -16,6 +16,7 @@ from .memory import asked_rows
 
 Options = dict[str, Any]
 AUDIO_SIGMA = "mova_audio_sigma"  # option: the audio's sigma, where no shift ties it to the video's
+HEARING = "mova_hearing"  # option: what the audio tower heard of the video, kept or asked for (`hearing.py`)
 BRIDGE = "mova_bridge"  # option: list of BridgeStrength, which multiply
 
 

@@ -113,12 +113,15 @@ def schedule(model: Any, scheduler: str, steps: int, shift: float, denoise: floa
     return values[-(steps + 1) :]
 
 
-def audio_schedule(model: Any, scheduler: str, steps: int, shift: float, audio_shift: float, denoise: float) -> Tensor:
-    """The audio's sigmas for as many steps, the last of a longer run where `denoise` < 1, at a shift of its own."""
-    return reshift(schedule(model, scheduler, steps, shift, denoise), shift, audio_shift)
+def audio_schedule(
+    model: Any, scheduler: str, steps: int, shift: float, audio_shift: float, denoise: float, substeps: int = 1
+) -> Tensor:
+    """The audio's sigmas at a shift of its own, `substeps` for each step; the last of a longer run where `denoise` < 1."""
+    total = substeps * max(steps, int(steps / denoise))
+    return reshift(schedule(model, scheduler, total, shift, 1.0), shift, audio_shift)[-(substeps * steps + 1) :]
 
 
-def sampler_of(name: str, audio_values: Tensor | None = None) -> Any:
+def sampler_of(name: str, audio_values: Tensor | None = None, substeps: int = 1) -> Any:
     """ComfyUI's sampler of this name; with `audio_values` one that walks the audio down these sigmas.
 
     Raises:
@@ -128,10 +131,10 @@ def sampler_of(name: str, audio_values: Tensor | None = None) -> Any:
         return comfy.samplers.sampler_object(name)
     if name != "euler":
         raise ConfigError(
-            f"sampler {name!r} knows one noise level, and with an audio_denoise of its own the sound starts at another; "
-            "choose euler, or audio_denoise 0"
+            f"sampler {name!r} knows one noise level, and with audio_denoise or audio_substeps the sound has another; "
+            "choose euler, or audio_denoise 0 and audio_substeps 1"
         )
-    return paired_euler(audio_values)
+    return paired_euler(audio_values, substeps)
 
 
 class CollapseError(MovaError):
