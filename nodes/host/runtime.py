@@ -1,9 +1,11 @@
 """ComfyUI's transformer_options -> how mova_core runs one forward."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import comfy.ldm.modules.attention
+import comfy.model_management
 import comfy.model_prefetch
 import torch
 from comfy.quant_ops import ck
@@ -82,15 +84,40 @@ class Layers:
         return out
 
 
+@contextmanager
+def held(layer: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Weights of `layer` that lie elsewhere, on `device`: copied once, however many chunks use them.
+
+    ComfyUI's layers would copy them for every call. The copy runs beside the computation where the device can do that.
+    """
+    management = comfy.model_management
+    modules = {id(m): m for root in layer for m in root.modules() if hasattr(m, "comfy_cast_weights")}
+    away = [(m, n, p) for m in modules.values() for n, p in m.named_parameters(recurse=False) if p.device != device]
+    stream = management.get_offload_stream(device) if away else None
+    fast = management.device_supports_non_blocking(device)
+    for module, name, parameter in away:
+        copy = management.cast_to(parameter, None, device, non_blocking=fast, stream=stream)
+        if stream is not None:
+            copy.record_stream(management.current_stream(device))
+        setattr(module, name, nn.Parameter(copy, requires_grad=False))
+    management.sync_stream(device, stream)
+    try:
+        yield
+    finally:
+        for module, name, parameter in away:
+            setattr(module, name, parameter)
+
+
 def prefetch(device: torch.device, options: Options) -> Callable[[Sequence[Sequence[nn.Module]]], Iterator[None]]:
-    """ComfyUI's weight prefetch: one queue entry a layer, the next layer's weights copied while this one computes."""
+    """Each layer's weights, once: by ComfyUI's prefetch queue with one entry a layer, or `held` where it has none."""
 
     def step(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
         pop, make = comfy.model_prefetch.prefetch_queue_pop, comfy.model_prefetch.make_prefetch_queue
         queue = make([list(layer) for layer in layers], device, options)
         for layer in layers:
             pop(queue, device, layer[0])
-            yield
+            with held(layer, device) if queue is None else nullcontext():
+                yield
         if queue is not None:
             pop(queue, device, None)
         yield
