@@ -6,7 +6,7 @@ from .conditioning import MovaGuideFrames, MovaImageToVideoAudio, MovaTextEncode
 from .decode import MovaDecode
 from .extend import MovaExtend, MovaJoinClips
 from .guidance import MovaBridgeStrength, MovaGuider
-from .loaders import MovaAudioVAELoader, MovaLoader, MovaModelLoader
+from .loaders import MovaAttachSound, MovaAudioVAELoader, MovaLoader, MovaModelLoader
 from .loras import MovaLoraLoader
 from .memory import MovaMemory
 from .meter import MovaMeter, MovaPickDraft
@@ -44,6 +44,7 @@ NODES: list[type[io.ComfyNode]] = [
     MovaLoraLoader,
     MovaBugReport,
     MovaMemory,
+    MovaAttachSound,
 ]
 
 

@@ -1,10 +1,11 @@
 """Nodes that read files."""
 
 import logging
+from typing import Any
 
 from comfy_api.latest import io
 
-from .host import audio, loading, messages, text
+from .host import attach, audio, loading, messages, text
 
 log = logging.getLogger("mova")
 WEIGHT_DTYPE_TOOLTIP = (
@@ -112,6 +113,44 @@ class MovaModelLoader(io.ComfyNode):
         shift = f"{composed.kin}: shift {composed.scheduler.shift:g}, audio shift {composed.audio_shift:g}"
         messages.show("\n".join((shift, *composed.notes)), cls.hidden.unique_id)
         return io.NodeOutput(model)
+
+
+class MovaAttachSound(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MOVAAttachSound",
+            display_name="MOVA Attach Sound",
+            category="MOVA/loaders",
+            description="Make a MOVA expert of a MODEL that another loader took for Wan: give it audio tower and bridge.",
+            search_aliases=["MOVA GGUF", "GGUF", "Load Diffusion Model", "shared file"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="One of MOVA's experts, from 'Load Diffusion Model' or a GGUF loader. LoRAs come after this node.",
+                ),
+                io.Combo.Input(
+                    "shared",
+                    options=loading.model_files(),
+                    tooltip="File of audio tower and bridge in models/diffusion_models; a merged file serves too.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="MODEL",
+                    tooltip="One expert; put both through 'MOVA Join Experts', or use two samplers.",
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, shared: str) -> io.NodeOutput:
+        expert, notes = attach.attach(model, loading.find_file("diffusion_models", shared))
+        for note in notes:
+            log.warning(note)
+        messages.show("\n".join(notes), cls.hidden.unique_id)
+        return io.NodeOutput(expert)
 
 
 class MovaAudioVAELoader(io.ComfyNode):

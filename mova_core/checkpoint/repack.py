@@ -226,7 +226,7 @@ def _vocabulary(folder: Path) -> Tensor:
 
 def _configs(folder: Path, components: Iterable[str]) -> dict[str, Any]:
     places = {component: folder / component / "config.json" for component in components}
-    if HIGH in places or LOW in places:
+    if HIGH in places or LOW in places or AUDIO in places:
         places |= {
             "scheduler": folder / "scheduler" / "scheduler_config.json",
             "model_index": folder / "model_index.json",

@@ -128,6 +128,30 @@ def compose(high: Path | str, low: Path | str | None = None, shared: Path | str 
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """A joint model whose video tower is there already: sizes, defaults, and its experts' fingerprints."""
+
+    model: MovaConfig
+    scheduler: SchedulerConfig
+    audio_shift: float | None  # None: the video's
+    experts: dict[str, str]
+
+
+def open_shared(path: Path | str, video: TowerConfig) -> Shared:
+    """The file that gives a video tower of these sizes its audio tower and its bridge.
+
+    Raises:
+        CheckpointError, ConfigError: the file holds something else, or is of other sizes.
+    """
+    file = open_single(path)
+    _check_slots({AUDIO: (file, AUDIO), BRIDGE: (file, BRIDGE)})
+    model = configs.named(str(path), MovaConfig, video=video, audio=_tower(file, AUDIO), bridge=_bridge(file))
+    scheduler, audio_shift = _scheduler(file)
+    shift = None if audio_shift == scheduler.shift else audio_shift
+    return Shared(model=model, scheduler=scheduler, audio_shift=shift, experts=file.stated(EXPERTS))
+
+
 def _low_part(first: Single, second: Single) -> str:
     """Under which part the low-noise expert is kept: its own where there is one, else the file's only tower."""
     if LOW in second.shapes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tests.comfy import needs_comfy
 from tests.in_process import Pack
 from tests.nodes.graph import Run, Scene, equal, error
 from tests.prism import prism_weights, row_scaled, write_prism
-from tools.key_shapes import UMT5Sizes, umt5_shapes
+from tools.key_shapes import UMT5Sizes, bridge_shapes, tower_shapes, umt5_shapes
+from tools.tiny_checkpoint import initial, tiny_sizes
 
 pytestmark = needs_comfy
 
@@ -171,6 +173,7 @@ def test_the_stock_tokenizer_is_made_from_the_file(models, comfy_base, diffusers
 @pytest.fixture(scope="session")
 def prism(comfy_base: Path, diffusers: Path) -> tuple[str, str]:
     folder = comfy_base / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
     weights = prism_weights(diffusers / "tiny", 2)
     write_prism(folder / "prism.safetensors", weights)
     write_prism(folder / "prism_fp8.safetensors", row_scaled(weights))
@@ -201,3 +204,53 @@ def test_row_scaled_prism_computes_with_comfyuis_float8(run, scene, prism, from_
     assert type(weight).__name__ == "QuantizedTensor"
     assert weight._params.scale.shape == (256, 1)
     assert 0.001 < error(sampled(run, scene, model), from_folder) < 0.05
+
+
+# --- experts that other loaders have loaded ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def wan_sized(comfy_base: Path) -> dict[str, str]:
+    """Experts and shared file of the sizes that ComfyUI fixes for Wan: text of width 4096, 256 frequencies."""
+    sizes = tiny_sizes().mova
+    wide = {"text_width": 4096, "frequency_width": 256}
+    video, audio = replace(sizes.video, **wide), replace(sizes.audio, **wide)
+    folder, names = comfy_base / "models" / "diffusion_models", {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, part in enumerate(("video_dit", "video_dit_2")):
+        weights = {k: initial(seed, f"video_dit.{k}", s) for k, s in tower_shapes(video).items()}
+        save_file(weights, folder / f"wan_sized_{part}.safetensors")
+        names[part] = f"wan_sized_{part}.safetensors"
+    shared = {f"audio_dit.{k}": s for k, s in tower_shapes(audio).items()}
+    shared |= {f"dual_tower_bridge.{k}": s for k, s in bridge_shapes(sizes.bridge).items()}
+    save_file({k: initial(0, k, s) for k, s in shared.items()}, folder / "wan_sized_shared.safetensors")
+    return names | {"shared": "wan_sized_shared.safetensors"}
+
+
+def wide_text(scene: Scene) -> Scene:
+    words = torch.randn(1, 512, 4096, generator=torch.Generator().manual_seed(4))
+    return scene.but(positive=[[words, scene.positive[0][1]]], negative=[[words, scene.negative[0][1]]])
+
+
+def test_experts_of_the_stock_loader_with_sound_attached_are_the_model(run, scene, wan_sized):
+    ours = load(run, wan_sized["video_dit"], wan_sized["video_dit_2"], wan_sized["shared"], "default")
+    attached = []
+    for part in ("video_dit", "video_dit_2"):
+        (wan,) = run("UNETLoader", unet_name=wan_sized[part], weight_dtype="default")
+        before = {key: value.clone() for key, value in wan.model.diffusion_model.state_dict().items()}
+        attached.append(run("MOVAAttachSound", model=wan, shared=wan_sized["shared"])[0])
+        after = wan.model.diffusion_model.state_dict()
+        assert all(torch.equal(after[key], value) for key, value in before.items())
+    (joined,) = run("MOVAJoinExperts", high_noise=attached[0], low_noise=attached[1], boundary=0.9)
+    assert equal(sampled(run, wide_text(scene), joined), sampled(run, wide_text(scene), ours))
+
+
+def test_attaching_refuses_other_models_and_patched_ones(run, scene, models, wan_sized, pack):
+    with pytest.raises(refused(pack), match="not a video expert"):
+        run("MOVAAttachSound", model=scene.model, shared=models["shared"])
+    (wan,) = run("UNETLoader", unet_name=wan_sized["video_dit"], weight_dtype="default")
+    with pytest.raises(refused(pack), match="audio tower and bridge of MOVA"):
+        run("MOVAAttachSound", model=wan, shared=wan_sized["video_dit_2"])
+    wan.patches["diffusion_model.head.head.weight"] = [(1.0, ("diff", (torch.zeros(1),)), 1.0, None, None)]
+    with pytest.raises(refused(pack), match="patched already"):
+        run("MOVAAttachSound", model=wan, shared=wan_sized["shared"])
