@@ -138,15 +138,19 @@ class Page:
         store_settings(url, {**SETTINGS, **(settings or {})})
         page = cls(url, Chromium(profile).start())
         try:
-            page.browser.go(url)
-            page.browser.wait_for(READY, timeout=120)
-            page._settle()
-            page.close_dialogs()
-            page.browser.messages.clear()  # of the default graph's absent models, and of a fresh user folder
+            page.reload()
         except BaseException:
             page.close()
             raise
         return page
+
+    def reload(self) -> None:
+        """Fetch the page anew: it then knows of new files in the model and input folders, and of changed settings."""
+        self.browser.go(self.url)
+        self.browser.wait_for(READY, timeout=120)
+        self._settle()
+        self.close_dialogs()
+        self.browser.messages.clear()  # of the default graph's absent models, and of a fresh user folder
 
     def close(self) -> None:
         self.browser.stop()

@@ -11,6 +11,7 @@ from .templates import Node
 MODEL = "MOVA-360p"  # what the loaders name: the folder that a newcomer is told to download
 FIRST_FRAME = "example.png"  # lies in the input folder of every ComfyUI
 FPS = 24.0
+PREVIEW = 210  # room for a preview as wide as its node
 
 MODEL_PAGE = "https://huggingface.co/OpenMOSS-Team"
 LORA_PAGE = "https://huggingface.co/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files/loras"
@@ -54,11 +55,11 @@ def loader(width: float = 340) -> Node:
 
 def text(prompt: str, height: float, **more: Any) -> Node:
     inputs = {"clip": ("loader", 1), "prompt": prompt, "negative_prompt": NEGATIVE_PROMPT, **more}
-    return Node("MOVATextEncode", inputs, width=500, height=height)
+    return Node("MOVATextEncode", inputs, width=500, height=height, stretch=True)
 
 
 def first_frame(height: float) -> Node:
-    return Node("LoadImage", {"image": FIRST_FRAME}, width=340, height=height)
+    return Node("LoadImage", {"image": FIRST_FRAME}, width=340, height=height, stretch=True)
 
 
 def conditions(width: float = 320, **more: Any) -> Node:
@@ -76,7 +77,7 @@ def sampler(**more: Any) -> Node:
     # Written out although they are defaults: the page keeps a widget's value by node id and name from graph to graph.
     walk |= {"bridge_cfg": 1.0, "audio_cfg": 0.0, "audio_denoise": 0.0, "collapse_guard": "off"}
     walk |= {"listen_every": 0, "audio_substeps": 1}
-    return Node("MOVASampler", {**given, **noise, **walk, **more}, width=340, height=520)
+    return Node("MOVASampler", {**given, **noise, **walk, **more}, width=340, room=PREVIEW)
 
 
 def decode() -> Node:
@@ -91,4 +92,6 @@ def create_video(images: Any, audio: Any, fps: Any) -> Node:
 def save_video(prefix: str, height: float = 356) -> Node:
     """With room below for the clip that it shows after a run."""
     how = {"format": "mp4", "format.codec": "h264", "format.codec.encoding": "auto"}
-    return Node("SaveVideo", {"video": ("video", 0), "filename_prefix": prefix, **how}, width=360, height=height)
+    return Node(
+        "SaveVideo", {"video": ("video", 0), "filename_prefix": prefix, **how}, width=360, height=height, stretch=True
+    )

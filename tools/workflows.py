@@ -9,9 +9,10 @@ image-to-video workflow docs/images/workflow.png. Needs ComfyUI and Chromium; sc
 
 To add a workflow: write a function that returns a `Template` and put it into TEMPLATES. Nodes have names, links are
 (name, output index), and places come from `columns`: areas from left to right and, within a column, from top to
-bottom; an area is a titled box around stacks of nodes, named from top to bottom. A node that shows a picture or a long
-text gets a height, all others the page's. Then run this tool, look at the thumbnail, and run the end-to-end tests:
-they take up every file in workflows/ by themselves.
+bottom; an area is a titled box around stacks of nodes, named from top to bottom. Heights are the page's own, so an
+input that a node gains moves what stands below it; give a `height` to a node with a long text or a picture, `room` to
+one that shows previews, and `stretch` to one that may fill its column. Then run this tool, look at the thumbnail, and
+run the end-to-end tests: they take up every file in workflows/ by themselves.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from tools.template_parts import (
     GET_MODEL,
     LORA_PAGE,
     MODEL,
+    PREVIEW,
     PROMPT_STYLE,
     SHORE_PROMPT,
     conditions,
@@ -110,7 +112,7 @@ def text_to_video_audio() -> Template:
             "sampler": sampler(),
             "decode": decode(),
             "video": create_video(("decode", 0), ("decode", 1), ("decode", 2)),
-            "save": save_video("video/MOVA_T2VA", height=476),
+            "save": save_video("video/MOVA_T2VA"),
         },
         columns=[
             [Area("Model", [["loader"]]), Area("Prompt", [["text"]])],
@@ -148,14 +150,14 @@ def two_samplers() -> Template:
             "text": text(DRAWING_PROMPT, 488),
             "conditions": conditions(width=500, first_frame=("picture", 0)),
             "high": Node(
-                "ModelSamplingSD3", {"model": ("experts", 0), **shifted}, title="Shift, high noise", width=320
+                "ModelSamplingSD3", {"model": ("experts", 0), **shifted}, title="Shift, high noise", width=340
             ),
             "high_sampler": Node(
                 "KSamplerAdvanced",
                 {**high, "start_at_step": 0, "end_at_step": 18, "return_with_leftover_noise": "enable"},
                 title="High noise: layout and motion",
                 width=340,
-                height=550,
+                room=PREVIEW,
             ),
             "low": Node("ModelSamplingSD3", {"model": ("experts", 1), **shifted}, title="Shift, low noise", width=340),
             "low_sampler": Node(
@@ -163,7 +165,7 @@ def two_samplers() -> Template:
                 {**low, "start_at_step": 18, "end_at_step": 10000, "return_with_leftover_noise": "disable"},
                 title="Low noise: detail",
                 width=340,
-                height=550,
+                room=PREVIEW,
             ),
             "separate": Node(
                 "LTXVSeparateAVLatent", {"av_latent": ("low_sampler", 0)}, title="Separate AV Latent", width=280
@@ -171,7 +173,7 @@ def two_samplers() -> Template:
             "pictures": Node("VAEDecode", {"samples": ("separate", 0), "vae": ("loader", 2)}, width=280),
             "sound": Node("VAEDecodeAudio", {"samples": ("separate", 1), "vae": ("loader", 3)}, width=280),
             "video": create_video(("pictures", 0), ("sound", 0), FPS),
-            "save": save_video("video/MOVA_two_samplers", height=356),
+            "save": save_video("video/MOVA_two_samplers"),
         },
         columns=[
             [Area("Model", [["loader", "experts"]]), Area("First frame", [["picture"]])],
