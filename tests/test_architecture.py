@@ -12,7 +12,7 @@ OUTSIDE = {"torch", "safetensors", "ftfy", "PIL"}  # what mova_core may need bes
 LAYERS = (  # a part imports itself and the layers before its own
     {"errors"},
     {"config", "ops", "shapes"},
-    {"audio_vae", "collapse", "estimate", "image", "masks", "meter", "model", "prompting", "sampling", "text", "waveform"},
+    {"audio_vae", "collapse", "image", "masks", "meter", "model", "prompting", "sampling", "text", "waveform"},
     {"checkpoint", "estimate"},
     {"segments"},
 )

@@ -37,7 +37,7 @@ LAYERS_2 = "diffusion_pytorch_model-00002-of-00002.safetensors"
 
 @contextmanager
 def refused(*says: str):
-    """Within a second of work, with an error of ours that says these things (patterns) and what to do, in a few lines."""
+    """Within a second of work, with a short error of ours that says these things (patterns) and what to do."""
     start = time.process_time()
     with pytest.raises(MovaError) as caught:
         yield
