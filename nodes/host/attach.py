@@ -87,7 +87,7 @@ def _take_over(joint: Mova, tower: nn.Module, settings: MovaSettings) -> None:
             continue
         for key in [key for key, value in module.named_parameters(recurse=False) if value is not None]:
             if key == "modulation":
-                weight = getattr(theirs[name], key).data
+                weight = getattr(theirs[name], key).detach()
                 module.register_parameter(key, nn.Parameter(weight, requires_grad=False))
         if isinstance(module, LEAVES) or hasattr(module, "in_features"):
             joint.set_submodule(name, _copied(theirs[name]))
@@ -100,7 +100,7 @@ def _copied(layer: nn.Module) -> nn.Module:
     """The layer with parameters of its own over the same memory. It casts weights to its input: float32 stays float32."""
     new = copy.copy(layer)
     new._parameters = {
-        key: None if value is None else nn.Parameter(value.data, requires_grad=False)
+        key: None if value is None else nn.Parameter(value.detach(), requires_grad=False)
         for key, value in layer._parameters.items()
     }
     new._buffers = dict(layer._buffers)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mova_core.checkpoint.convert import convert
+from mova_core.checkpoint.quantization import FORMATS, quantized
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
 from tests.nodes.graph import Run, Scene, equal, error
@@ -254,3 +255,17 @@ def test_attaching_refuses_other_models_and_patched_ones(run, scene, models, wan
     wan.patches["diffusion_model.head.head.weight"] = [(1.0, ("diff", (torch.zeros(1),)), 1.0, None, None)]
     with pytest.raises(refused(pack), match="patched already"):
         run("MOVAAttachSound", model=wan, shared=wan_sized["shared"])
+
+
+@pytest.mark.parametrize("precision", ["fp8", "nvfp4"])
+def test_quantised_experts_of_the_stock_loader_take_sound_too(run, scene, wan_sized, comfy_base, precision):
+    folder = comfy_base / "models" / "diffusion_models"
+    for part in ("video_dit", "video_dit_2"):
+        small = quantized(load_file(folder / wan_sized[part]), FORMATS[precision])
+        save_file(small, folder / f"{precision}_{part}.safetensors")
+    names = [f"{precision}_{part}.safetensors" for part in ("video_dit", "video_dit_2")]
+    ours = load(run, *names, wan_sized["shared"], "default")
+    wan = [run("UNETLoader", unet_name=name, weight_dtype="default")[0] for name in names]
+    high, low = (run("MOVAAttachSound", model=model, shared=wan_sized["shared"])[0] for model in wan)
+    (joined,) = run("MOVAJoinExperts", high_noise=high, low_noise=low, boundary=0.9)
+    assert equal(sampled(run, wide_text(scene), joined), sampled(run, wide_text(scene), ours))
