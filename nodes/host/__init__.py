@@ -8,4 +8,5 @@ text      UMT5 from a folder; upstream's tokens for any umt5_xxl CLIP
 audio     the DAC codec as a VAE
 sampling  joint latents through ComfyUI's samplers
 messages  text shown on a node
+report    what a bug report says of this machine and a MODEL
 """
