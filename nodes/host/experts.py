@@ -14,11 +14,12 @@ import comfy.patcher_extension
 import comfy.sampler_helpers
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, TORCH_COMPILE_KWARGS, set_torch_compile_wrapper
 
+from .caches import BOUNDARY, renew
 from .lora_names import EXPERT, LOW, ByName
-from .memory import planned
+from .memory import plan
 from .model import HELD
 
-BOUNDARY = "mova_boundary"
+EVERY_RUN = "mova_every_run"  # key of the wrappers that a MODEL carries from the beginning
 
 
 class _BothWeights(list[Any]):
@@ -119,7 +120,11 @@ def patcher(model: Any, load_device: Any, offload_device: Any, dynamic: bool = T
     """A ModelPatcher for one expert, of the kind ComfyUI uses on this machine."""
     plain = not dynamic or comfy.model_management.is_device_cpu(load_device)
     base = comfy.model_patcher.ModelPatcher if plain else comfy.model_patcher.CoreModelPatcher
-    return planned(_patcher_class(base)(model, load_device=load_device, offload_device=offload_device))
+    made = _patcher_class(base)(model, load_device=load_device, offload_device=offload_device)
+    kinds = comfy.patcher_extension.WrappersMP
+    made.add_wrapper_with_key(kinds.PREPARE_SAMPLING, EVERY_RUN, plan)
+    made.add_wrapper_with_key(kinds.PREDICT_NOISE, EVERY_RUN, renew)  # first of its kind, so outermost
+    return made
 
 
 def join(high: Any, low: Any, boundary: float) -> Any:

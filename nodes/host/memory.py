@@ -10,14 +10,12 @@ import math
 from typing import Any
 
 import comfy.model_management
-import comfy.patcher_extension
 import torch
 
 from ...mova_core.config import MovaConfig
 from ...mova_core.estimate import LOW, NORMAL, Load, Rows, activations, choose, required
 
 log = logging.getLogger("mova")
-WRAPPER = "mova_memory"
 FEED_FORWARD, QUERIES = "mova_ffn_rows", "mova_query_rows"  # transformer options; absent: chosen for each run
 MODES: dict[str, Rows | None] = {"auto": None, "normal": NORMAL, "low": LOW}
 
@@ -65,13 +63,6 @@ def plan(executor: Any, patcher: Any, noise_shape: Any, conds: Any, model_option
         if hasattr(expert.model, "rows"):
             expert.model.rows = rows
     return executor(patcher, noise_shape, conds, model_options=model_options, **more)
-
-
-def planned(patcher: Any) -> Any:
-    """`patcher`, whose runs are planned."""
-    kind = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
-    patcher.add_wrapper_with_key(kind, WRAPPER, plan)
-    return patcher
 
 
 def kernels() -> dict[str, bool]:
