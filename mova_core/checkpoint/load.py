@@ -165,7 +165,7 @@ def audio_vae_parts(folder: Path | str, read: Read = read_tensors) -> tuple[Audi
         CheckpointError, ConfigError: missing, damaged, or not a DAC.
     """
     folder = Path(folder)
-    if is_folder(folder / "audio_vae"):
+    if is_folder(folder / "audio_vae") or (folder / "model_index.json").is_file():
         folder = folder / "audio_vae"
     tensors = fold_weight_norm(component_tensors(folder, read))
     config = folder / "config.json"

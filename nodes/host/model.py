@@ -230,6 +230,7 @@ class MovaModel(Planned, ListedModel):
                 "MOVA denoises picture and sound together, but this latent holds one stream. Make it with "
                 "'MOVA Image to Video+Audio', or join a video and an audio latent with 'Concat AV Latent'"
             )
+        self._check_channels(shapes[0][1], shapes[1][1])
         text = kwargs.get("cross_attn")
         if text is not None:
             out["c_crossattn"] = comfy.conds.CONDRegular(text if text.shape[1] > CONTEXT_ROWS else pad_context(text))
@@ -243,9 +244,17 @@ class MovaModel(Planned, ListedModel):
         out[HELD] = comfy.conds.CONDConstant(self._held(kwargs.get("denoise_mask"), shapes))
         return out
 
+    def _check_channels(self, video: int, audio: int) -> None:
+        sizes = self.diffusion_model.sizes
+        if (video, audio) != (sizes.video.out_channels, sizes.audio.out_channels):
+            raise ShapeError(
+                f"this latent has {video} video and {audio} audio channels, the model {sizes.video.out_channels} and "
+                f"{sizes.audio.out_channels}; make it with 'MOVA Image to Video+Audio' and the VAE of the same 'MOVA Loader'"
+            )
+
     def _condition(self, shape: Any, **kwargs: Any) -> Tensor:
         """(1 or B, 20, T, H, W) mask and normalised image latents, from Wan's conditioning values."""
-        _, _, frames, height, width = shape
+        batch, _, frames, height, width = shape
         device, image, mask = kwargs["device"], kwargs.get("concat_latent_image"), kwargs.get("concat_mask")
         if image is None:
             log.warning(
@@ -253,6 +262,11 @@ class MovaModel(Planned, ListedModel):
                 "before the sampler; without a picture it makes the white frame the model knows"
             )
             return torch.zeros((1, self.diffusion_model.sizes.condition_channels, *shape[2:]), device=device)
+        if len(image) not in (1, batch):
+            raise ShapeError(
+                f"the conditioning holds first frames for a batch of {len(image)}, the latent is a batch of {batch}; "
+                "connect conditioning and latent of the same 'MOVA Image to Video+Audio'"
+            )
         image = self.latent_format.process_in(_fitted(image.to(device), frames, height, width))
         known = (
             torch.zeros_like(image[:, :4])

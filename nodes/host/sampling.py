@@ -42,7 +42,7 @@ def streams(latent: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """
     samples = latent["samples"]
     parts = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
-    if len(parts) != 2 or parts[0].ndim != 5 or parts[1].ndim != 3:
+    if len(parts) != 2 or parts[0].ndim != 5 or parts[1].ndim != 3 or len(parts[0]) != len(parts[1]):
         found = ", ".join(str(tuple(part.shape)) for part in parts)
         raise ShapeError(
             f"this latent holds {found}; MOVA wants a joint latent: video (batch, 16, frames, height, width) and audio "

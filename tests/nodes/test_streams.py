@@ -13,7 +13,7 @@ pytestmark = needs_comfy
 def finished(run, scene):
     """A finished clip: latent, pictures, sound."""
     with torch.inference_mode():
-        (latent,) = run("MOVASampler", model=scene.model, **given(scene, scene.latent))
+        latent, *_ = run("MOVASampler", model=scene.model, **given(scene, scene.latent))
         images, audio, _ = run("MOVADecode", latent=latent, vae=scene.vae, audio_vae=scene.audio_vae)
         return latent, images, audio
 

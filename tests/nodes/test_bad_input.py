@@ -1,0 +1,215 @@
+"""What a user gets wrong is refused before anything runs: the message names the value or file, and the remedy."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.comfy import needs_comfy
+from tests.nodes.conftest import condition
+from tests.nodes.graph import Run, Scene, streams
+
+pytestmark = needs_comfy
+
+
+def says(*parts: str) -> str:
+    """A pattern that finds all parts, in any order."""
+    return "(?s)" + "".join(f"(?=.*{part})" for part in parts)
+
+
+def sampled(run: Run, scene: Scene, **inputs: Any) -> Any:
+    chosen = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
+    return run("MOVASampler", **(chosen | {"steps": 1} | inputs))
+
+
+# --- sizes and prompts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "parts"),
+    [
+        ({"width": 650}, ["650x48", "640x48", "656x48"]),
+        ({"width": 850, "height": 481}, ["850x481", "848x480", "864x496"]),
+        ({"frames": 10}, ["10 frames", "9", "13"]),
+        ({"frames": 0}, ["0 frames"]),
+        ({"fps": 0.0}, ["0.0 frames a second", "24"]),
+        ({"fps": float("nan")}, ["nan frames a second"]),
+        ({"batch_size": 0}, ["0 samples"]),
+    ],
+)
+def test_a_size_that_cannot_be_is_refused_with_the_nearest(
+    run: Run, scene: Scene, size: dict[str, Any], parts: list[str]
+) -> None:
+    with pytest.raises(ValueError, match=says(*parts)):
+        condition(run, (scene.positive, scene.negative), scene.vae, **size)
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n "])
+def test_an_empty_prompt_is_refused(run: Run, scene: Scene, prompt: str) -> None:
+    with pytest.raises(ValueError, match="prompt is empty"):
+        run("MOVATextEncode", clip=scene.clip, prompt=prompt, negative_prompt="")
+
+
+def test_an_empty_negative_prompt_is_not(run: Run, scene: Scene) -> None:
+    assert run("MOVATextEncode", clip=scene.clip, prompt="a cat", negative_prompt="")[1][0][0].shape == (1, 512, 32)
+
+
+def test_a_prompt_that_is_too_long_is_cut_with_a_warning(
+    run: Run, scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = getattr(scene.clip.tokenizer, scene.clip.tokenizer.clip).tokenizer
+    words = "cat " * 600
+    length = len(tokenizer(words.strip())["input_ids"])
+    assert length > 512
+    with caplog.at_level(logging.WARNING, "mova"):
+        rows = run("MOVATextEncode", clip=scene.clip, prompt=words, negative_prompt="")[0][0][0]
+    assert rows.shape == (1, 512, 32)
+    assert f"{length - 512} tokens" in caplog.text
+
+
+# --- a wrong thing on an input ---------------------------------------------------------------------------------------
+
+
+def test_a_plain_video_latent_is_refused_by_our_sampler(run: Run, scene: Scene) -> None:
+    plain = {"samples": streams(scene.latent)[0]}
+    with pytest.raises(ValueError, match=says(r"\(1, 16, 3, 6, 10\)", "MOVA Image to Video")):
+        sampled(run, scene, latent=plain)
+
+
+def test_an_image_latent_is_refused_by_ksampler(run: Run, scene: Scene) -> None:
+    """A plain video latent is given its sound instead, see test_stock_nodes.py."""
+    inputs = {**scene.conditioned, "latent_image": {"samples": torch.randn(1, 16, 6, 10)}}
+    with pytest.raises(ValueError, match="MOVA Image to Video"):
+        run("KSampler", model=scene.model, **inputs, steps=1)
+
+
+def test_a_finished_video_without_sound_is_refused_by_ksampler(run: Run, scene: Scene) -> None:
+    inputs = {**scene.conditioned, "latent_image": {"samples": torch.randn(1, 16, 3, 6, 10)}}
+    with pytest.raises(ValueError, match=says("one stream", "Concat AV Latent")):
+        run("KSampler", model=scene.model, **inputs, steps=1)
+
+
+def joint(scene: Scene, video: tuple[int, ...], audio: tuple[int, ...]) -> dict[str, Any]:
+    return {"samples": type(scene.latent["samples"])([torch.zeros(video), torch.zeros(audio)])}
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "parts"), [(16, 128, ["128", "8", "MOVA Loader"]), (48, 8, ["48", "16", "MOVA Loader"])]
+)
+def test_a_joint_latent_of_another_model_is_refused(
+    run: Run, scene: Scene, video: int, audio: int, parts: list[str]
+) -> None:
+    latent = joint(scene, (1, video, 3, 6, 10), (1, audio, 19))
+    with pytest.raises(ValueError, match=says(*parts)):
+        sampled(run, scene, latent=latent)
+    with pytest.raises(ValueError, match=says(*parts)):
+        run("KSampler", model=scene.model, **{**scene.conditioned, "latent_image": latent}, steps=1)
+
+
+def test_streams_of_unequal_batches_are_refused(run: Run, scene: Scene) -> None:
+    with pytest.raises(ValueError, match=says(r"\(2, 16, 3, 6, 10\), \(1, 8, 19\)", "batch")):
+        sampled(run, scene, latent=joint(scene, (2, 16, 3, 6, 10), (1, 8, 19)))
+
+
+def test_a_conditioning_of_another_batch_is_refused(run: Run, scene: Scene) -> None:
+    three = condition(run, (scene.positive, scene.negative), scene.vae, batch_size=3)[2]
+    image = scene.positive[0][1]["concat_latent_image"].repeat(2, 1, 1, 1, 1)
+    two = [[scene.positive[0][0], {**scene.positive[0][1], "concat_latent_image": image}]]
+    with pytest.raises(ValueError, match=says("2", "3", "batch")):
+        sampled(run, scene, positive=two, latent=three)
+
+
+@pytest.mark.parametrize(
+    ("node_id", "names"),
+    [
+        ("MOVASampler", ["model", "positive", "negative", "latent"]),
+        ("MOVASplitExperts", ["model"]),
+        ("MOVAJoinExperts", ["high_noise", "low_noise"]),
+    ],
+)
+def test_another_model_is_refused(run: Run, scene: Scene, node_id: str, names: list[str]) -> None:
+    other = SimpleNamespace(model=SimpleNamespace(), get_additional_models_with_key=lambda key: [])
+    inputs = {name: getattr(scene, name, other) for name in names} | {names[0]: other}
+    with pytest.raises(ValueError, match="MOVA Loader"):
+        run(node_id, **inputs)
+
+
+def test_another_text_encoder_is_refused(run: Run) -> None:
+    clip = SimpleNamespace(tokenizer=SimpleNamespace(clip_name="l"))
+    with pytest.raises(ValueError, match=says("'l'", "UMT5", "MOVA Loader")):
+        run("MOVATextEncode", clip=clip, prompt="a cat", negative_prompt="")
+
+
+def test_swapped_vaes_are_refused(run: Run, scene: Scene) -> None:
+    with pytest.raises(ValueError, match="this VAE is MOVA's audio VAE"):
+        run("MOVADecode", latent=scene.latent, vae=scene.audio_vae, audio_vae=scene.vae)
+    with pytest.raises(ValueError, match="AUDIO VAE"):
+        run("MOVADecode", latent=scene.latent, vae=scene.vae, audio_vae=scene.vae)
+    with pytest.raises(ValueError, match="this VAE is MOVA's audio VAE"):
+        condition(run, (scene.positive, scene.negative), scene.audio_vae)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(diffusers: Path) -> Any:
+    """A copy of the tiny folder that the test may break; 'MOVA Loader' calls it damaged."""
+    folder = shutil.copytree(diffusers / "tiny", diffusers / "damaged")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def load(run: Run, folder: str = "damaged") -> Any:
+    return run("MOVALoader", folder=folder, weight_dtype="default")
+
+
+def test_a_folder_that_is_not_there_is_named(run: Run, diffusers: Path) -> None:
+    with pytest.raises(ValueError, match=says("absent", str(diffusers), "(?i:download)")):
+        load(run, "absent")
+
+
+def test_a_path_out_of_the_models_folder_is_refused(run: Run, diffusers: Path) -> None:
+    with pytest.raises(ValueError, match="no MOVA folder"):
+        load(run, "../diffusers/tiny")
+
+
+def test_a_missing_shard_is_named(run: Run, damaged: Path) -> None:
+    shard = sorted((damaged / "video_dit_2").glob("*-00002-*"))[0]
+    shard.unlink()
+    with pytest.raises(ValueError, match=says("video_dit_2", shard.name, "Resume")):
+        load(run)
+
+
+@pytest.mark.parametrize("part", ["video_dit", "audio_dit", "text_encoder", "video_vae", "audio_vae"])
+def test_a_truncated_file_is_named(run: Run, damaged: Path, part: str) -> None:
+    file = sorted((damaged / part).glob("*.safetensors"))[-1]
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=says(str(file), "download it again")):
+        load(run)
+
+
+@pytest.mark.parametrize("part", ["dual_tower_bridge", "audio_dit", "video_vae", "audio_vae", "text_encoder"])
+def test_a_missing_part_is_named(run: Run, damaged: Path, part: str) -> None:
+    shutil.rmtree(damaged / part)
+    with pytest.raises(ValueError, match=says(part)):
+        load(run)
+
+
+def test_a_missing_tokenizer_is_named(run: Run, damaged: Path) -> None:
+    shutil.rmtree(damaged / "tokenizer")
+    with pytest.raises(ValueError, match=says("tokenizer.json", "Download")):
+        load(run)
+
+
+def test_a_folder_is_listed_only_with_its_index(pack: Any, damaged: Path) -> None:
+    listed = pack.module("nodes.host.loading").folders
+    assert {"tiny", "damaged"} <= set(listed())
+    (damaged / "model_index.json").unlink()
+    assert "damaged" not in listed()
