@@ -1,0 +1,86 @@
+"""Workflow files as API graphs, at sizes that a CPU runs in seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.comfy import PACK
+
+Graph = dict[str, dict[str, Any]]
+Workflow = dict[str, Any]
+
+WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
+NAMES = [path.stem for path in WORKFLOWS]
+NOT_SENT = {"control_after_generate", "upload"}  # widgets of the page alone
+NOT_RUN = {"MarkdownNote", "Note"}
+
+FRAMES, FPS, STEPS, CHANGE = 9, 24, 4, 2
+SIZE = (64, 48)
+PROMPT = 'A bell on a table rings and a voice says "Good morning." The audio shows a clear small bell.'
+SMALL: Mapping[str, Any] = {
+    "width": SIZE[0],
+    "height": SIZE[1],
+    "frames": FRAMES,
+    "steps": STEPS,
+    "prompt": PROMPT,
+    "image": "first_frame.png",
+}
+
+
+def read(name: str) -> Workflow:
+    return json.loads((PACK / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def api_graph(workflow: Workflow) -> Graph:
+    """What the page would send to the server: widget values by name, links as (node, output)."""
+    links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    graph = {}
+    for node in workflow["nodes"]:
+        if node["type"] in NOT_RUN:
+            continue
+        inputs = {name: value for name, value in node.get("widgets_values_named", {}).items() if name not in NOT_SENT}
+        inputs |= {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
+        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return graph
+
+
+def small(graph: Graph, **changes: Any) -> Graph:
+    """A copy with SMALL in place of what it has by those names, then `changes`; linked inputs are left alone.
+
+    The step at which two samplers meet becomes CHANGE. `seed` also sets a `noise_seed`.
+    """
+    values = {**SMALL, **changes}
+    if "seed" in changes:
+        values["noise_seed"] = changes["seed"]
+    copy = json.loads(json.dumps(graph))
+    for node in copy.values():
+        for name, value in node["inputs"].items():
+            if isinstance(value, list):
+                continue
+            if name in ("start_at_step", "end_at_step") and 0 < value < 10000:
+                node["inputs"][name] = CHANGE
+            elif name in values:
+                node["inputs"][name] = values[name]
+    return copy
+
+
+def node_of(graph: Graph, kind: str) -> str:
+    """Id of the first node of a type."""
+    return next(node for node, content in graph.items() if content["class_type"] == kind)
+
+
+def write_first_frame(path: Path) -> Path:
+    """The photograph of scikit-image (NASA's, in the public domain) where that is installed, else coloured bars."""
+    from PIL import Image
+
+    try:
+        from skimage import data
+    except ImportError:
+        picture = Image.radial_gradient("L").convert("RGB")
+    else:
+        picture = Image.fromarray(data.astronaut())
+    picture.save(path)
+    return path

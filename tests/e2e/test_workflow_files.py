@@ -1,0 +1,114 @@
+"""The workflow files themselves, looked at without a server: they fit the promised schema and are whole."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from tests.comfy import PACK
+
+from .graphs import NAMES, Workflow, read
+
+SCHEMA = json.loads((PACK / "tests" / "nodes" / "schema.json").read_text(encoding="utf-8"))
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+DECORATION = {"MarkdownNote", "Note"}
+
+
+@pytest.fixture(params=NAMES)
+def workflow(request: pytest.FixtureRequest) -> Workflow:
+    return read(request.param)
+
+
+def ours(workflow: Workflow) -> list[dict]:
+    return [node for node in workflow["nodes"] if node["type"] in SCHEMA]
+
+
+def test_the_three_first_workflows_are_there() -> None:
+    assert {"mova_image_to_video_audio", "mova_text_to_video_audio", "mova_two_samplers"} <= set(NAMES)
+
+
+def test_every_node_of_the_pack_is_promised(workflow: Workflow) -> None:
+    assert {node["type"] for node in workflow["nodes"] if node["type"].startswith("MOVA")} <= SCHEMA.keys()
+    assert ours(workflow)
+
+
+def test_links_name_each_other_from_both_ends(workflow: Workflow) -> None:
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    seen = []
+    for link, origin, slot, target, place, kind in workflow["links"]:
+        output, taken = nodes[origin]["outputs"][slot], nodes[target]["inputs"][place]
+        assert link in output["links"]
+        assert taken["link"] == link
+        assert kind in (output["type"], "*")
+        assert set(taken["type"].split(",")) & {kind, "*"}
+        seen.append(link)
+    slots = [slot["link"] for node in nodes.values() for slot in node["inputs"] if slot["link"] is not None]
+    assert sorted(slots) == sorted(seen)
+
+
+def test_inputs_and_outputs_are_the_promised_ones_in_order(workflow: Workflow) -> None:
+    for node in ours(workflow):
+        promised = SCHEMA[node["type"]]
+        kinds = {entry["id"]: entry["type"] for entry in promised["inputs"]}
+        assert {slot["name"]: slot["type"] for slot in node["inputs"]}.items() <= kinds.items()
+        outputs = [(slot["name"], slot["type"]) for slot in node["outputs"]]
+        assert outputs == [(o["name"], o["type"]) for o in promised["outputs"]][: len(outputs)]
+        required = {entry["id"] for entry in promised["inputs"] if not entry["optional"]}
+        linked = {slot["name"] for slot in node["inputs"] if slot["link"] is not None}
+        assert required <= linked | node.get("widgets_values_named", {}).keys()
+
+
+def test_widget_values_stand_where_the_promised_order_wants_them(workflow: Workflow) -> None:
+    for node in ours(workflow):
+        promised = [entry["id"] for entry in SCHEMA[node["type"]]["inputs"] if entry["type"] in WIDGETS]
+        saved = node.get("widgets_values_named", {})
+        names = [name for name in saved if name != "control_after_generate"]
+        assert names == promised[: len(names)]
+        assert node.get("widgets_values", []) == list(saved.values())
+
+
+def test_nothing_lies_on_anything_and_groups_hold_their_nodes(workflow: Workflow) -> None:
+    boxes = [(node["pos"][0], node["pos"][1] - 30, *node["size"]) for node in workflow["nodes"]]
+    for i, (x, y, width, height) in enumerate(boxes):
+        for left, top, w, h in boxes[i + 1 :]:
+            assert x >= left + w or left >= x + width or y >= top + h + 30 or top >= y + height + 30
+    assert workflow["groups"]
+    assert all(group["title"] for group in workflow["groups"])
+    decorated = [node for node in workflow["nodes"] if node["type"] in DECORATION]
+    grouped = [
+        node
+        for node in workflow["nodes"]
+        for x, y, width, height in (group["bounding"] for group in workflow["groups"])
+        if x <= node["pos"][0] <= x + width and y <= node["pos"][1] <= y + height
+    ]
+    assert len(grouped) == len(workflow["nodes"]) - len(decorated)
+
+
+def test_one_note_says_what_it_does_and_where_the_model_comes_from(workflow: Workflow) -> None:
+    (note,) = (node for node in workflow["nodes"] if node["type"] == "MarkdownNote")
+    (text,) = note["widgets_values"]
+    for needed in ("https://huggingface.co/OpenMOSS-Team/MOVA-360p", "models/diffusers", "640 x 352", "**Try**"):
+        assert needed in text
+
+
+def test_loaders_carry_the_address_of_their_model(workflow: Workflow) -> None:
+    loaders = [node for node in workflow["nodes"] if node["type"] == "MOVALoader"]
+    for node in loaders:
+        (model,) = node["properties"]["models"]
+        assert model["name"] == node["widgets_values_named"]["folder"]
+        assert model["url"].endswith(model["name"])
+        assert model["directory"] == "diffusers"
+
+
+def test_nothing_of_the_machine_it_was_made_on_is_in_it(workflow: Workflow) -> None:
+    text = json.dumps(workflow)
+    assert not any(word in text for word in ("/home/", "/root/", "/tmp/", "C:\\\\", "127.0.0.1"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_has_a_small_thumbnail(name: str) -> None:
+    path = PACK / "workflows" / f"{name}.jpg"
+    assert path.stat().st_size < 150_000
+    assert Image.open(path).width == 800
