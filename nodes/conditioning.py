@@ -9,6 +9,7 @@ from ..mova_core.errors import MovaError, ShapeError
 from ..mova_core.shapes import DEFAULT_FPS, VideoShape
 from ..mova_core.text import CONTEXT_ROWS, NEGATIVE_PROMPT
 from . import clips
+from .host import audio as codec
 from .host import messages, sampling, text
 
 log = logging.getLogger("mova")
@@ -157,6 +158,7 @@ class MovaImageToVideoAudio(io.ComfyNode):
         first_frame: Any = None,
         last_frame: Any = None,
     ) -> io.NodeOutput:
+        codec.check_video(vae)
         shape = VideoShape(batch=batch_size, frames=frames, height=height, width=width)
         guides = {0: clips.white(height, width) if first_frame is None else first_frame}
         if last_frame is not None:

@@ -5,6 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mova_core.shapes import DEFAULT_FPS, SPATIAL_STRIDE, audio_samples, frames_of
+from .host import audio as codec
 from .host import sampling
 
 
@@ -49,6 +50,8 @@ class MovaDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: Any, vae: Any, audio_vae: Any, tile_size: int, overlap: int) -> io.NodeOutput:
+        codec.check_video(vae)
+        codec.check(audio_vae)
         video, audio = sampling.streams(latent)
         fps = latent.get("frame_rate", DEFAULT_FPS)
         if tile_size:

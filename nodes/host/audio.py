@@ -69,6 +69,17 @@ def check(vae: Any) -> "MovaAudioVAE":
     return vae
 
 
+def check_video(vae: Any) -> Any:
+    """Accept any VAE but MOVA's audio VAE.
+
+    Raises:
+        CheckpointError: the audio VAE is connected where the video VAE belongs.
+    """
+    if isinstance(vae, MovaAudioVAE):
+        raise CheckpointError("this VAE is MOVA's audio VAE; connect the VAE output of 'MOVA Loader', or wan_2.1_vae")
+    return vae
+
+
 def load_audio_vae(folder: Path) -> MovaAudioVAE:
     """The codec of a published folder or of its audio_vae folder.
 
