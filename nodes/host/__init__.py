@@ -9,4 +9,5 @@ audio     the DAC codec as a VAE
 sampling  joint latents through ComfyUI's samplers
 messages  text shown on a node
 report    what a bug report says of this machine and a MODEL
+timeline  memory and time of a MODEL's last run
 """

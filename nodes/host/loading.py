@@ -21,7 +21,7 @@ from ...mova_core.checkpoint.quantization import FORMATS, MARK, SCALES, Format, 
 from ...mova_core.checkpoint.single import Composed, compose, marked, read_part
 from ...mova_core.errors import CheckpointError
 from ...mova_core.model.mova import Mova
-from . import experts
+from . import experts, timeline
 from .model import MovaModel, MovaSettings
 
 WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
@@ -140,7 +140,7 @@ def _joined(
         _expert(settings(), {**_converted(tower, target), **both}, f"{where} ({part})", dynamic)
         for part, tower in towers.items()
     )
-    return experts.join(high, low, settings().scheduler.boundary)
+    return timeline.watched(experts.join(high, low, settings().scheduler.boundary))
 
 
 def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from .experts import BOUNDARY
 from .loading import FILES
 from .lora_names import LOW, ROOT
 from .sampling import check_model
+from .timeline import TIMELINE
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 GIB = 2**30
@@ -39,7 +40,7 @@ def report(model: Any = None) -> str:
     sections = {"Versions": versions(), "ComfyUI": host(), "Devices": devices()}
     if model is not None:
         check_model(model)
-        sections |= {"Model": described(model), "Files": files(model)}
+        sections |= {"Model": described(model), "Files": files(model), "Last run": last_run(model)}
     text = "\n\n".join(f"### {title}\n" + "\n".join(f"- {line}" for line in lines) for title, lines in sections.items())
     return without_names(text)
 
@@ -94,14 +95,14 @@ def _plain(value: Any) -> str | None:
 
 
 def devices() -> list[str]:
-    """Names and memory. The peak is torch's own count since ComfyUI started."""
+    """Names and memory. The peak is torch's own count since it was last reset, as 'MOVA Sampler' does when a run begins."""
     management = comfy.model_management
     found = []
     for device in dict.fromkeys((management.get_torch_device(), torch.device("cpu"))):
         total, free = (ask(device) / GIB for ask in (management.get_total_memory, management.get_free_memory))
         line = f"{management.get_torch_device_name(device)}: {total:.1f} GiB, {free:.1f} free now"
         if device.type == "cuda":
-            line += f", {torch.cuda.max_memory_allocated(device) / GIB:.1f} at the peak"
+            line += f", {torch.cuda.max_memory_allocated(device) / GIB:.1f} at torch's peak"
         found.append(line)
     return found
 
@@ -148,6 +149,12 @@ def files(model: Any) -> list[str]:
             told = f"{path.stat().st_size} bytes, {mark(path)}" if path.is_file() else "no longer there"
             lines.append(f"{part}: {path.name}, {told}")
     return lines
+
+
+def last_run(model: Any) -> list[str]:
+    """Time and memory of the run before, on this MODEL or a clone of it."""
+    timeline = model.get_attachment(TIMELINE)
+    return (timeline.lines() if timeline else []) or ["none with this MODEL since it was loaded"]
 
 
 def without_names(text: str) -> str:

@@ -91,3 +91,37 @@ def test_a_model_of_another_kind_is_refused(run: Run, scene: Scene, facts: Modul
 def test_the_report_is_made_anew_each_time(pack: Pack) -> None:
     node = pack.nodes["MOVABugReport"]
     assert node.fingerprint_inputs() != node.fingerprint_inputs()
+
+
+def test_the_last_run_is_told_step_by_step_and_by_expert(run: Run, scene: Scene) -> None:
+    sample(run, scene, steps=4)
+    (report,) = run("MOVABugReport", model=scene.model)
+    told = [line for line in report.split("### Last run\n")[1].splitlines() if line]
+    steps = [line.split(": ")[1].split(",")[0].split(";")[0] for line in told]
+    assert steps == [
+        "start",
+        "2 times a step of the high-noise expert",
+        "2 times a step of the low-noise expert",
+        "end",
+    ]
+    assert all(" GiB in use" in line for line in told)
+    sample(run, scene, steps=1)
+    (again,) = run("MOVABugReport", model=scene.model)
+    assert again.count("a step of the") == 1
+
+
+def test_a_run_that_fails_is_told_as_stopped(run: Run, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(scene.model.model.diffusion_model, "_denoise", fail)
+    with pytest.raises(MemoryError):
+        sample(run, scene, steps=1)
+    (report,) = run("MOVABugReport", model=scene.model)
+    assert ": stopped; device" in report
+
+
+def sample(run: Run, scene: Scene, steps: int) -> None:
+    inputs = {"seed": 1, "cfg": 1.0, "shift": 5.0, "audio_shift": 5.0, "sampler": "euler", "scheduler": "mova"}
+    given = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
+    run("MOVASampler", model=scene.model, steps=steps, denoise=1.0, **given, **inputs)
