@@ -62,9 +62,12 @@ def sampled(run: Run, scene: Scene, model: Any = None, **inputs: Any) -> dict[st
 
 @pytest.mark.parametrize("node_id", MODEL_NODES)
 def test_a_model_node_works(run: Run, scene: Scene, plain: dict[str, Any], node_id: str) -> None:
-    made = sampled(run, scene, run(node_id, model=scene.model, **MODEL_NODES[node_id])[0])
+    cached = node_id.endswith("Cache")  # a cache starts anew with each expert, and wants a few steps to warm up
+    base = sampled(run, scene, steps=10) if cached else plain
+    model = run(node_id, model=scene.model, **MODEL_NODES[node_id])[0]
+    made = sampled(run, scene, model, steps=10 if cached else STEPS)
     check_finite(made, plain)
-    assert equal(made, plain) == (node_id in NO_EFFECT)
+    assert equal(made, base) == (node_id in NO_EFFECT)
 
 
 @pytest.mark.parametrize("node_id", ["ScaleROPE", "SkipLayerGuidanceDiTSimple", "EasyCache", "NAGuidance"])
