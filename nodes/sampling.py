@@ -9,7 +9,7 @@ from ..mova_core.errors import MovaError
 from ..mova_core.sampling.guidance import Guidance
 from ..mova_core.sampling.schedule import Span
 from ..mova_core.shapes import DEFAULT_FPS, audio_samples
-from .host import experts, guiders, listening, messages, sampling
+from .host import experts, guiders, listening, messages, pace, sampling
 
 
 class MovaSampler(io.ComfyNode):
@@ -195,14 +195,12 @@ class MovaSampler(io.ComfyNode):
             audio_values = sampling.audio_schedule(shifted, scheduler, steps, shift, audio_shift, share, audio_substeps)
         walker = sampling.sampler_of(sampler, audio_values, audio_substeps)
         guider = guiders.guider(shifted, positive, negative, guidance, Span())
-        watchers = []
+        watchers: list[Any] = []
         if listen_every:
             samples = audio_samples(sampling.video_shape(latent).frames, latent.get("frame_rate", DEFAULT_FPS))
-            watchers.append(
-                listening.Listener(
-                    shifted, audio_vae, every=listen_every, samples=samples, node_id=cls.hidden.unique_id
-                )
-            )
+            watchers.append(listening.Listener(shifted, audio_vae, every=listen_every, samples=samples))
+        beside = watchers[-1].shown if watchers else str
+        watchers.append(pace.Pace(shifted.load_device, cls.hidden.unique_id, beside))
         made, kept = sampling.sample_guarded(
             guider, latent, seed=seed, sampler=walker, values=values, action=collapse_guard, watchers=watchers
         )

@@ -11,18 +11,20 @@ from comfy.cli_args import args
 from comfy_api.latest import io, ui
 from server import PromptServer
 
-from . import messages
-
 EVERYWHERE = {"0.0.0.0", "::", ""}  # a server that listens here is reached under the machine's own name
 
 
 class Listener:
     """A watcher of `sampling.sample`: saves the sound of the batch's first clip after every `every` steps."""
 
-    def __init__(self, model: Any, audio_vae: Any, *, every: int, samples: int, node_id: Any) -> None:
+    def __init__(self, model: Any, audio_vae: Any, *, every: int, samples: int) -> None:
         """`samples` is the clip's length; what the codec makes beyond it is cut."""
         self.model, self.audio_vae, self.every, self.samples = model, audio_vae, every, samples
-        self.node_id = node_id
+        self.text = ""
+
+    def shown(self) -> str:
+        """What stands under the node of it."""
+        return self.text
 
     def __call__(self, step: int, denoised: Any, steps: int) -> None:
         done = step + 1
@@ -33,7 +35,7 @@ class Listener:
         sound = {"waveform": waveform, "sample_rate": self.audio_vae.audio_sample_rate}
         saved = ui.AudioSaveHelper.save_audio(sound, f"mova_step_{done:03}", io.FolderType.temp, None)[0]
         link = f"[[listen|{address()}/view?type=temp&filename={saved['filename']}&subfolder={saved['subfolder']}]]"
-        messages.show(f"Sound after step {done} of {steps}: {link}", self.node_id)
+        self.text = f"Sound after step {done} of {steps}: {link}"
 
 
 def address() -> str:
