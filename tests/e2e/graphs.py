@@ -18,7 +18,7 @@ NOT_SENT = {"control_after_generate", "upload"}  # widgets of the page alone
 NOT_RUN = {"MarkdownNote", "Note"}
 
 FRAMES, FPS, STEPS, CHANGE = 9, 24, 4, 2
-SIZE = (64, 48)
+SIZE = (80, 64)  # LatentUpscale makes no side shorter than 64
 PROMPT = 'A bell on a table rings and a voice says "Good morning." The audio shows a clear small bell.'
 SMALL: Mapping[str, Any] = {
     "width": SIZE[0],
@@ -27,6 +27,9 @@ SMALL: Mapping[str, Any] = {
     "steps": STEPS,
     "prompt": PROMPT,
     "image": "first_frame.png",
+    "audio": "sound.mp4",
+    "file": "clip.mp4",
+    "overlap": 5,
 }
 
 
@@ -72,8 +75,23 @@ def node_of(graph: Graph, kind: str) -> str:
     return next(node for node, content in graph.items() if content["class_type"] == kind)
 
 
+def write_inputs(folder: Path) -> None:
+    """Every file that SMALL names, and the picture of the workflows as they are."""
+    import torch
+
+    from tools.media import write_mp4
+
+    for name in ("example.png", SMALL["image"]):  # the first is part of every ComfyUI
+        write_first_frame(folder / name)
+    seconds = torch.arange(48000 * FRAMES // FPS) / 48000
+    tone = (0.3 * torch.sin(2 * torch.pi * 440 * seconds))[None]
+    fading = torch.linspace(0, 1, FRAMES)[:, None, None, None].expand(FRAMES, SIZE[1], SIZE[0], 3)
+    for name in (SMALL["audio"], SMALL["file"]):
+        write_mp4(folder / name, fading, FPS, tone, 48000)
+
+
 def write_first_frame(path: Path) -> Path:
-    """The photograph of scikit-image (NASA's, in the public domain) where that is installed, else coloured bars."""
+    """The photograph of scikit-image (NASA's, in the public domain) where that is installed, else a grey gradient."""
     from PIL import Image
 
     try:
