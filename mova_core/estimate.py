@@ -128,41 +128,47 @@ def _patch(tower: TowerConfig) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Seconds of one block of the video tower: `each` for a token, `pair` for a query and key."""
+    """Seconds of one operation of a matrix product, and of one of attention, with what goes with each."""
 
-    each: float
-    pair: float
+    matrix: float
+    attention: float
 
 
-def speed(timings: tuple[tuple[int, float], tuple[int, float]]) -> Speed:
-    """From (tokens, seconds) of two passes of one block. Where noise leaves no room for one term, it is 0."""
-    (few, short), (many, long) = sorted(timings)
-    pair = (long / many - short / few) / (many - few)
-    pair = min(max(pair, 0.0), short / few**2)
-    return Speed(each=max(short / few - pair * few, 0.0), pair=pair)
+def block_work(tower: TowerConfig, tokens: int, text: int = CONTEXT_ROWS) -> Work:
+    """Operations of one block of a tower."""
+    return Work(matrix=_block_matrix(tower, tokens, text), attention=4 * tower.width * tokens * (tokens + text))
+
+
+def speed(few: tuple[Work, float], many: tuple[Work, float]) -> Speed:
+    """From the work and seconds of a shorter and a longer pass. Where noise leaves no room for one term, it is 0."""
+    (less, short), (more, long) = few, many
+    rise = more.attention * less.matrix - less.attention * more.matrix
+    attention = (long * less.matrix - short * more.matrix) / rise
+    attention = min(max(attention, 0.0), short / less.attention)
+    return Speed(matrix=(short - attention * less.attention) / less.matrix, attention=attention)
 
 
 def forward_seconds(config: MovaConfig, load: Load, measured: Speed) -> float:
-    """Seconds of one forward at that speed: the block's own terms, scaled by the work of the whole model."""
-    tokens, done = load.video, work(config, replace(load, batch=1))
-    blocks = done.matrix / _block_matrix(config.video, tokens, load.text)
-    attentions = done.attention / (4 * config.video.width * tokens**2)
-    return load.batch * (blocks * measured.each * tokens + attentions * measured.pair * tokens**2)
+    """Seconds of one forward at that speed."""
+    done = work(config, load)
+    return measured.matrix * done.matrix + measured.attention * done.attention
 
 
-def longest(config: MovaConfig, shape: VideoShape, capacity: float, layer: int, rows: Rows, **kernels: bool) -> int:
+def longest(
+    config: MovaConfig, shape: VideoShape, capacity: float, layer: int, rows: Rows, element: int = 2, **kernels: bool
+) -> int:
     """The most frames of the size of `shape` that fit into `capacity` bytes; 0 if not even one does."""
 
     def fits(count: int) -> bool:
         clip = replace(shape, frames=frames_of(count))
-        return required(config, Load.of(clip), rows, layer, **kernels) <= capacity
+        return required(config, Load.of(clip), rows, layer, element, **kernels) <= capacity
 
     count = _most(fits)
     return frames_of(count) if count else 0
 
 
 def largest(
-    config: MovaConfig, shape: VideoShape, capacity: float, layer: int, rows: Rows, **kernels: bool
+    config: MovaConfig, shape: VideoShape, capacity: float, layer: int, rows: Rows, element: int = 2, **kernels: bool
 ) -> tuple[int, int]:
     """The largest (width, height) of about the proportions of `shape` whose frames fit; (0, 0) if none does."""
 
@@ -173,7 +179,7 @@ def largest(
     def fits(height: int) -> bool:
         width, tall = sides(height)
         clip = replace(shape, width=width, height=tall)
-        return required(config, Load.of(clip), rows, layer, **kernels) <= capacity
+        return required(config, Load.of(clip), rows, layer, element, **kernels) <= capacity
 
     height = _most(fits)
     return sides(height) if height else (0, 0)

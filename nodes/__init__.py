@@ -10,6 +10,7 @@ from .loaders import MovaAttachSound, MovaAudioVAELoader, MovaLoader, MovaModelL
 from .loras import MovaLoraLoader
 from .memory import MovaMemory
 from .meter import MovaMeter, MovaPickDraft
+from .preflight import MovaPreflight
 from .prompting import MovaPromptBuilder
 from .relay import MovaJoinSegments, MovaSaveSegment, MovaSegmentTail
 from .replacements import register
@@ -45,6 +46,7 @@ NODES: list[type[io.ComfyNode]] = [
     MovaBugReport,
     MovaMemory,
     MovaAttachSound,
+    MovaPreflight,
 ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import comfy.model_management
 import torch
 
+from ...mova_core.preflight import spoken
 from . import messages
 
 log = logging.getLogger("mova")
@@ -55,14 +56,6 @@ class Pace:
         if self.peak:
             parts.append(f"{self.peak / GIB:.1f} GiB of VRAM at most")
         return ", ".join(parts)
-
-
-def spoken(seconds: float) -> str:
-    """`8.4 s`, `5 min 45 s`, `2 h 07 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def begin_peak(device: torch.device) -> None:

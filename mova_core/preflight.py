@@ -1,0 +1,163 @@
+"""A run told in advance, in words: what it holds, how long it takes, what else would fit, what would help."""
+
+from dataclasses import dataclass, replace
+
+from .config import MovaConfig
+from .estimate import (
+    LAYERS_IN_FLIGHT,
+    LOW,
+    NORMAL,
+    Load,
+    Rows,
+    Speed,
+    activations,
+    forward_seconds,
+    largest,
+    longest,
+    required,
+    work,
+)
+from .shapes import VideoShape
+
+GIB = 2**30
+GB = 1e9
+TRAINED = 193  # frames of every training clip
+SAGE_GAIN = 2.6  # times the rate of plain flash attention; published for a 4090, arXiv:2505.21136
+FP8_GAIN = 1.8  # times the rate of bfloat16 matrix products, of at most 2 by the vendor's figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a run has at its disposal, in bytes and bytes a second."""
+
+    device: str
+    capacity: float  # for activations and weights, once other models are moved away
+    memory: float  # host memory available
+    link: float | None  # host to device; None where they are the same memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run as asked for. `weights`: bytes of one expert with audio tower and bridge; `layer`: those of a layer."""
+
+    config: MovaConfig
+    shape: VideoShape
+    fps: float
+    steps: int
+    evaluations: int  # forwards a step
+    weights: int
+    layer: int
+    element: int
+    rows: Rows
+    quantised: bool
+
+    @property
+    def load(self) -> Load:
+        return Load.of(self.shape, self.fps)
+
+    @property
+    def required(self) -> float:
+        return self.required_by(self.rows)
+
+    def required_by(self, rows: Rows) -> float:
+        return required(self.config, self.load, rows, self.layer, self.element, quantised=self.quantised)
+
+
+def step_seconds(plan: Plan, machine: Machine, measured: Speed) -> float:
+    """Seconds of one step: its forwards, or the weights they wait for where copying takes longer than computing."""
+    compute = forward_seconds(plan.config, plan.load, measured)
+    resident = plan.required - LAYERS_IN_FLIGHT * plan.layer + plan.weights <= machine.capacity
+    copy = 0.0 if resident or machine.link is None else plan.weights / machine.link
+    return plan.evaluations * max(compute, copy)
+
+
+def levers(plan: Plan, machine: Machine, measured: Speed) -> list[tuple[str, float]]:
+    """What would make a step shorter, and to how many seconds; the shortest first."""
+    now = step_seconds(plan, machine, measured)
+    faster = {}
+    if machine.link is not None:  # a CUDA card
+        faster["fp8 weights with fp8 matrix products"] = replace(measured, matrix=measured.matrix / FP8_GAIN)
+        if not plan.quantised:
+            faster["sage attention"] = replace(measured, attention=measured.attention / SAGE_GAIN)
+    found = [(name, step_seconds(plan, machine, speed)) for name, speed in faster.items()]
+    if plan.evaluations > 1:
+        found.append(("cfg 1, for a distilled model", now / plan.evaluations))
+    if plan.shape.frames > 1:
+        half = 4 * ((plan.shape.frames - 1) // 8) + 1
+        shorter = replace(plan, shape=replace(plan.shape, frames=half))
+        found.append((f"{half} frames", step_seconds(shorter, machine, measured)))
+    return sorted(found, key=lambda lever: lever[1])
+
+
+def report(plan: Plan, machine: Machine, measured: Speed | None, decode: float | None = None) -> str:
+    """The whole of it, a line a fact. `decode` is what the video VAE asks for, in bytes."""
+    shape, load = plan.shape, plan.load
+    lines = [
+        f"{shape.frames} frames of {shape.width}x{shape.height}, {shape.frames / plan.fps:.1f} s: {load.video:,} video "
+        f"tokens, {load.audio:,} audio tokens" + (f", {shape.batch} clips at once" if shape.batch > 1 else ""),
+        *_memory(plan, machine, decode),
+        *_limits(plan, machine),
+    ]
+    return "\n".join(lines + (_time(plan, machine, measured) if measured else []))
+
+
+def _memory(plan: Plan, machine: Machine, decode: float | None) -> list[str]:
+    peak = activations(plan.config, plan.load, plan.rows, plan.element, quantised=plan.quantised)
+    fits = plan.required <= machine.capacity
+    path = "whole" if plan.rows.queries is None else "low-memory"
+    lines = [
+        f"{machine.device}: {plan.required / GIB:.1f} GiB of {machine.capacity / GIB:.1f} with weights streamed "
+        f"({peak / GIB:.1f} of activations, {path} path, and {LAYERS_IN_FLIGHT} layers): "
+        + ("fits" if fits else "DOES NOT FIT"),
+        f"host memory: {plan.weights / GB:.1f} GB of weights in use at a time, mapped from disk; "
+        f"{_decoded(plan) / GB:.1f} GB for the decoded clip; {machine.memory / GB:.1f} GB available",
+    ]
+    if decode is not None:
+        advice = "fits whole" if decode <= machine.capacity else "set tile_size of 'MOVA Decode' to 256"
+        lines.append(f"decoding the picture: {decode / GIB:.1f} GiB, {advice}")
+    return lines
+
+
+def _decoded(plan: Plan) -> float:
+    """Float32 pictures."""
+    shape = plan.shape
+    return 4.0 * 3 * shape.batch * shape.frames * shape.height * shape.width
+
+
+def _limits(plan: Plan, machine: Machine) -> list[str]:
+    lines, sizes = [], (plan.config, plan.shape, machine.capacity, plan.layer)
+    for name, rows in (("whole", NORMAL), ("low-memory", LOW)):
+        frames = longest(*sizes, rows, plan.element, quantised=plan.quantised)
+        width, height = largest(*sizes, rows, plan.element, quantised=plan.quantised)
+        if not frames:
+            lines.append(f"{name} path: nothing of this size fits")
+            continue
+        beyond = f" (trained to {TRAINED})" if frames > TRAINED else ""
+        size = f", or {width}x{height} with {plan.shape.frames} frames" if width else ""
+        lines.append(f"{name} path: up to {frames:,} frames of this size{beyond}{size}")
+    return lines
+
+
+def _time(plan: Plan, machine: Machine, measured: Speed) -> list[str]:
+    seconds = step_seconds(plan, machine, measured)
+    rate = plan.evaluations * work(plan.config, plan.load).total / seconds / 1e12
+    lines = [
+        f"about {seconds:.3g} s a step of {plan.evaluations} evaluations ({rate:.3g} TFLOP/s), "
+        f"{spoken(plan.steps * seconds)} for {plan.steps} steps"
+    ]
+    forward = forward_seconds(plan.config, plan.load, measured)
+    if machine.link is not None and plan.weights / machine.link > forward:
+        lines.append(
+            f"waiting for weights: they come at {machine.link / GB:.1f} GB/s, computing would take {forward:.3g} s"
+        )
+    best = levers(plan, machine, measured)
+    lines.append("what would help most: " + "; ".join(f"{name} {there:.3g} s a step" for name, there in best))
+    return lines
+
+
+def spoken(seconds: float) -> str:
+    """`8.4 s`, `5 min 45 s`, `2 h 07 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
