@@ -23,8 +23,8 @@ HOSTS_LISTS = {"folder", "vae_file", "lora_name", "low_noise", "high_noise", "sh
 LONGEST = 24  # characters of a text default that are shown
 AFTER = "control_after_generate"
 TITLES = {
-    "en": ("Inputs", "| input | type | default | what it does |", "Outputs", "| output | type | what it is |"),
-    "zh": ("输入", "| 输入 | 类型 | 默认值 | 说明 |", "输出", "| 输出 | 类型 | 说明 |"),
+    "en": ("Inputs", "| input | what it does |", "Outputs", "| output | what it is |"),
+    "zh": ("输入", "| 输入 | 说明 |", "输出", "| 输出 | 说明 |"),
 }
 OPTIONAL = {"en": "optional", "zh": "可选"}
 RANGE = {"en": "{} to {}", "zh": "{} 到 {}"}
@@ -50,19 +50,20 @@ def _english(schema: Any) -> Words:
 
 
 def tables(schema: Any, words: Words, language: str) -> str:
-    """The tables of inputs and of outputs of one page."""
+    """The tables of inputs and of outputs of one page; two columns, for the help panel is narrow."""
     inputs, head, outputs, other_head = TITLES[language]
-    lines = [f"## {inputs}", "", head, "|---|---|---|---|"] if schema.inputs else []
+    lines = [f"## {inputs}", "", head, "|---|---|"] if schema.inputs else []
     for entry in schema.inputs:
         told = words["inputs"][entry.id]
         name = f"`{entry.id}`" if told["name"] == entry.id else f"{told['name']} `{entry.id}`"
-        kind = entry.io_type + (f", {OPTIONAL[language]}" if entry.optional else "")
-        lines.append(_row(name, kind, _default(entry, language), told["tooltip"]))
+        optional = OPTIONAL[language] if entry.optional else ""
+        facts = ", ".join(filter(None, (entry.io_type, optional, _default(entry, language))))
+        lines.append(_row(name, f"{told['tooltip']} *{facts}*"))
     if schema.outputs:
-        lines += ["", f"## {outputs}", "", other_head, "|---|---|---|"]
+        lines += ["", f"## {outputs}", "", other_head, "|---|---|"]
     for place, entry in enumerate(schema.outputs):
         told = words["outputs"][str(place)]
-        lines.append(_row(told["name"], entry.io_type, told.get("tooltip", "")))
+        lines.append(_row(told["name"], f"{told.get('tooltip', '')} *{entry.io_type}*".strip()))
     return "\n".join(lines).strip()
 
 
