@@ -117,3 +117,55 @@ ADD_GROUPS = """
   box.color = group.color;
   app.graph.add(box);
 })"""
+CONVERT_TO_SUBGRAPH = """
+(name, outside, knobs, renamed) => {
+  const graph = app.graph;
+  const notes = graph._nodes.filter((node) => node.type === 'MarkdownNote');
+  const left = graph._groups.filter((group) => group.title === 'Outside');
+  for (const item of [...notes, ...left]) graph.remove(item);
+  const sources = new Map(graph._nodes.map((node) => [String(node.id), node.type + '|' + node.title]));
+  const inside = graph._nodes.filter((node) => !outside.includes(String(node.id)));
+  const {subgraph, node} = graph.convertToSubgraph(new Set([...inside, ...graph._groups]));
+  subgraph.name = node.title = name;
+  for (const slot of [...subgraph.inputs]) {
+    // The page promotes some widgets (seeds) by itself; here all of them come in the order of `knobs`.
+    if (node.inputs.some((input) => input._subgraphSlot === slot && input.link == null)) subgraph.removeInput(slot);
+    else if (renamed[slot.name]) subgraph.renameInput(slot, renamed[slot.name]);
+  }
+  const made = new Map();
+  for (const [id, widgetName, called] of knobs) {
+    const found = subgraph._nodes.filter((each) => each.type + '|' + each.title === sources.get(id));
+    const widget = found[0]?.widgets?.find((each) => each.name === widgetName);
+    const slot = widget && found[0].getSlotFromWidget(widget);
+    if (found.length !== 1 || !slot) throw new Error(`no single widget ${widgetName} of ${sources.get(id)}`);
+    if (!made.has(called)) made.set(called, subgraph.addInput(called, String(slot.type)));
+    if (!made.get(called).connect(slot, found[0])) throw new Error(`${called} does not take ${widgetName}`);
+  }
+  for (const id of outside) graph.remove(graph.getNodeById(Number(id)));
+  node.pos = [0, 0];
+  node.expandToFitContent?.();
+  node.setSize([400, node.size[1]]);
+  const {nodes, subgraphs} = app.canvas._serializeItems([node]);
+  return JSON.parse(JSON.stringify({
+    revision: 0, last_node_id: nodes[0].id, last_link_id: 0, nodes, links: [], version: 0.4,
+    definitions: {subgraphs}, extra: {},
+  }));
+}"""
+SUBGRAPH_TROUBLE = """
+(() => {
+  const trouble = [];
+  for (const host of app.graph._nodes.filter((node) => node.subgraph)) {
+    for (const node of host.subgraph._nodes) {
+      const named = `${host.title}: ${node.id} ${node.type}`;
+      if (!(node.type in LiteGraph.registered_node_types)) trouble.push(`${named} is unknown`);
+      if (node.has_errors) trouble.push(`${named} is red`);
+      for (const slot of node.inputs ?? []) {
+        if (slot.link != null && !host.subgraph.getLink(slot.link)) trouble.push(`${named}.${slot.name} hangs loose`);
+      }
+    }
+    for (const slot of host.subgraph.inputs) {
+      if (!slot.linkIds.length) trouble.push(`${host.title}: ${slot.name} leads nowhere`);
+    }
+  }
+  return trouble;
+})()"""

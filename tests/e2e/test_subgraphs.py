@@ -1,0 +1,106 @@
+"""The subgraph blueprints: listed by the server, opened whole by the page, and run by it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.comfy import PACK, needs_browser, needs_comfy
+from tools.browser import Page
+from tools.comfy_server import ComfyServer
+from tools.subgraphs import BLUEPRINTS, SUBGRAPHS, opened
+from tools.template_parts import MODEL
+from tools.tiny_checkpoint import write_tiny_checkpoint
+
+from .graphs import SMALL
+
+FILES = sorted(SUBGRAPHS.glob("*.json"))
+SCHEMA = json.loads((PACK / "tests" / "nodes" / "schema.json").read_text(encoding="utf-8"))
+RUN = """
+(values) => {
+  const host = app.graph._nodes[0];
+  for (const node of host.subgraph._nodes) {
+    for (const widget of node.widgets ?? []) if (widget.name in values) widget.value = values[widget.name];
+  }
+  for (const widget of host.widgets) if (widget.name in values) widget.value = values[widget.name];
+  const save = LiteGraph.createNode('SaveVideo');
+  app.graph.add(save);
+  host.connect(0, save, 0);
+  return true;
+}"""
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def knobs(blueprint: dict[str, Any]) -> list[str]:
+    return [slot["name"] for slot in blueprint["nodes"][0]["inputs"] if "widget" in slot]
+
+
+def test_there_is_a_file_for_each() -> None:
+    assert {path.stem for path in FILES} == set(BLUEPRINTS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_each_shows_the_promised_knobs_and_no_other(path: Path) -> None:
+    promised = list(dict.fromkeys(called for _, _, called in BLUEPRINTS[path.stem]().knobs))
+    assert knobs(read(path)) == promised
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_each_gives_a_video_and_holds_only_promised_nodes(path: Path) -> None:
+    blueprint = read(path)
+    (host,), (inside,) = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    assert [output["type"] for output in host["outputs"]] == ["VIDEO"]
+    assert {node["type"] for node in inside["nodes"] if node["type"].startswith("MOVA")} <= SCHEMA.keys()
+    assert inside["name"] == host["title"] == path.stem
+    assert inside["description"]
+
+
+@needs_comfy
+def test_the_server_lists_them(server: ComfyServer) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    listed = json.load(opener.open(f"{server.url}/global_subgraphs", timeout=30))
+    ours = {entry["name"] for entry in listed.values() if entry["source"] == "custom_node"}
+    assert {path.stem for path in FILES} <= ours
+
+
+@pytest.fixture(scope="module")
+def model(server: ComfyServer) -> None:
+    """The folder that the blueprints name, tiny."""
+    folder = server.models / "diffusers" / MODEL
+    if not folder.exists():
+        write_tiny_checkpoint(folder)
+    example = server.comfyui / "input" / "example.png"
+    shutil.copy(example, server.input)
+
+
+@needs_comfy
+@needs_browser
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_page_opens_each_with_nothing_red(path: Path, page: Page) -> None:
+    page.reload()
+    assert opened(page, read(path)) == []
+
+
+@needs_comfy
+@needs_browser
+@pytest.mark.usefixtures("model")
+def test_one_runs_from_the_page_with_the_values_of_its_knobs(page: Page) -> None:
+    page.reload()
+    assert opened(page, read(SUBGRAPHS / "MOVA Talk.json")) == []
+    page.browser.evaluate(RUN, {**SMALL, "steps": 2, "seed": 7, "lines": "Mova: Hello."})
+    graph = page.api_graph()
+    sampler = next(node for node in graph.values() if node["class_type"] == "MOVASampler")
+    builder = next(node for node in graph.values() if node["class_type"] == "MOVAPromptBuilder")
+    assert (sampler["inputs"]["steps"], sampler["inputs"]["seed"]) == (2, 7)
+    assert (sampler["inputs"]["bridge_cfg"], builder["inputs"]["lines"]) == (3.5, "Mova: Hello.")
+    run = page.run()
+    assert run.status == "success", run
