@@ -32,6 +32,7 @@ if not __package__:  # started as a script: the repository's packages are one fo
 from PIL import Image
 
 from tools.browser import Page, Workflow
+from tools.chain_templates import CHAIN_TEMPLATES
 from tools.comfy_server import ComfyServer
 from tools.graph_picture import SETTINGS, graph_picture, resize
 from tools.page_scripts import NODE_BOXES
@@ -394,6 +395,7 @@ TEMPLATES: Mapping[str, Callable[[], Template]] = {
     "mova_bridge_control": bridge_control,
     "mova_lora": lora,
     **STREAM_TEMPLATES,
+    **CHAIN_TEMPLATES,
 }
 
 # --------------------------------------------------------------------------------------------------- from code to files

@@ -14,6 +14,7 @@ Workflow = dict[str, Any]
 
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
 NAMES = [path.stem for path in WORKFLOWS]
+CLIPS = [name for name in NAMES if name != "mova_check_install"]  # those that end with a clip
 NOT_SENT = {"control_after_generate", "upload"}  # widgets of the page alone
 NOT_RUN = {"MarkdownNote", "Note"}
 

@@ -1,0 +1,26 @@
+"""comfy-test.toml says what is so: the pack's nodes, and a workflow that needs no weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+tomllib = pytest.importorskip("tomllib", reason="part of Python since 3.11")
+TEST = tomllib.loads((ROOT / "comfy-test.toml").read_text(encoding="utf-8"))["test"]
+WITH_WEIGHTS = {"MODEL", "CLIP", "VAE"}
+
+
+def test_the_expected_nodes_are_the_promised_ones() -> None:
+    promised = json.loads((ROOT / "tests" / "nodes" / "schema.json").read_text(encoding="utf-8"))
+    assert TEST["expected_nodes"] == sorted(promised)
+
+
+@pytest.mark.parametrize("name", TEST["workflows"]["cpu"])
+def test_a_workflow_for_machines_without_weights_loads_none(name: str) -> None:
+    workflow = json.loads((ROOT / "workflows" / name).read_text(encoding="utf-8"))
+    given = {output["type"] for node in workflow["nodes"] for output in node.get("outputs", [])}
+    assert any(node["type"].startswith("MOVA") for node in workflow["nodes"])
+    assert not given & WITH_WEIGHTS
