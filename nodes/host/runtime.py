@@ -8,7 +8,7 @@ import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.model_prefetch
 import torch
-from comfy.quant_ops import ck
+from comfy.quant_ops import QuantizedTensor, ck
 from torch import Tensor, nn
 
 from ...mova_core.estimate import NORMAL
@@ -92,7 +92,9 @@ def held(layer: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
     """
     management = comfy.model_management
     modules = {id(m): m for root in layer for m in root.modules() if hasattr(m, "comfy_cast_weights")}
-    away = [(m, n, p) for m in modules.values() for n, p in m.named_parameters(recurse=False) if p.device != device]
+    parameters = [(m, n, p) for m in modules.values() for n, p in m.named_parameters(recurse=False)]
+    # Quantised weights are left to ComfyUI's layers: they are no single storage, and small.
+    away = [(m, n, p) for m, n, p in parameters if p.device != device and not isinstance(p, QuantizedTensor)]
     stream = management.get_offload_stream(device) if away else None
     fast = management.device_supports_non_blocking(device)
     for module, name, parameter in away:
