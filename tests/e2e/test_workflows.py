@@ -42,6 +42,7 @@ pytestmark = needs_comfy
 MODEL = "MOVA-360p"  # the folder that the workflows name
 FIRST, TWO = "mova_image_to_video_audio", "mova_two_samplers"
 LONGER = {"mova_extend": 2 * FRAMES - 5}  # frames of a clip that is not one window long
+LARGER = {"mova_upscale": (2 * SIZE[0], 2 * SIZE[1])}  # width and height of a clip that is enlarged
 SAMPLERS = {"MOVASampler", "KSamplerAdvanced"}
 
 
@@ -121,7 +122,7 @@ def test_the_templates_are_listed_with_their_thumbnails(comfy: ComfyServer) -> N
 def test_a_workflow_makes_a_clip_with_sound_of_the_same_length(made: Callable[[str], Result], name: str) -> None:
     path = clip(made(name))
     facts = describe_mp4(path)
-    assert (facts["width"], facts["height"]) == SIZE
+    assert (facts["width"], facts["height"]) == LARGER.get(name, SIZE)
     assert facts["frames"] == LONGER.get(name, FRAMES)
     assert facts["sample_rate"] == 48000
     assert round(facts["audio_seconds"] * 48000) == int(48000 * facts["frames"] / FPS)
