@@ -120,22 +120,38 @@ class MovaJoinSegments(io.ComfyNode):
                     default="video/MOVA_long",
                     tooltip="Where in the output folder, as in 'Save Video'.",
                 ),
+                io.Int.Input(
+                    "last",
+                    default=-1,
+                    min=-1,
+                    max=999,
+                    optional=True,
+                    tooltip="Number of the last part to join, -1 for all. Linked to the index of 'MOVA Save Segment' it also "
+                    "makes this node wait for that part.",
+                ),
             ],
             outputs=[io.String.Output(display_name="file", tooltip="Name of the file in the output folder.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name: str, overlap: int, filename_prefix: str) -> Any:
+    def fingerprint_inputs(cls, name: str, overlap: int, filename_prefix: str, last: int = -1) -> Any:
         return [path.stat().st_mtime_ns for path in sorted(_folder(name).glob("*.safetensors"))]
 
     @classmethod
-    def execute(cls, name: str, overlap: int, filename_prefix: str) -> io.NodeOutput:
+    def execute(cls, name: str, overlap: int, filename_prefix: str, last: int = -1) -> io.NodeOutput:
         parts = segments(_folder(name))
+        if last >= len(parts):
+            raise MovaError(
+                f"part {last:03d} of {name!r} is not there, only {len(parts)} parts; make it, or set last to -1"
+            )
+        parts = parts[: last + 1] if last >= 0 else parts
         check_alike(parts, overlap)
         first = parts[0]
         path, subfolder = video.output_file(filename_prefix, first.width, first.height)
         pieces = (part.pictures(overlap if n else 0) for n, part in enumerate(parts))
         sound = joined_sound(parts, overlap)[0]
-        video.write(path, (first.width, first.height), pieces, sound, first.fps, first.sample_rate)
+        notes = video.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        video.write(path, (first.width, first.height), pieces, sound, first.fps, first.sample_rate, notes)
         preview = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(f"{subfolder}/{path.name}" if subfolder else path.name, ui=preview)

@@ -314,6 +314,182 @@ in their own language.
     )
 
 
+def guide_frames() -> Template:
+    guided = {"positive": ("conditions", 0), "negative": ("conditions", 1), "vae": ("loader", 2)}
+    placed = {"latent": ("conditions", 2), "images": ("both", 0), "positions": "0, 96"}
+    walk = {"positive": ("guides", 0), "negative": ("guides", 1)}
+    return Template(
+        nodes={
+            "loader": loader(),
+            "picture": first_frame(340),
+            "middle": Node("LoadImage", {"image": FIRST_FRAME}, title="Frame 96", width=340, height=340),
+            "text": text(DRAWING_PROMPT, 426),
+            "conditions": conditions(width=500, first_frame=("picture", 0)),
+            "both": Node("ImageBatch", {"image1": ("picture", 0), "image2": ("middle", 0)}, width=340),
+            "guides": Node("MOVAGuideFrames", {**guided, **placed}, width=340),
+            "sampler": sampler(**walk),
+            **_finish("video/MOVA_guides"),
+        },
+        columns=[
+            [Area("Model", [["loader"]]), Area("Pictures", [["picture", "middle"]])],
+            [Area("Prompt and size", [["text", "conditions"]])],
+            [Area("Where the pictures stand", [["both", "guides"]]), Area("Sample", [["sampler"]])],
+            FINISH,
+        ],
+        note=f"""# Guide frames
+
+Pictures at chosen frames of the clip, here the first and the one in the middle.
+
+**Not trained.** MOVA's training gave it the first picture alone.
+
+{GET_MODEL}
+
+**Try**
+- "0, -1" for first and last
+- pictures that are close to each other: far ones make a cut""",
+    )
+
+
+def retake() -> Template:
+    span = {"latent": ("sampler", 0), "picture": "nothing", "sound": "span", "start": 0.1, "end": 0.3}
+    return Template(
+        nodes={
+            "loader": loader(),
+            "picture": first_frame(428),
+            "text": text(DRAWING_PROMPT, 426),
+            "conditions": conditions(width=500, first_frame=("picture", 0)),
+            "sampler": sampler(),
+            "mask": Node("MOVAMask", span, width=340),
+            "again": sampler(latent=("mask", 0), seed=43),
+            "decode": Node(
+                "MOVADecode",
+                {
+                    "latent": ("again", 0),
+                    "vae": ("loader", 2),
+                    "audio_vae": ("loader", 3),
+                    "tile_size": 0,
+                    "overlap": 64,
+                },
+                width=360,
+            ),
+            "video": create_video(("decode", 0), ("decode", 1), ("decode", 2)),
+            "save": save_video("video/MOVA_retake"),
+        },
+        columns=[
+            [Area("Model", [["loader"]]), Area("First frame", [["picture"]])],
+            [Area("Prompt and size", [["text", "conditions"]])],
+            [Area("Sample", [["sampler"]])],
+            [Area("Make a stretch again", [["mask", "again"]])],
+            FINISH,
+        ],
+        note=f"""# Make a stretch again
+
+A finished clip is kept but for a stretch of its sound, which is made again from another seed. *MOVA Mask* chooses by \
+seconds: nothing, all, or a span of the picture and of the sound.
+
+**Not trained.** What is kept runs along at the noise level of what is made; a stream that is kept whole is shown clean.
+
+{GET_MODEL}
+
+**Try**
+- *sound* all: the same picture with another sound
+- *picture* span, *sound* nothing: another gesture to the same words
+- *bridge_cfg* 3.5 in the second sampler""",
+    )
+
+
+def relay() -> Template:
+    name, more = "my_clip", {"vae": ("loader", 2), "audio_vae": ("loader", 3)}
+    first = {"images": ("decode", 0), "audio": ("decode", 1), "fps": ("decode", 2), "name": name, "index": 0}
+    tail = {"name": name, "index": ("keep", 0), "overlap": 25}
+    given = {"positive": ("next_text", 0), "negative": ("next_text", 1), **more, "images": ("tail", 0)}
+    given |= {"audio": ("tail", 1), "fps": ("tail", 2), "frames": 193, "overlap": 25}
+    walk = {"positive": ("extend", 0), "negative": ("extend", 1), "latent": ("extend", 2), "seed": 43}
+    done = {"latent": ("next_sampler", 0), **more, "tile_size": 0, "overlap": 64}
+    second = {"images": ("next_decode", 0), "audio": ("next_decode", 1), "fps": ("next_decode", 2), "name": name}
+    joined = {"name": name, "overlap": 25, "filename_prefix": "video/MOVA_long", "last": ("next_keep", 0)}
+    return Template(
+        nodes={
+            "loader": loader(),
+            "picture": first_frame(428),
+            "text": text(DRAWING_PROMPT, 426),
+            "conditions": conditions(width=500, first_frame=("picture", 0)),
+            "sampler": sampler(),
+            "decode": decode(),
+            "keep": Node("MOVASaveSegment", first, title="Keep part 0", width=360),
+            "tail": Node("MOVASegmentTail", tail, title="End of part 0", width=340),
+            "next_text": text(NEXT_PROMPT, 426),
+            "extend": Node("MOVAExtend", given, width=500),
+            "next_sampler": sampler(**walk),
+            "next_decode": Node("MOVADecode", done, width=360),
+            "next_keep": Node("MOVASaveSegment", {**second, "index": 1}, title="Keep part 1", width=360),
+            "join": Node("MOVAJoinSegments", joined, width=360, height=356),
+        },
+        columns=[
+            [Area("Model", [["loader"]]), Area("First frame", [["picture"]])],
+            [Area("Part 0", [["text", "conditions"]])],
+            [Area("Sample and keep", [["sampler", "decode", "keep"]])],
+            [Area("Part 1", [["tail", "next_text", "extend"]])],
+            [Area("Sample and keep the next", [["next_sampler", "next_decode", "next_keep"]])],
+            [Area("Join", [["join"]])],
+        ],
+        note=f"""# A long clip, part by part through disk
+
+Each part is kept in `output/mova_segments`, the next one reads only its last second, and *MOVA Join Segments* writes \
+the parts into one file one after the other: memory does not grow with the clip.
+
+**Not trained.** MOVA knows clips of 8 seconds; colours and voices drift from part to part.
+
+{GET_MODEL}
+
+**Try**
+- part 2 and on: mute the areas of part 0 (Ctrl+M), set *index* of *End of part* and *Keep part* one higher, write \
+what happens next, and run again
+- a part that you do not like is replaced by running it again, with another *seed*""",
+        note_height=560,
+    )
+
+
+def context_windows() -> Template:
+    windows = {
+        "model": ("loader", 0),
+        "context_length": 97,
+        "context_overlap": 33,
+        "context_schedule": "standard_static",
+    }
+    windows |= {"context_stride": 1, "closed_loop": False, "fuse_method": "pyramid"}
+    return Template(
+        nodes={
+            "loader": loader(),
+            "windows": Node("WanContextWindowsManual", windows, width=340),
+            "picture": first_frame(360),
+            "text": text(DRAWING_PROMPT, 426),
+            "conditions": conditions(width=500, first_frame=("picture", 0)),
+            "sampler": sampler(model=("windows", 0)),
+            **_finish("video/MOVA_windows"),
+        },
+        columns=[
+            [Area("Model", [["loader", "windows"]]), Area("First frame", [["picture"]])],
+            [Area("Prompt and size", [["text", "conditions"]])],
+            [Area("Sample", [["sampler"]])],
+            FINISH,
+        ],
+        note=f"""# Context windows
+
+ComfyUI's own context windows, on picture and sound in step: each evaluation sees a part of the clip, and parts that \
+overlap are blended. Memory is that of a window, and time grows with the length instead of its square.
+
+**Not trained.** Each window knows only its own part of the story, and each is told the same prompt: good for \
+ambience, poor for speech. For a story use *MOVA Extend*.
+
+{GET_MODEL}
+
+**Try**
+- *frames* 385 for 16 seconds
+- a larger *context_overlap* where seams show""",
+    )
+
+
 STREAM_TEMPLATES: Mapping[str, Callable[[], Template]] = {
     "mova_sound_to_picture": sound_to_picture,
     "mova_picture_to_sound": picture_to_sound,
@@ -321,4 +497,8 @@ STREAM_TEMPLATES: Mapping[str, Callable[[], Template]] = {
     "mova_first_last_frame": first_and_last_frame,
     "mova_draft_and_finish": draft_and_finish,
     "mova_prompt_builder": prompt_builder,
+    "mova_guide_frames": guide_frames,
+    "mova_retake": retake,
+    "mova_relay": relay,
+    "mova_context_windows": context_windows,
 }

@@ -31,6 +31,7 @@ SMALL: Mapping[str, Any] = {
     "audio": "sound.mp4",
     "file": "clip.mp4",
     "overlap": 5,
+    "positions": "0, 4",
 }
 
 

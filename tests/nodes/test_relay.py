@@ -43,6 +43,15 @@ def test_parts_are_joined_into_one_file_whose_picture_and_sound_end_together(run
     assert (facts["width"], facts["height"]) == (80, 48)
 
 
+def test_parts_are_joined_up_to_the_last_that_is_named(run, comfy_base):
+    for index in range(3):
+        part(run, index, frames=13, name="some")
+    (name,) = run("MOVAJoinSegments", name="some", overlap=5, filename_prefix="video/some", last=1)
+    assert describe_mp4(comfy_base / "output" / name)["frames"] == 13 + 8
+    with pytest.raises(ValueError, match=r"part 003 .* only 3 parts"):
+        run("MOVAJoinSegments", name="some", overlap=5, filename_prefix="video/some", last=3)
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "a b"])
 def test_a_name_that_leaves_the_folder_is_refused(run, name):
     with pytest.raises(ValueError, match="letters, digits"):
