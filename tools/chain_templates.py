@@ -42,13 +42,19 @@ def check_install() -> Template:
             [Area("This machine", [["report"]])],
             [Area("A prompt", [["builder"], ["prompt"]])],
         ],
-        note="""# Does it work here?
+        note=f"""# Does it work here?
 
 Needs no model. Press Run: *MOVA Bug Report* shows what ComfyUI, torch and the pack see of this machine, and *MOVA \
 Prompt Builder* writes a prompt and says whether its words fit into 8 seconds.
 
-If that shows, the pack is installed. Next: **mova_image_to_video_audio**; its note says where the model comes from.""",
-        note_height=300,
+If that shows, the pack is installed.
+
+{GET_MODEL}
+
+**Try**
+- more words in *lines*, until the builder says that they are too many
+- then **mova_image_to_video_audio**""",
+        note_height=520,
     )
 
 
