@@ -131,30 +131,40 @@ def _like(weight: Tensor | None, x: Tensor) -> Tensor | None:
     return None if weight is None else weight.to(x.dtype)
 
 
+class _Unfilled:
+    """A layer on the meta device is not initialised: it only waits for its weights, and there are thousands."""
+
+    weight: Any
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()  # type: ignore[misc]
+
+
 class cast:  # noqa: N801, a namespace used like torch.nn
     """torch.nn layers that cast their weights to the dtype of the input, so float32 islands need no float32 weights."""
 
-    class Linear(nn.Linear):
+    class Linear(_Unfilled, nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             return F.linear(x, self.weight.to(x.dtype), _like(self.bias, x))
 
-    class LayerNorm(nn.LayerNorm):
+    class LayerNorm(_Unfilled, nn.LayerNorm):
         def forward(self, x: Tensor) -> Tensor:
             return F.layer_norm(x, self.normalized_shape, _like(self.weight, x), _like(self.bias, x), self.eps)
 
-    class RMSNorm(nn.RMSNorm):
+    class RMSNorm(_Unfilled, nn.RMSNorm):
         def forward(self, x: Tensor) -> Tensor:
             return F.rms_norm(x, self.normalized_shape, _like(self.weight, x), self.eps)
 
-    class Conv1d(nn.Conv1d):
+    class Conv1d(_Unfilled, nn.Conv1d):
         def forward(self, x: Tensor) -> Tensor:
             return self._conv_forward(x, self.weight.to(x.dtype), _like(self.bias, x))  # type: ignore[no-any-return]
 
-    class Conv3d(nn.Conv3d):
+    class Conv3d(_Unfilled, nn.Conv3d):
         def forward(self, x: Tensor) -> Tensor:
             return self._conv_forward(x, self.weight.to(x.dtype), _like(self.bias, x))  # type: ignore[no-any-return]
 
-    class ConvTranspose1d(nn.ConvTranspose1d):
+    class ConvTranspose1d(_Unfilled, nn.ConvTranspose1d):
         def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
             return F.conv_transpose1d(
                 x,
