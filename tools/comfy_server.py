@@ -243,6 +243,12 @@ class ComfyServer:
         self.stop()
 
     @property
+    def pid(self) -> int:
+        """Of the server's process, while it runs."""
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

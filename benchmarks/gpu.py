@@ -1,0 +1,255 @@
+"""Time of a forward and its memory on a GPU, against the predictions. Needs no checkpoint and no ComfyUI.
+
+    python -m benchmarks.gpu [--cap GIB] [--ballast] [--frames N] [--rounds N]
+
+Random bf16 weights of the published size are made on the device, never zeros (a GPU multiplies zeros faster), and
+copied to pinned host memory. For 352x640 and 720x1280 it measures the forward with every layer streamed from the host,
+one ahead, on both memory paths, and then with all weights resident if they fit. `--cap` binds torch's allocator;
+`--ballast` has another process hold the rest of the card, for allocators that the cap does not bind. Prints a table
+for benchmarks/RESULTS.md.
+
+What the streaming here shows is the bound: copies one layer ahead on a stream of their own. ComfyUI's own prefetch is
+measured by sampling in ComfyUI, where 'MOVA Sampler' shows s/step and peak VRAM. The official pipeline is not run from
+here: its package brings its own weights and entry points; `official` says how to compare with it.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mova_core.config import MOVA, MovaConfig
+from mova_core.estimate import LOW, NORMAL, Load, Rows, activations, work
+from mova_core.model.mova import Mova
+from mova_core.ops import Runtime
+from mova_core.shapes import DEFAULT_FPS, VideoShape
+
+from .peak import SIZE_360P, SIZE_720P, Clip
+
+GIB = 2**30
+BALLAST = """
+import sys, time, torch
+held = torch.empty(int(sys.argv[1]), dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+time.sleep(86400)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One row of the table. Bytes are torch's peaks; `predicted` counts activations alone."""
+
+    name: str
+    seconds: float
+    tflops: float
+    live: int
+    reserved: int
+    predicted: float
+    copied: int
+
+    def row(self) -> str:
+        return (
+            f"| {self.name} | {self.seconds:.3f} | {self.tflops:.1f} | {self.live / GIB:.2f} "
+            f"| {self.reserved / GIB:.2f} | {self.predicted / GIB:.2f} | {self.copied / 1e9:.2f} |"
+        )
+
+
+HEADING = (
+    "| run | s a forward | TFLOP/s | live GiB | reserved GiB | predicted activations GiB | copied GB |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+def random_model(config: MovaConfig, device: torch.device, dtype: torch.dtype) -> Mova:
+    """Weights like trained ones in scale, made on `device`, layer by layer copied to the host in pinned memory."""
+    model = Mova(config, device="meta", dtype=dtype).requires_grad_(False)
+    make = torch.Generator(device=device).manual_seed(0)
+    for module in model.modules():
+        for name, meta in module.named_parameters(recurse=False):
+            values = torch.randn(meta.shape, generator=make, device=device, dtype=dtype) * 0.02
+            if "norm" in name or isinstance(module, nn.LayerNorm | nn.RMSNorm):
+                values += 1
+            host = torch.empty(meta.shape, dtype=dtype, pin_memory=device.type == "cuda")
+            setattr(module, name, nn.Parameter(host.copy_(values), requires_grad=False))
+    return model
+
+
+def parameters(layer: Sequence[nn.Module]) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """Where each parameter of a layer hangs."""
+    return [(m, n, p) for root in layer for m in root.modules() for n, p in m.named_parameters(recurse=False)]
+
+
+class Streamed:
+    """Fits Runtime.prefetch: each layer's weights on the device while it runs, the next ones on their way."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.copied = device, 0
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
+        home = [parameters(layer) for layer in layers]
+        ahead = self._copy(home[0])
+        for index in range(len(layers)):
+            self._wait(ahead)
+            for (module, name, _), parameter in zip(home[index], ahead, strict=True):
+                setattr(module, name, parameter)
+            ahead = self._copy(home[index + 1]) if index + 1 < len(layers) else []
+            try:
+                yield
+            finally:
+                for module, name, parameter in home[index]:
+                    setattr(module, name, parameter)
+        yield
+
+    def _copy(self, layer: list[tuple[nn.Module, str, nn.Parameter]]) -> list[nn.Parameter]:
+        self.copied += sum(parameter.nbytes for _, _, parameter in layer)
+        if self.stream is None:
+            return [nn.Parameter(p.to(self.device, copy=True), requires_grad=False) for _, _, p in layer]
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))  # what it writes over has been read
+        with torch.cuda.stream(self.stream):
+            return [nn.Parameter(p.to(self.device, non_blocking=True), requires_grad=False) for _, _, p in layer]
+
+    def _wait(self, layer: list[nn.Parameter]) -> None:
+        if self.stream is None:
+            return
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self.stream)
+        for parameter in layer:
+            parameter.record_stream(current)
+
+
+def ends_to(model: Mova, device: torch.device) -> None:
+    """Everything that is in no layer: embeddings, heads."""
+    inside = {id(m) for layer in model.layer_modules() for root in layer for m in root.modules()}
+    for module in model.modules():
+        if id(module) not in inside:
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(parameter.to(device), requires_grad=False))
+
+
+def resident_to(model: Mova, device: torch.device) -> None:
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter.to(device), requires_grad=False))
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure(
+    name: str, model: Mova, clip: Clip, rows: Rows, device: torch.device, rounds: int, stream: bool
+) -> Measured:
+    """The median forward of `rounds`, after one that warms up."""
+    dtype = next(model.parameters()).dtype
+    inputs = {k: _random(v, device) for k, v in clip.inputs(model.sizes, dtype, "meta").items()}
+    streamed = Streamed(device) if stream else None
+    options = {"prefetch": streamed} if streamed else {}
+    run = Runtime(ffn_rows=rows.feed_forward, query_rows=rows.queries, **options)
+    taken = []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    for _ in range(1 + rounds):
+        if streamed:
+            streamed.copied = 0
+        synchronize(device)
+        begun = time.perf_counter()
+        velocities = model(**inputs, fps=DEFAULT_FPS, runtime=run)
+        synchronize(device)
+        taken.append(time.perf_counter() - begun)
+        if not all(torch.isfinite(velocity).all() for velocity in velocities):
+            raise RuntimeError(f"{name}: a velocity is not finite")
+    seconds = statistics.median(taken[1:])
+    load = Load.of(VideoShape(batch=clip.batch, frames=clip.frames, height=clip.height, width=clip.width))
+    live, reserved = 0, 0
+    if device.type == "cuda":
+        live, reserved = torch.cuda.max_memory_allocated(device) - before, torch.cuda.max_memory_reserved(device)
+    return Measured(
+        name=name,
+        seconds=seconds,
+        tflops=work(model.sizes, load).total / seconds / 1e12,
+        live=live,
+        reserved=reserved,
+        predicted=activations(model.sizes, load, rows),
+        copied=streamed.copied if streamed else 0,
+    )
+
+
+def _random(meta: Tensor, device: torch.device) -> Tensor:
+    values = torch.randn(meta.shape, device=device).to(meta.dtype)
+    return values.abs() * 500 if meta.ndim == 1 else values  # timesteps are 0..1000
+
+
+@contextmanager
+def ballast(size: int) -> Iterator[None]:
+    """Another process that holds `size` bytes of the card, so that nobody sees them free."""
+    with subprocess.Popen([sys.executable, "-c", BALLAST, str(size)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "held":
+            raise RuntimeError("the ballast process could not take its memory")
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def official() -> str:
+    """How to measure the official pipeline beside this, if its package is installed."""
+    try:
+        import mova  # noqa: F401
+    except ImportError:
+        return "official group offload: not measured, package `mova` is not installed"
+    return "official group offload: run its `inference_single.py --offload group` under the same cap"
+
+
+def runs(config: MovaConfig, clips: dict[str, Clip], device: torch.device, rounds: int) -> Iterator[Measured]:
+    """Streamed on both paths, then resident where everything fits."""
+    model = random_model(config, device, torch.bfloat16)
+    ends_to(model, device)
+    for size, clip in clips.items():
+        for path, rows in (("whole", NORMAL), ("low memory", LOW)):
+            yield measure(f"{size}, streamed, {path}", model, clip, rows, device, rounds, stream=True)
+    try:
+        resident_to(model, device)
+    except torch.OutOfMemoryError:
+        return
+    for size, clip in clips.items():
+        yield measure(f"{size}, resident", model, clip, NORMAL, device, rounds, stream=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cap", type=float, default=24.0, help="GiB that torch may take; 0 for all of the card")
+    parser.add_argument("--ballast", action="store_true", help="hold the rest of the card in another process")
+    parser.add_argument("--frames", type=int, default=193)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        print("no CUDA device: nothing was measured")
+        return 1
+    device = torch.device("cuda", 0)
+    total = torch.cuda.get_device_properties(device).total_memory
+    if given.cap:
+        torch.cuda.set_per_process_memory_fraction(min(1.0, given.cap * GIB / total), device)
+    rest = int(total - given.cap * GIB) if given.ballast and given.cap else 0
+    clips = {f"{h}x{w}": Clip(height=h, width=w, frames=given.frames) for h, w in (SIZE_360P, SIZE_720P)}
+    print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, cap {given.cap or total / GIB:.1f} GiB\n")
+    print(HEADING)
+    with torch.inference_mode(), ballast(rest) if rest > 0 else nullcontext():
+        for measured in runs(MOVA, clips, device, given.rounds):
+            print(measured.row(), flush=True)
+    print("\n" + official())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
