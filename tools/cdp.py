@@ -197,16 +197,21 @@ class Chromium:
 
     async def _send(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         self._last_id += 1
-        await self._socket.send_json({"id": self._last_id, "method": method, "params": parameters})
+        wanted = self._last_id
+        await self._socket.send_json({"id": wanted, "method": method, "params": parameters})
         while True:
             frame = await self._socket.receive()
             if not isinstance(frame.data, str):
                 raise BrowserError(f"the browser closed the connection during {method}")
             message = json.loads(frame.data)
-            if message.get("id") == self._last_id:
+            if message.get("id") == wanted:
                 if "error" in message:
                     raise BrowserError(f"{method}: {message['error']['message']}")
                 return message["result"]
+            if message.get("method") == "Page.javascriptDialogOpening":  # leaving a page with an unsaved workflow
+                self._last_id += 1  # nothing waits for this answer
+                accept = {"id": self._last_id, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+                await self._socket.send_json(accept)
             self._note(message.get("method", ""), message.get("params", {}))
 
     def _note(self, method: str, data: Mapping[str, Any]) -> None:

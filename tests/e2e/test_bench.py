@@ -160,3 +160,10 @@ def test_an_unknown_node_makes_no_workflow(page: Page) -> None:
 def test_a_screenshot_has_the_size_of_the_page(page: Page, tmp_path: Path) -> None:
     page.load(page.to_workflow(picture(8), LAYOUT))
     assert Image.open(page.screenshot(tmp_path / "page.png")).size == (1600, 1000)
+
+
+@needs_browser
+def test_an_unsaved_workflow_does_not_hold_the_page(page: Page) -> None:
+    page.browser.evaluate("window.addEventListener('beforeunload', event => event.preventDefault())")
+    page.browser.press("Escape")  # a browser asks only after the user has done something
+    page.reload()
