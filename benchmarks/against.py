@@ -133,6 +133,16 @@ def weights() -> dict[str, Tensor]:
     return {name: 0.03 * torch.randn(tensor.shape, generator=make) for name, tensor in shapes.items()}
 
 
+def _round(one: Callable[[], Any], other: Callable[[], Any]) -> tuple[float, float]:
+    """Mean seconds of each, run as one, other, other, one: what drifts meets both alike."""
+    taken = {one: 0.0, other: 0.0}
+    for which in (one, other, other, one):
+        begun = time.perf_counter()
+        which()
+        taken[which] += (time.perf_counter() - begun) / 2
+    return taken[one], taken[other]
+
+
 def compare(dtype: torch.dtype, rounds: int = ROUNDS) -> dict[str, float]:
     """Seconds of both, the median ratio of a round (ours over theirs) and of the minima, and how far outputs differ."""
     sys.meta_path.append(Unused())
@@ -143,14 +153,7 @@ def compare(dtype: torch.dtype, rounds: int = ROUNDS) -> dict[str, float]:
         difference = max(
             float((a.double() - b.double()).norm() / b.double().norm()) for a, b in zip(one(), other(), strict=True)
         )
-        times: list[tuple[float, float]] = []
-        for index in range(WARM + rounds):
-            pair = [0.0, 0.0]
-            for which in (0, 1) if index % 2 else (1, 0):
-                begun = time.perf_counter()
-                (one, other)[which]()
-                pair[which] = time.perf_counter() - begun
-            times.append((pair[0], pair[1]))
+        times = [_round(one, other) for _ in range(WARM + rounds)]
     kept = times[WARM:]
     fastest = [min(column) for column in zip(*kept, strict=True)]
     return {

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.comfy_path import account_host
-from benchmarks.peak import FRAMES, GIB, SIZE_360P, SIZE_720P, Clip, Ledger, at_depth, few_layers
+from benchmarks.peak import FRAMES, GIB, SIZE_360P, SIZE_720P, Clip, Ledger, at_depth, few_layers, pretended
 from mova_core.config import MOVA
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
@@ -173,3 +173,50 @@ def test_another_model_is_refused(run: Run, pack: Pack) -> None:
 def test_published_sizes_are_the_packs_own(pack: Pack) -> None:
     """The benchmarks' configuration and the pack's are two imports of one file."""
     assert vars(pack.module("mova_core.config").MOVA.video) == vars(MOVA.video)
+
+
+# Decoding
+
+
+@pytest.mark.parametrize(
+    ("latent", "limit"), [((49, 90, 160), 8.0), ((49, 32, 32), 1.0)], ids=["720p whole", "a tile of 256 pixels"]
+)
+def test_pictures_decode_whole_in_24_gb_and_in_tiles_in_8(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch, latent: tuple[int, int, int], limit: float
+) -> None:
+    """193 frames through ComfyUI's Wan VAE in bf16; what convolutions take for themselves is not seen."""
+    import comfy.ldm.wan.vae as host
+
+    monkeypatch.setattr(host, "vae_attention", lambda: lambda q, k, v: torch.empty_like(q))
+    stages = {
+        "dim_mult": [1, 2, 4, 4],
+        "num_res_blocks": 2,
+        "attn_scales": [],
+        "temperal_downsample": [False, True, True],
+    }
+    before = torch.get_default_dtype()
+    with pretended(), torch.device("cuda"):
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            vae = host.WanVAE(dim=96, z_dim=16, dropout=0.0, **stages).requires_grad_(False)
+            latents = torch.empty(1, 16, *latent)
+        finally:
+            torch.set_default_dtype(before)
+        with Ledger() as ledger:
+            pictures = vae.decode(latents)
+        assert pictures.shape[2:] == (FRAMES, 8 * latent[1], 8 * latent[2])
+    assert limit / 3 < ledger.peak / GIB < limit
+
+
+def test_sound_always_decodes(pack: Pack) -> None:
+    from mova_core.audio_vae.codec import AudioVAE
+    from mova_core.config import MOVA_AUDIO_VAE
+
+    with pretended():
+        codec = AudioVAE(MOVA_AUDIO_VAE, device="cuda", dtype=torch.float32).requires_grad_(False)
+        latents = torch.empty(1, 128, 403, device="cuda")
+        ledger = Ledger()
+        ledger.exclude(codec)
+        with ledger:
+            codec.decode(latents)
+    assert ledger.peak / GIB < 0.6
