@@ -100,7 +100,7 @@ def loader() -> Iterator[str]:
     """Both experts of a folder with as many weights as published, 0.15 and 2.6 GB; the fastest of three."""
     from benchmarks.loader import fresh, make_folder
 
-    yield f"Fastest of three fresh processes, warm; load average {os.getloadavg()[0]:.1f}. The time is that of assigning"
+    yield f"Fastest of three fresh processes, warm; load average {os.getloadavg()[0]:.1f}. Time goes to assigning"
     yield "some 4000 weights, not of their bytes. Memory in shares of the files; what goes beyond them is Python's."
     yield ""
     yield "| GB | seconds | s/GB | s/GB at 65.3 GB | anonymous | after use | peak | mapped twice |"
