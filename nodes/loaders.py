@@ -110,8 +110,9 @@ class MovaModelLoader(io.ComfyNode):
         model, composed = loading.load_files(high, low, both, weight_dtype)
         for note in composed.notes:
             log.warning(note)
-        shift = f"{composed.kin}: shift {composed.scheduler.shift:g}, audio shift {composed.audio_shift:g}"
-        messages.show("\n".join((shift, *composed.notes)), cls.hidden.unique_id)
+        shifts = f"shift {composed.scheduler.shift:g}, audio_shift {composed.audio_shift:g}"
+        told = f"{composed.kin}, trained with {shifts}, on {composed.frames} frames"
+        messages.show("\n".join((told, *composed.notes)), cls.hidden.unique_id)
         return io.NodeOutput(model)
 
 

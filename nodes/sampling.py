@@ -55,18 +55,20 @@ class MovaSampler(io.ComfyNode):
                 io.Float.Input(
                     "shift",
                     default=5.0,
-                    min=0.01,
+                    min=0.0,
                     max=100.0,
                     step=0.01,
-                    tooltip="Shift of the video's noise schedule: more spends more steps on layout and motion. Trained at 5.",
+                    tooltip="Shift of the video's noise schedule: more spends more steps on layout and motion. Trained at 5. "
+                    "0 is the model's own: 5 for MOVA, 9 for Prism.",
                 ),
                 io.Float.Input(
                     "audio_shift",
                     default=5.0,
-                    min=0.01,
+                    min=0.0,
                     max=100.0,
                     step=0.01,
-                    tooltip="Shift of the sound's own schedule, walked in the same steps. Trained at 5.",
+                    tooltip="Shift of the sound's own schedule, walked in the same steps. Trained at 5. 0 is the model's "
+                    "own: 5 for MOVA, 7 for Prism.",
                 ),
                 io.Combo.Input("sampler", options=sampling.SAMPLERS, default="euler", tooltip="euler is official."),
                 io.Combo.Input(
@@ -186,6 +188,7 @@ class MovaSampler(io.ComfyNode):
         if listen_every and audio_vae is None:
             raise MovaError("listen_every needs the audio VAE: connect the AUDIO VAE of 'MOVA Loader', or set it to 0")
         guidance = Guidance(text_scale=cfg, audio_text_scale=audio_cfg or None, bridge_scale=bridge_cfg)
+        shift, audio_shift = sampling.shifts_of(model, shift, audio_shift)
         paired = audio_denoise not in (0.0, denoise) or audio_substeps > 1
         shifted = sampling.with_shifts(model, shift, shift if paired else audio_shift)
         values = sampling.schedule(shifted, scheduler, steps, shift, denoise)

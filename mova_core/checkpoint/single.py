@@ -87,6 +87,7 @@ class Composed:
     model: MovaConfig
     scheduler: SchedulerConfig
     audio_shift: float
+    frames: int  # of the clips it was trained on
     places: dict[str, tuple[Path, str]]  # part -> its file, and the part under which that file keeps it
     notes: tuple[str, ...]
 
@@ -123,6 +124,7 @@ def compose(high: Path | str, low: Path | str | None = None, shared: Path | str 
         model=model,
         scheduler=scheduler,
         audio_shift=audio_shift,
+        frames=first.kin.frames,
         places=places,
         notes=tuple(_unverified(held)),
     )

@@ -93,6 +93,24 @@ def with_shifts(model: Any, shift: float, audio_shift: float) -> Any:
     return patched
 
 
+def shifts_of(model: Any, shift: float, audio_shift: float) -> tuple[float, float]:
+    """These shifts of video and audio, each 0 replaced by the model's own; the log says where it was trained at others.
+
+    Raises:
+        ShapeError: the MODEL is not MOVA.
+    """
+    check_model(model)
+    own, settings = model.get_model_object("model_sampling"), model.model.model_config.sampling_settings
+    trained = settings["shift"], settings["audio_shift"] or settings["shift"]
+    own_video = getattr(own, "shift", trained[0])
+    video, audio = shift or own_video, audio_shift or getattr(own, "audio_shift", None) or own_video
+    if (video, audio) != trained:
+        log.info(
+            "shift %g for the picture, %g for the sound; this model was trained at %g and %g", video, audio, *trained
+        )
+    return video, audio
+
+
 def check_model(model: Any) -> None:
     """Accept MOVA only.
 

@@ -38,9 +38,9 @@ def load(run: Run, high: str, low: str = SAME, shared: str = SAME, weight_dtype:
     return run("MOVAModelLoader", high_noise=high, low_noise=low, shared=shared, weight_dtype=weight_dtype)[0]
 
 
-def sampled(run: Run, scene: Scene, model: Any) -> dict[str, Any]:
+def sampled(run: Run, scene: Scene, model: Any, **widgets: Any) -> dict[str, Any]:
     inputs = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", model=model, **inputs, **SAMPLING)[0]
+    return run("MOVASampler", model=model, **inputs, **(SAMPLING | widgets))[0]
 
 
 @pytest.fixture(scope="session")
@@ -190,6 +190,35 @@ def test_prism_loads_into_the_same_model_with_its_own_shifts(run, scene, prism, 
         "KSampler", model=model, seed=5, steps=2, cfg=1.0, sampler_name="euler", scheduler="simple", **inputs
     )
     assert error(stock, from_folder) > 0.01  # 9 and 7, not 5 and 5
+
+
+@pytest.mark.parametrize("name", ["MOVA", "Prism"])
+def test_shift_0_of_the_sampler_is_the_models_own(run, scene, prism, models, caplog, name):
+    model = load(run, models["merged"] if name == "MOVA" else prism[0])
+    trained = {"MOVA": {"shift": 5.0, "audio_shift": 5.0}, "Prism": {"shift": 9.0, "audio_shift": 7.0}}[name]
+    with caplog.at_level(logging.INFO, logger="mova"):
+        own = sampled(run, scene, model, shift=0.0, audio_shift=0.0)
+    assert "trained at" not in caplog.text
+    assert equal(own, sampled(run, scene, model, **trained))
+    assert equal(own, sampled(run, scene, model)) == (name == "MOVA")
+    (moved,) = run("ModelSamplingSD3", model=model, shift=3.0)
+    assert equal(
+        sampled(run, scene, moved, shift=0.0, audio_shift=0.0),
+        sampled(run, scene, model, shift=3.0, audio_shift=3.0),
+    )
+
+
+def test_shifts_that_a_model_was_not_trained_at_are_logged(run, scene, prism, caplog):
+    with caplog.at_level(logging.INFO, logger="mova"):
+        sampled(run, scene, load(run, prism[0]))
+    assert "shift 5 for the picture, 5 for the sound; this model was trained at 9 and 7" in caplog.text
+
+
+def test_the_loader_shows_what_a_relative_was_trained_with(run, pack, prism, monkeypatch):
+    shown = []
+    monkeypatch.setattr(pack.module("nodes.host.messages"), "show", lambda text, node: shown.append(text))
+    load(run, prism[0])
+    assert shown == ["Prism, trained with shift 9, audio_shift 7, on 205 frames"]
 
 
 def test_prism_hears_a_prompt_of_its_own(run, scene, prism, pack):
