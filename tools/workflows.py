@@ -58,6 +58,7 @@ from tools.template_parts import (
 )
 from tools.templates import Area, Node, Template, api_graph, layout, with_values
 from tools.tiny_checkpoint import write_tiny_checkpoint
+from tools.tiny_companions import write_companions
 from tools.tiny_lora import write_tiny_lora
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -502,6 +503,7 @@ def main() -> None:
         write_tiny_checkpoint(base / "models" / "diffusers" / MODEL)
         for lora_loader in (node for node in lora().nodes.values() if node.type == "MOVALoraLoader"):
             write_tiny_lora(base / "models" / "loras" / lora_loader.inputs["lora_name"])
+        write_companions(base / "models")
         with ComfyServer(base, pack=ROOT) as server:
             shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
             with Page.open(server.url, base / "browser", settings=SETTINGS) as page:
