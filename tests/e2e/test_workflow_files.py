@@ -13,6 +13,7 @@ from .graphs import NAMES, Workflow, read
 
 SCHEMA = json.loads((PACK / "tests" / "nodes" / "schema.json").read_text(encoding="utf-8"))
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+FILES = ("lora_name", "unet_name", "model_name", "clip_name", "vae_name")  # widgets that name a file of models/
 DECORATION = {"MarkdownNote", "Note"}
 
 
@@ -100,6 +101,15 @@ def test_loaders_carry_the_address_of_their_model(workflow: Workflow) -> None:
         assert model["name"] == node["widgets_values_named"]["folder"]
         assert model["url"].endswith(model["name"])
         assert model["directory"] == "diffusers"
+
+
+def test_every_file_to_be_downloaded_has_its_address(workflow: Workflow) -> None:
+    for node in workflow["nodes"]:
+        named = node.get("widgets_values_named", {})
+        files = [named[widget] for widget in FILES if widget in named]
+        models = {model["name"]: model for model in node["properties"].get("models", ())}
+        assert [name for name in files if name not in models] == []
+        assert all(model["url"].endswith(f"/{name}") and model["directory"] for name, model in models.items())
 
 
 def test_nothing_of_the_machine_it_was_made_on_is_in_it(workflow: Workflow) -> None:

@@ -18,6 +18,7 @@ from tools.browser import Page, differences
 from tools.comfy_server import ComfyServer, PromptRefused, Result
 from tools.media import describe_mp4
 from tools.tiny_checkpoint import write_tiny_checkpoint
+from tools.tiny_companions import write_companions
 from tools.tiny_lora import write_tiny_lora
 
 from .graphs import (
@@ -42,7 +43,10 @@ pytestmark = needs_comfy
 MODEL = "MOVA-360p"  # the folder that the workflows name
 FIRST, TWO = "mova_image_to_video_audio", "mova_two_samplers"
 LONGER = dict.fromkeys(("mova_extend", "mova_relay"), 2 * FRAMES - 5)  # frames of a clip that is not one window long
-LARGER = {"mova_upscale": (2 * SIZE[0], 2 * SIZE[1])}  # width and height of a clip that is enlarged
+LONGER["mova_smooth"] = 2 * FRAMES - 1
+FASTER = {"mova_smooth": 2 * FPS}  # frames a second, where they are not the model's
+ENLARGED = ("mova_upscale", "mova_upscale_model", "mova_wan_detail")
+LARGER = dict.fromkeys(ENLARGED, (2 * SIZE[0], 2 * SIZE[1]))  # width and height of a clip that is enlarged
 SAMPLERS = {"MOVASampler", "KSamplerAdvanced"}
 
 
@@ -53,6 +57,7 @@ def comfy(server: ComfyServer) -> ComfyServer:
     for node in (node for name in NAMES for node in api_graph(read(name)).values()):
         if "lora_name" in node["inputs"]:
             write_tiny_lora(server.models / "loras" / node["inputs"]["lora_name"])
+    write_companions(server.models)
     write_inputs(server.input)
     return server
 
@@ -126,7 +131,7 @@ def test_a_workflow_makes_a_clip_with_sound_of_the_same_length(made: Callable[[s
     assert (facts["width"], facts["height"]) == LARGER.get(name, SIZE)
     assert facts["frames"] == LONGER.get(name, FRAMES)
     assert facts["sample_rate"] == 48000
-    assert round(facts["audio_seconds"] * 48000) == int(48000 * facts["frames"] / FPS)
+    assert round(facts["audio_seconds"] * 48000) == int(48000 * facts["frames"] / FASTER.get(name, FPS))
     assert facts["audio_peak"] > 0.01
     with av.open(str(path)) as file:
         assert file.streams.video[0].codec_context.name == "h264"
@@ -155,6 +160,33 @@ def test_the_same_seed_gives_the_same_clip_and_another_seed_another(
     assert node_of(seeded(1), "MOVASampler") in again.executed()  # not from the cache
     assert same(first, again)
     assert not same(first, other)
+
+
+@pytest.mark.parametrize("name", ENLARGED)
+def test_what_follows_the_decoder_leaves_the_sound_alone(made: Callable[[str], Result], name: str) -> None:
+    assert np.array_equal(sound(made(name)), sound(made(FIRST)))
+
+
+def test_the_frames_of_the_model_stay_and_others_come_between_them(made: Callable[[str], Result]) -> None:
+    smooth, plain = pictures(made("mova_smooth")), pictures(made(FIRST))
+    assert np.array_equal(smooth[::2], plain)
+    assert all((between != one).any() and (between != other).any() for between, one, other in triples(smooth))
+
+
+def triples(frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Each picture in between, and its two neighbours."""
+    return [(frames[i], frames[i - 1], frames[i + 1]) for i in range(1, len(frames), 2)]
+
+
+def test_wan_redraws_the_enlarged_picture(made: Callable[[str], Result]) -> None:
+    assert not np.array_equal(pictures(made("mova_wan_detail")), pictures(made("mova_upscale")))
+
+
+def test_the_clip_begins_with_the_picture_that_wan_made(comfy: ComfyServer, made: Callable[[str], Result]) -> None:
+    name = "mova_wan_first_frame"
+    other = seeded(1, name)
+    other[node_of(other, "KSamplerAdvanced")]["inputs"]["noise_seed"] = 2  # of the still, not of the clip
+    assert not same(made(name), comfy.run(other))
 
 
 def test_a_cancelled_run_ends_within_a_step_and_leaves_nothing_behind(
