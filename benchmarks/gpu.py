@@ -1,16 +1,16 @@
 """Time of a forward and its memory on a GPU, against the predictions. Needs no checkpoint and no ComfyUI.
 
-    python -m benchmarks.gpu [--cap GIB] [--ballast] [--frames N] [--rounds N]
+    python -m benchmarks.gpu [--cap GIB] [--ballast] [--frames N] [--rounds N] [--ceilings]
 
 Random bf16 weights of the published size are made on the device, never zeros (a GPU multiplies zeros faster), and
 copied to pinned host memory. For 352x640 and 720x1280 it measures the forward with every layer streamed from the host,
-one ahead, on both memory paths, and then with all weights resident if they fit. `--cap` binds torch's allocator;
-`--ballast` has another process hold the rest of the card, for allocators that the cap does not bind. Prints a table
-for benchmarks/RESULTS.md.
+one ahead, on both memory paths, and then, the cap lifted, with all weights resident if they fit. `--cap` binds torch's
+allocator; `--ballast` has another process hold the rest of the card, for allocators that the cap does not bind. A short
+clip warms up; the large size runs once, since a minute's work says enough. `--ceilings` first measures what the card
+can do: matrix products, attention by each of torch's kernels, the link. Prints tables for benchmarks/GPU.md.
 
 What the streaming here shows is the bound: copies one layer ahead on a stream of their own. ComfyUI's own prefetch is
-measured by sampling in ComfyUI, where 'MOVA Sampler' shows s/step and peak VRAM. The official pipeline is not run from
-here: its package brings its own weights and entry points; `official` says how to compare with it.
+measured by benchmarks/gpu_comfy.py, the official pipeline by benchmarks/official.py.
 """
 
 import argparse
@@ -18,12 +18,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mova_core.config import MOVA, MovaConfig
 from mova_core.estimate import LOW, NORMAL, Load, Rows, activations, work
@@ -34,6 +36,8 @@ from mova_core.shapes import DEFAULT_FPS, VideoShape
 from .peak import SIZE_360P, SIZE_720P, Clip
 
 GIB = 2**30
+WARM = 9  # frames of the clip that warms up
+LARGE = 500_000  # pixels
 BALLAST = """
 import sys, time, torch
 held = torch.empty(int(sys.argv[1]), dtype=torch.uint8, device="cuda")
@@ -148,17 +152,19 @@ def synchronize(device: torch.device) -> None:
 def measure(
     name: str, model: Mova, clip: Clip, rows: Rows, device: torch.device, rounds: int, stream: bool
 ) -> Measured:
-    """The median forward of `rounds`, after one that warms up."""
+    """The median forward of `rounds`, after a short one that warms up."""
     dtype = next(model.parameters()).dtype
-    inputs = {k: _random(v, device) for k, v in clip.inputs(model.sizes, dtype, "meta").items()}
+    first, inputs = (random_inputs(c, model.sizes, dtype, device) for c in (replace(clip, frames=WARM), clip))
     streamed = Streamed(device) if stream else None
     options = {"prefetch": streamed} if streamed else {}
     run = Runtime(ffn_rows=rows.feed_forward, query_rows=rows.queries, **options)
     taken = []
+    model(**first, fps=DEFAULT_FPS, runtime=run)
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    for _ in range(1 + rounds):
+    for _ in range(rounds):
         if streamed:
             streamed.copied = 0
         synchronize(device)
@@ -168,7 +174,7 @@ def measure(
         taken.append(time.perf_counter() - begun)
         if not all(torch.isfinite(velocity).all() for velocity in velocities):
             raise RuntimeError(f"{name}: a velocity is not finite")
-    seconds = statistics.median(taken[1:])
+    seconds = statistics.median(taken)
     load = Load.of(VideoShape(batch=clip.batch, frames=clip.frames, height=clip.height, width=clip.width))
     live, reserved = 0, 0
     if device.type == "cuda":
@@ -184,9 +190,11 @@ def measure(
     )
 
 
-def _random(meta: Tensor, device: torch.device) -> Tensor:
-    values = torch.randn(meta.shape, device=device).to(meta.dtype)
-    return values.abs() * 500 if meta.ndim == 1 else values  # timesteps are 0..1000
+def random_inputs(clip: Clip, config: MovaConfig, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """Arguments of `Mova.forward` for a clip: noise, and timesteps in 0..1000."""
+    empty = clip.inputs(config, dtype, "meta")
+    drawn = {name: torch.randn(meta.shape, device=device).to(meta.dtype) for name, meta in empty.items()}
+    return {name: x.abs() * 300 if x.ndim == 1 else x for name, x in drawn.items()}
 
 
 @contextmanager
@@ -202,28 +210,50 @@ def ballast(size: int) -> Iterator[None]:
             process.kill()
 
 
-def official() -> str:
-    """How to measure the official pipeline beside this, if its package is installed."""
-    try:
-        import mova  # noqa: F401
-    except ImportError:
-        return "official group offload: not measured, package `mova` is not installed"
-    return "official group offload: run its `inference_single.py --offload group` under the same cap"
+def ceilings(device: torch.device, rows: int = 16384, tokens: int = 43120) -> Iterator[str]:
+    """Lines of what the card can do: the best that the rows of the table could reach."""
+    a, b = (torch.randn(shape, device=device, dtype=torch.bfloat16) for shape in ((rows, 5120), (5120, 13824)))
+    yield f"matrix products of {rows} rows: {2 * rows * 5120 * 13824 / fastest(lambda: a @ b) / 1e12:.0f} TFLOP/s"
+    q, k, v = (torch.randn(1, 40, tokens, 128, device=device, dtype=torch.bfloat16) for _ in range(3))
+    for kernel in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
+        with sdpa_kernel(kernel):
+            seconds = fastest(lambda: F.scaled_dot_product_attention(q, k, v), 3)
+        rate = 4 * 40 * 128 * tokens**2 / seconds / 1e12
+        yield f"attention of {tokens} tokens, {kernel.name}: {rate:.0f} TFLOP/s"
+    for pinned in (True, False):
+        host = torch.ones(2**30, dtype=torch.uint8, pin_memory=pinned)
+        seconds = fastest(lambda host=host: host.to(device, non_blocking=True), 3)
+        yield f"host to device, {'pinned' if pinned else 'pageable'}: {2**30 / seconds / 1e9:.1f} GB/s"
+
+
+def fastest(work: Callable[[], object], rounds: int = 10) -> float:
+    """Seconds of the quickest of some rounds on the GPU, after one that warms up."""
+    taken = []
+    for _ in range(1 + rounds):
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        taken.append(time.perf_counter() - begun)
+    return min(taken[1:])
 
 
 def runs(config: MovaConfig, clips: dict[str, Clip], device: torch.device, rounds: int) -> Iterator[Measured]:
-    """Streamed on both paths, then resident where everything fits."""
+    """Streamed on both paths, then resident without a cap where everything fits. A large clip runs once."""
     model = random_model(config, device, torch.bfloat16)
     ends_to(model, device)
+    counts = {size: rounds if clip.height * clip.width < LARGE else 1 for size, clip in clips.items()}
     for size, clip in clips.items():
         for path, rows in (("whole", NORMAL), ("low memory", LOW)):
-            yield measure(f"{size}, streamed, {path}", model, clip, rows, device, rounds, stream=True)
+            yield measure(f"{size}, streamed, {path}", model, clip, rows, device, counts[size], stream=True)
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
     try:
         resident_to(model, device)
     except torch.OutOfMemoryError:
         return
     for size, clip in clips.items():
-        yield measure(f"{size}, resident", model, clip, NORMAL, device, rounds, stream=False)
+        yield measure(f"{size}, resident", model, clip, NORMAL, device, counts[size], stream=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,7 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cap", type=float, default=24.0, help="GiB that torch may take; 0 for all of the card")
     parser.add_argument("--ballast", action="store_true", help="hold the rest of the card in another process")
     parser.add_argument("--frames", type=int, default=193)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="forwards of the small size; the large one runs once")
+    parser.add_argument("--ceilings", action="store_true", help="first measure what the card can do")
     given = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("no CUDA device: nothing was measured")
@@ -243,11 +274,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest = int(total - given.cap * GIB) if given.ballast and given.cap else 0
     clips = {f"{h}x{w}": Clip(height=h, width=w, frames=given.frames) for h, w in (SIZE_360P, SIZE_720P)}
     print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, cap {given.cap or total / GIB:.1f} GiB\n")
-    print(HEADING)
+    for line in ceilings(device) if given.ceilings else ():
+        print(line, flush=True)
+    torch.cuda.empty_cache()
+    print("\n" + HEADING)
     with torch.inference_mode(), ballast(rest) if rest > 0 else nullcontext():
         for measured in runs(MOVA, clips, device, given.rounds):
             print(measured.row(), flush=True)
-    print("\n" + official())
     return 0
 
 

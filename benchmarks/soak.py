@@ -1,14 +1,17 @@
 """Many runs in one ComfyUI: memory does not grow, and a run that was stopped or failed leaves the next one whole.
 
-    python -m benchmarks.soak [RUNS]
+    python -m benchmarks.soak [RUNS] [--gpu]
 
-A tiny checkpoint on the CPU. Size, prompt, LoRA and expert change from run to run; the first clip is made again at the
-end, after an interrupted run, and after one that ran out of memory, and is the same to the pixel each time.
+A tiny checkpoint on the CPU, or on the first GPU, whose memory is then watched too. Size, prompt, LoRA and expert
+change from run to run; the first clip is made again at the end, after an interrupted run, and after one that ran out of
+memory, and is the same to the pixel each time.
 """
 
+import argparse
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,17 +29,23 @@ WARM = 5  # runs until every kind has been seen and allocators have their pools
 
 @dataclass
 class Report:
-    """Resident bytes after each run, and what went wrong."""
+    """Resident bytes after each run, bytes in use of the card if one is used, and what went wrong."""
 
     resident: list[int] = field(default_factory=list)
+    card: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
     def growth(self) -> float:
-        """Bytes between the first runs after warming up and the last ones; 0 where there are too few to say."""
-        kept = self.resident[WARM:]
-        third = len(kept) // 3
-        return statistics.median(kept[-third:]) - statistics.median(kept[:third]) if third else 0.0
+        """Resident bytes that came to stay after warming up."""
+        return growth(self.resident)
+
+
+def growth(held: list[int]) -> float:
+    """Bytes between the first runs after warming up and the last ones; 0 where there are too few to say."""
+    kept = held[WARM:]
+    third = len(kept) // 3
+    return statistics.median(kept[-third:]) - statistics.median(kept[:third]) if third else 0.0
 
 
 def graph(
@@ -112,6 +121,8 @@ def soak(server: ComfyServer, runs: int) -> Report:
     for index in range(runs):
         expect(server, report, f"run {index}", **variant(index))
         report.resident.append(resident(server))
+        if not server.cpu:
+            report.card.append(card())
     again(server, report, "after all of them", first)
     running = server.queue(graph(seed=2, steps=1000))
     server.wait_event("progress", prompt_id=running)
@@ -156,17 +167,32 @@ def resident(server: ComfyServer) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
-def main(runs: int) -> int:
+def card() -> int:
+    """Bytes in use on the first card, by any process."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).used)
+
+
+def main(runs: int, gpu: bool = False, flags: Sequence[str] = ()) -> int:
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder))
-        with ComfyServer(Path(folder), pack=ROOT) as server:
+        with ComfyServer(Path(folder), pack=ROOT, cpu=not gpu, arguments=flags) as server:
             report = soak(server, runs)
     for index, held in enumerate(report.resident):
-        print(f"run {index:2}: {held / 2**20:.0f} MiB")
-    print(f"growth after warming up: {report.growth / 2**20:.1f} MiB")
+        on_card = f", card {report.card[index] / 2**20:.0f} MiB" if report.card else ""
+        print(f"run {index:2}: {held / 2**20:.0f} MiB{on_card}")
+    grown = f"growth after warming up: {report.growth / 2**20:.1f} MiB"
+    print(grown + (f", on the card {growth(report.card) / 2**20:.1f} MiB" if report.card else ""))
     print("\n".join(report.problems) or "every run ended as it should, and the first clip is the same each time")
     return bool(report.problems)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=int, nargs="?", default=20)
+    parser.add_argument("--gpu", action="store_true", help="run on the first CUDA device")
+    parser.add_argument("--flag", action="append", default=[], help="a flag for ComfyUI, as --flag=--novram")
+    given = parser.parse_args()
+    sys.exit(main(given.runs, given.gpu, given.flag))

@@ -35,7 +35,7 @@ CLIP = Clip(height=32, width=48, frames=9)
 
 def forward(model: Mova, **options: object) -> tuple[torch.Tensor, ...]:
     torch.manual_seed(0)
-    inputs = {k: gpu._random(v, CPU) for k, v in CLIP.inputs(model.sizes, torch.float32, "meta").items()}
+    inputs = gpu.random_inputs(CLIP, model.sizes, torch.float32, CPU)
     with torch.inference_mode():
         return model(**inputs, fps=DEFAULT_FPS, runtime=Runtime(**options))  # type: ignore[arg-type]
 
