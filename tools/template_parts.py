@@ -80,9 +80,9 @@ def sampler(**more: Any) -> Node:
     return Node("MOVASampler", {**given, **noise, **walk, **more}, width=340, room=PREVIEW)
 
 
-def decode() -> Node:
+def decode(**more: Any) -> Node:
     given = {"latent": ("sampler", 0), "vae": ("loader", 2), "audio_vae": ("loader", 3)}
-    return Node("MOVADecode", {**given, "tile_size": 0, "overlap": 64}, width=360)
+    return Node("MOVADecode", {**given, "tile_size": 0, "overlap": 64, **more}, width=360)
 
 
 def create_video(images: Any, audio: Any, fps: Any) -> Node:

@@ -34,6 +34,7 @@ from PIL import Image
 from tools.browser import Page, Workflow
 from tools.chain_templates import CHAIN_TEMPLATES
 from tools.comfy_server import ComfyServer
+from tools.file_templates import FILE_TEMPLATES, write_single_files
 from tools.graph_picture import SETTINGS, graph_picture, resize
 from tools.page_scripts import NODE_BOXES
 from tools.stream_templates import STREAM_TEMPLATES
@@ -421,6 +422,7 @@ TEMPLATES: Mapping[str, Callable[[], Template]] = {
     "mova_few_steps": few_steps,
     **STREAM_TEMPLATES,
     **CHAIN_TEMPLATES,
+    **FILE_TEMPLATES,
 }
 
 # --------------------------------------------------------------------------------------------------- from code to files
@@ -501,6 +503,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         write_tiny_checkpoint(base / "models" / "diffusers" / MODEL)
+        write_single_files(base / "models")
         for lora_loader in (node for node in lora().nodes.values() if node.type == "MOVALoraLoader"):
             write_tiny_lora(base / "models" / "loras" / lora_loader.inputs["lora_name"])
         write_companions(base / "models")

@@ -15,6 +15,7 @@ Workflow = dict[str, Any]
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
 NAMES = [path.stem for path in WORKFLOWS]
 CLIPS = [name for name in NAMES if name != "mova_check_install"]  # those that end with a clip
+MODEL = "MOVA-360p"  # the folder that the workflows name
 NOT_SENT = {"control_after_generate", "upload"}  # widgets of the page alone
 NOT_RUN = {"MarkdownNote", "Note"}
 
@@ -69,6 +70,18 @@ def small(graph: Graph, **changes: Any) -> Graph:
                 node["inputs"][name] = CHANGE
             elif name in values:
                 node["inputs"][name] = values[name]
+    return copy
+
+
+def tiny_text(graph: Graph) -> Graph:
+    """A copy whose text encoder is the tiny folder's: ComfyUI's own loader takes the size of UMT5-XXL for granted."""
+    copy = json.loads(json.dumps(graph))
+    for node, content in graph.items():
+        if content["class_type"] == "CLIPLoader":
+            copy[node] = {"class_type": "MOVALoader", "inputs": {"folder": MODEL, "weight_dtype": "default"}}
+            slots = [(c["inputs"], name) for c in copy.values() for name, v in c["inputs"].items() if v == [node, 0]]
+            for inputs, name in slots:
+                inputs[name] = [node, 1]
     return copy
 
 

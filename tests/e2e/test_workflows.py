@@ -16,6 +16,7 @@ from PIL import Image
 from tests.comfy import needs_browser, needs_comfy
 from tools.browser import Page, differences
 from tools.comfy_server import ComfyServer, PromptRefused, Result
+from tools.file_templates import STOCK_CHANNELS, write_single_files
 from tools.media import describe_mp4
 from tools.tiny_checkpoint import write_tiny_checkpoint
 from tools.tiny_companions import write_companions
@@ -25,6 +26,7 @@ from .graphs import (
     CLIPS,
     FPS,
     FRAMES,
+    MODEL,
     NAMES,
     PROMPT,
     SIZE,
@@ -35,13 +37,13 @@ from .graphs import (
     node_of,
     read,
     small,
+    tiny_text,
     write_inputs,
 )
 
 pytestmark = needs_comfy
 
-MODEL = "MOVA-360p"  # the folder that the workflows name
-FIRST, TWO = "mova_image_to_video_audio", "mova_two_samplers"
+FIRST, TWO, FILES = "mova_image_to_video_audio", "mova_two_samplers", "mova_single_files"
 LONGER = dict.fromkeys(("mova_extend", "mova_relay"), 2 * FRAMES - 5)  # frames of a clip that is not one window long
 LONGER["mova_smooth"] = 2 * FRAMES - 1
 FASTER = {"mova_smooth": 2 * FPS}  # frames a second, where they are not the model's
@@ -54,6 +56,7 @@ SAMPLERS = {"MOVASampler", "KSamplerAdvanced"}
 def comfy(server: ComfyServer) -> ComfyServer:
     """The server with models where the workflows look for them, and with pictures, a sound and a clip."""
     write_tiny_checkpoint(server.models / "diffusers" / MODEL)
+    write_single_files(server.models)
     for node in (node for name in NAMES for node in api_graph(read(name)).values()):
         if "lora_name" in node["inputs"]:
             write_tiny_lora(server.models / "loras" / node["inputs"]["lora_name"])
@@ -84,7 +87,7 @@ def made(comfy: ComfyServer) -> Callable[[str], Result]:
 
 def seeded(seed: int, name: str = FIRST, **changes: Any) -> Graph:
     """A small workflow that also saves its pictures one by one: SaveVideo's H.264 is not always the same to the bit."""
-    graph = small(api_graph(read(name)), seed=seed, **changes)
+    graph = small(tiny_text(api_graph(read(name))), seed=seed, **changes)
     joined = [node["inputs"]["images"] for node in graph.values() if node["class_type"] == "CreateVideo"]
     for images in joined:  # none where the parts go through disk
         graph["pictures"] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": "picture"}}
@@ -160,6 +163,14 @@ def test_the_same_seed_gives_the_same_clip_and_another_seed_another(
     assert node_of(seeded(1), "MOVASampler") in again.executed()  # not from the cache
     assert same(first, again)
     assert not same(first, other)
+
+
+def test_single_files_make_the_clip_that_the_folder_makes_in_their_precision(
+    comfy: ComfyServer, made: Callable[[str], Result]
+) -> None:
+    folder = {"folder": STOCK_CHANNELS}
+    assert same(made(FILES), comfy.run(seeded(1, weight_dtype="fp8_e4m3fn", **folder)))
+    assert not same(made(FILES), comfy.run(seeded(1, **folder)))
 
 
 @pytest.mark.parametrize("name", ENLARGED)
