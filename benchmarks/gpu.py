@@ -48,20 +48,21 @@ time.sleep(86400)
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One row of the table. Bytes are torch's peaks; `predicted` counts activations alone."""
+    """One row of the table. Bytes are torch's peaks; `predicted` counts activations alone, of our forward."""
 
     name: str
     seconds: float
     tflops: float
     live: int
     reserved: int
-    predicted: float
+    predicted: float | None
     copied: int
 
     def row(self) -> str:
+        predicted = "-" if self.predicted is None else f"{self.predicted / GIB:.2f}"
         return (
             f"| {self.name} | {self.seconds:.3f} | {self.tflops:.1f} | {self.live / GIB:.2f} "
-            f"| {self.reserved / GIB:.2f} | {self.predicted / GIB:.2f} | {self.copied / 1e9:.2f} |"
+            f"| {self.reserved / GIB:.2f} | {predicted} | {self.copied / 1e9:.2f} |"
         )
 
 

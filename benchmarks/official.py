@@ -21,7 +21,6 @@ import argparse
 import dataclasses
 import importlib
 import importlib.util
-import math
 import statistics
 import sys
 import time
@@ -158,7 +157,7 @@ def measure(
         tflops=work(config, shape).total / seconds / 1e12,
         live=torch.cuda.max_memory_allocated(device) - before if cuda else 0,
         reserved=torch.cuda.max_memory_reserved(device) if cuda else 0,
-        predicted=math.nan,  # mova_core predicts its own forward only
+        predicted=None,
         copied=copied,
     )
 
