@@ -27,17 +27,7 @@ SIZES = {"360p": (352, 640), "720p": (720, 1280)}
 LIMITS = {("360p", "normal"): 2.3, ("720p", "normal"): 9.0, ("360p", "low"): 1.9, ("720p", "low"): 6.0}
 NO_GPU = """## GPU
 
-**Not run: no GPU was at hand**, and nothing here says how fast a card is. Where there is one:
-
-| command | measures | goal |
-|---|---|---|
-| `python -m benchmarks.gpu --ceilings` | the core's forward under a cap of 24 GiB, streamed and resident, both memory paths | streamed at least 0.98 of resident at 360p; 720p under 12 GiB |
-| `python -m benchmarks.gpu_comfy BASE` | whole clips of full size in real ComfyUI on cards of 8, 12 and 24 GiB, with dynamic VRAM and without | the same, by ComfyUI's own streaming |
-| `python -m benchmarks.official --repo MOVA --resident --group` | the official pipeline's forward and its group offloading under the same cap | to compare with |
-| `python -m benchmarks.soak --gpu` | 20 runs that change everything; memory of the card | no growth |
-| `python -m pytest tests/nodes/test_on_cuda.py` | the forward on the card against the CPU | float32 within 1e-5 |
-
-Their logic is tested on the CPU (`tests/core/test_*_benchmark.py`)."""
+Not run: no GPU was at hand, and nothing here says how fast a card is. [GPU.md](GPU.md) says what is to be measured."""
 
 
 def memory(pack: Any) -> Iterator[str]:
