@@ -31,6 +31,8 @@ REVISION, SOURCES, PRECISION, NAMES, COPIES = (
     "mova_names",
     "mova_copies",
 )
+COMFYUI = "config"  # JSON that ComfyUI's own loader reads: what no shape of an expert tells
+UNSEEN = ("num_heads", "text_dim", "freq_dim", "eps")
 VOCABULARY = "spiece_model"  # the tensor from which ComfyUI makes its UMT5 tokenizer
 TIED = ("encoder.embed_tokens.weight", "shared.weight")  # one table under two names; ComfyUI reads the second
 PLAIN = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -184,6 +186,8 @@ def planned(origin: Origin, part: str, precision: str, models: Path) -> File:
         SOURCES: json.dumps({name: sha for name, sha in origin.hashes.items() if name in used}),
         PRECISION: written,
     }
+    if part in (HIGH, LOW, MERGED):
+        metadata |= _for_comfyui(json.loads(metadata[CONFIG]), next(iter(components)))
     if part in (HIGH, LOW, SHARED, MERGED):
         metadata[EXPERTS] = json.dumps({expert: _fingerprint(origin.folder, expert) for expert in (HIGH, LOW)})
     suffix = "" if part in AS_PUBLISHED else f"_{precision}"
@@ -232,6 +236,12 @@ def _configs(folder: Path, components: Iterable[str]) -> dict[str, Any]:
             "model_index": folder / "model_index.json",
         }
     return {name: read_json(path) for name, path in places.items() if path.is_file()}
+
+
+def _for_comfyui(stated: Mapping[str, Any], expert: str) -> dict[str, str]:
+    """Sizes of the video tower under which ComfyUI's own loader, which takes it for Wan, builds it."""
+    sizes = {key: value for key, value in stated.get(expert, {}).items() if key in UNSEEN}
+    return {COMFYUI: json.dumps({"transformer": sizes})} if sizes else {}
 
 
 def _fingerprint(folder: Path, expert: str) -> str:

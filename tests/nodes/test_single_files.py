@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mova_core.checkpoint.convert import convert
-from mova_core.checkpoint.quantization import FORMATS, quantized
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
 from tests.nodes.graph import Run, Scene, equal, error
@@ -120,20 +119,6 @@ def test_the_stock_vae_loader_reads_the_converted_video_vae(run, scene, models):
     (vae,) = run("VAELoader", vae_name=models["video_vae"])
     latents = torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(vae.decode(latents), scene.vae.decode(latents))
-
-
-@pytest.mark.parametrize("part", ["video_dit", "merged"])
-def test_the_stock_unet_loader_takes_an_expert_for_wan_and_leaves_the_sound_out(run, models, comfy_base, part):
-    """Documented, not wanted: its detection is closed, see docs/decisions.md."""
-    folder = comfy_base / "models" / "diffusion_models"
-    sizes = {"text_embedding.0.weight": torch.zeros(256, 4096), "time_embedding.0.weight": torch.zeros(256, 256)}
-    save_file(load_file(folder / models[part]) | sizes, folder / f"full_{part}.safetensors")  # ComfyUI takes no others
-    (model,) = run("UNETLoader", unet_name=f"full_{part}.safetensors", weight_dtype="default")
-    assert type(model.model).__name__ == "WAN21"
-    tower = model.model.diffusion_model
-    assert tower.patch_embedding.weight.shape[1] == 36
-    assert not hasattr(tower, "dual_tower_bridge")
-    assert len(tower.blocks) == 3
 
 
 def test_the_text_encoder_file_is_what_the_stock_loader_wants():
@@ -284,17 +269,3 @@ def test_attaching_refuses_other_models_and_patched_ones(run, scene, models, wan
     wan.patches["diffusion_model.head.head.weight"] = [(1.0, ("diff", (torch.zeros(1),)), 1.0, None, None)]
     with pytest.raises(refused(pack), match="patched already"):
         run("MOVAAttachSound", model=wan, shared=wan_sized["shared"])
-
-
-@pytest.mark.parametrize("precision", ["fp8", "nvfp4"])
-def test_quantised_experts_of_the_stock_loader_take_sound_too(run, scene, wan_sized, comfy_base, precision):
-    folder = comfy_base / "models" / "diffusion_models"
-    for part in ("video_dit", "video_dit_2"):
-        small = quantized(load_file(folder / wan_sized[part]), FORMATS[precision])
-        save_file(small, folder / f"{precision}_{part}.safetensors")
-    names = [f"{precision}_{part}.safetensors" for part in ("video_dit", "video_dit_2")]
-    ours = load(run, *names, wan_sized["shared"], "default")
-    wan = [run("UNETLoader", unet_name=name, weight_dtype="default")[0] for name in names]
-    high, low = (run("MOVAAttachSound", model=model, shared=wan_sized["shared"])[0] for model in wan)
-    (joined,) = run("MOVAJoinExperts", high_noise=high, low_noise=low, boundary=0.9)
-    assert equal(sampled(run, wide_text(scene), joined), sampled(run, wide_text(scene), ours))
