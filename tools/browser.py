@@ -30,6 +30,7 @@ Workflow = dict[str, Any]  # UI format
 # The page of someone who installed this version and has been here before: no tour, no template picker, no news.
 SETTINGS: Mapping[str, Any] = {
     "Comfy.TutorialCompleted": True,
+    "Comfy.OnboardingCoachmarks.Seen": ["appMode", "firstRun"],
     "Comfy.InstalledVersion": "1.49.6",
     "Comfy.Notification.ShowVersionUpdates": False,
     "Comfy.Workflow.Persist": False,

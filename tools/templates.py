@@ -50,13 +50,20 @@ class Area:
 
 @dataclass(frozen=True)
 class Template:
-    """A workflow: its nodes by name, its areas in columns from left to right, and the note before them."""
+    """A workflow: its nodes by name, its areas in columns from left to right, and the note before them.
+
+    Attributes:
+        app: (node, widget) of what an app shows, from top to bottom; with any, the workflow opens as an app.
+        results: nodes whose results the app shows.
+    """
 
     nodes: Mapping[str, Node]
     columns: Sequence[Sequence[Area]]
     note: str
     note_height: float = 480
     after_generate: str = "randomize"
+    app: Sequence[tuple[str, str]] = ()
+    results: Sequence[str] = ()
 
 
 def ids(template: Template) -> dict[str, str]:
@@ -75,6 +82,16 @@ def api_graph(template: Template) -> dict[str, dict[str, Any]]:
         number[name]: {"class_type": node.type, "inputs": {key: value(given) for key, given in node.inputs.items()}}
         for name, node in template.nodes.items()
     }
+
+
+def app_mode(template: Template) -> dict[str, Any]:
+    """What a workflow's `extra` says of its app, as the page's own app builder writes it; empty for one without."""
+    number = ids(template)
+    shown = {
+        "inputs": [[number[node], widget] for node, widget in template.app],
+        "outputs": [number[node] for node in template.results],
+    }
+    return {"linearData": shown, "linearMode": True} if template.app else {}
 
 
 def layout(template: Template, heights: Mapping[str, float]) -> Layout:

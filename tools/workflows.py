@@ -5,7 +5,8 @@
     python tools/workflows.py --run-picture  # also docs/images/run.png, a finished run on the tiny checkpoint
 
 Writes workflows/<name>.json (UI format, made by ComfyUI's own page), its thumbnail workflows/<name>.jpg, and for the
-image-to-video workflow docs/images/workflow.png. Needs ComfyUI and Chromium; scikit-image for the photograph in docs.
+image-to-video workflow docs/images/workflow.png, for the app docs/images/app.png. Needs ComfyUI and Chromium;
+scikit-image for the photograph in docs.
 
 To add a workflow: write a function that returns a `Template` and put it into TEMPLATES. Nodes have names, links are
 (name, output index), and places come from `columns`: areas from left to right and, within a column, from top to
@@ -31,6 +32,7 @@ if not __package__:  # started as a script: the repository's packages are one fo
 
 from PIL import Image
 
+from tools.app_templates import APP_TEMPLATES
 from tools.browser import Page, Workflow
 from tools.chain_templates import CHAIN_TEMPLATES
 from tools.comfy_server import ComfyServer
@@ -57,7 +59,7 @@ from tools.template_parts import (
     save_video,
     text,
 )
-from tools.templates import Area, Node, Template, api_graph, layout, with_values
+from tools.templates import Area, Node, Template, api_graph, app_mode, layout, with_values
 from tools.tiny_checkpoint import write_tiny_checkpoint
 from tools.tiny_companions import write_companions
 from tools.tiny_lora import write_tiny_lora
@@ -67,7 +69,7 @@ WORKFLOWS = ROOT / "workflows"
 IMAGES = ROOT / "docs" / "images"
 
 THUMBNAIL_WIDTH, PICTURE_WIDTH = 800, 1800
-PAGE_SIZE = (1600, 760)
+PAGE_SIZE, APP_SIZE = (1600, 760), (1280, 1060)
 
 # ----------------------------------------------------------------------------------------------------- the templates
 
@@ -422,6 +424,7 @@ TEMPLATES: Mapping[str, Callable[[], Template]] = {
     "mova_few_steps": few_steps,
     **STREAM_TEMPLATES,
     **CHAIN_TEMPLATES,
+    **APP_TEMPLATES,
     **FILE_TEMPLATES,
 }
 
@@ -462,7 +465,9 @@ def to_workflow(page: Page, template: Template) -> Workflow:
 
 def write_template(page: Page, name: str) -> None:
     """workflows/<name>.json and .jpg."""
-    workflow = to_workflow(page, TEMPLATES[name]())
+    template = TEMPLATES[name]()
+    workflow = to_workflow(page, template)
+    workflow["extra"] |= app_mode(template)
     WORKFLOWS.mkdir(exist_ok=True)
     content = json.dumps(workflow, ensure_ascii=False, indent=1)
     (WORKFLOWS / f"{name}.json").write_text(content + "\n", encoding="utf-8", newline="\n")
@@ -490,6 +495,15 @@ def write_documents(page: Page, server: ComfyServer, *, run: bool) -> None:
         page.screenshot(IMAGES / "run.png")
 
 
+def write_app_picture(page: Page, name: str) -> None:
+    """docs/images/app.png: the page with a workflow that opens as an app."""
+    page.load(json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")), name)
+    resize(page, *APP_SIZE)
+    page.screenshot(IMAGES / "app.png")
+    Image.open(IMAGES / "app.png").convert("RGB").quantize(256).save(IMAGES / "app.png", optimize=True)
+    resize(page, *page.browser.size)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Write the workflow templates, their thumbnails and the docs' pictures."
@@ -515,6 +529,8 @@ def main() -> None:
                     print(WORKFLOWS / f"{name}.json")
                 if "mova_image_to_video_audio" in names:
                     write_documents(page, server, run=options.run_picture)
+                for name in APP_TEMPLATES.keys() & set(names):
+                    write_app_picture(page, name)
 
 
 if __name__ == "__main__":

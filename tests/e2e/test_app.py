@@ -1,0 +1,83 @@
+"""The workflow that opens as an app: it shows what its file says, and runs from its own Run button."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.comfy import needs_browser, needs_comfy
+from tools.app_templates import APP_TEMPLATES
+from tools.browser import Page
+from tools.comfy_server import ComfyServer
+from tools.template_parts import FIRST_FRAME, MODEL
+from tools.tiny_checkpoint import write_tiny_checkpoint
+
+from .graphs import NAMES, SMALL, Workflow, api_graph, node_of, read, small
+
+(NAME,) = APP_TEMPLATES
+LABELS = """
+[...document.querySelectorAll('[data-testid=linear-widgets] [data-testid=builder-widget-label]')]
+    .map((label) => label.innerText.trim())"""
+PRESS_RUN = """
+[...document.querySelectorAll('[data-testid=linear-run-button] button')]
+    .find((button) => button.innerText.trim() === 'Run').click()"""
+CLIP = "document.querySelector('[data-testid=linear-center-panel] video[controls]')"
+
+
+def shown(workflow: Workflow) -> list[tuple[str, str]]:
+    return [(node, widget) for node, widget in workflow["extra"]["linearData"]["inputs"]]
+
+
+def test_it_opens_as_an_app_and_shows_widgets_that_are_there() -> None:
+    workflow = read(NAME)
+    graph = api_graph(workflow)
+    assert workflow["extra"]["linearMode"] is True
+    assert [(node, widget) for node, widget in shown(workflow) if widget not in graph[node]["inputs"]] == []
+    assert [graph[node]["class_type"] for node in workflow["extra"]["linearData"]["outputs"]] == ["SaveVideo"]
+
+
+def test_no_other_workflow_opens_as_one() -> None:
+    assert [name for name in NAMES if "linearMode" in read(name)["extra"]] == [NAME]
+
+
+@pytest.fixture
+def app(page: Page, server: ComfyServer) -> Page:
+    """The page with the app, on the tiny checkpoint, at a small size."""
+    folder = server.models / "diffusers" / MODEL
+    if not folder.exists():
+        write_tiny_checkpoint(folder)
+    shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
+    page.reload()
+    assert page.load(read(NAME), NAME).fine
+    return page
+
+
+@needs_comfy
+@needs_browser
+def test_the_page_shows_the_app_and_runs_it_to_a_playable_clip(app: Page) -> None:
+    assert app.browser.evaluate(LABELS) == [widget for _, widget in shown(read(NAME))]
+    for node, content in small(api_graph(read(NAME))).items():
+        for name in content["inputs"].keys() & SMALL.keys() - {"image"}:
+            if not isinstance(content["inputs"][name], list):
+                app.set_widget(node, name, SMALL[name])
+    app.browser.evaluate(PRESS_RUN)
+    app.browser.wait_for(f"{CLIP}?.readyState >= 2", timeout=300)
+    assert app.browser.evaluate(f"[{CLIP}.videoWidth, {CLIP}.videoHeight]") == [SMALL["width"], SMALL["height"]]
+    assert app.report().fine
+
+
+@needs_comfy
+@needs_browser
+def test_a_value_typed_into_the_app_goes_into_the_graph(app: Page) -> None:
+    builder = node_of(api_graph(read(NAME)), "MOVAPromptBuilder")
+    app.browser.evaluate(
+        """(text) => {
+            const area = document.querySelectorAll('[data-testid=linear-widgets] textarea')[3];
+            area.value = text;
+            for (const kind of ['input', 'change']) area.dispatchEvent(new Event(kind, {bubbles: true}));
+        }""",
+        "Mova: Hello.",
+    )
+    app._settle()
+    assert app.api_graph()[builder]["inputs"]["lines"] == "Mova: Hello."
