@@ -21,6 +21,7 @@ from ...mova_core.config import TowerConfig
 from ...mova_core.errors import CheckpointError, ConfigError
 from ...mova_core.model.mova import Mova
 from . import experts
+from .carried import alias
 from .loading import read
 from .model import MovaModel, MovaSettings
 
@@ -66,7 +67,7 @@ def attach(model: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     joint.device = offload
     comfy.model_management.archive_model_dtypes(joint.diffusion_model)
-    return experts.patcher(joint, device, offload), _unverified(shared, tower)
+    return experts.patcher(joint, device, offload, model.is_dynamic()), _unverified(shared, tower)
 
 
 def _sizes(tower: Any, kind: str) -> TowerConfig:
@@ -100,7 +101,7 @@ def _copied(layer: nn.Module) -> nn.Module:
     """The layer with parameters of its own over the same memory. It casts weights to its input: float32 stays float32."""
     new = copy.copy(layer)
     new._parameters = {
-        key: None if value is None else nn.Parameter(value.detach(), requires_grad=False)
+        key: None if value is None else nn.Parameter(alias(value), requires_grad=False)
         for key, value in layer._parameters.items()
     }
     new._buffers = dict(layer._buffers)

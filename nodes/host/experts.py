@@ -15,6 +15,7 @@ import comfy.sampler_helpers
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, TORCH_COMPILE_KWARGS, set_torch_compile_wrapper
 
 from .caches import BOUNDARY, renew
+from .carried import CarriedPatches
 from .lora_names import EXPERT, LOW, ByName
 from .memory import plan
 from .model import HELD
@@ -113,7 +114,7 @@ class _Experts:
 
 @cache
 def _patcher_class(base: type) -> type:
-    return type("MovaPatcher", (ByName, _Experts, base), {})
+    return type("MovaPatcher", (ByName, _Experts, CarriedPatches, base), {})
 
 
 def patcher(model: Any, load_device: Any, offload_device: Any, dynamic: bool = True) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from mova_core.checkpoint.convert import convert
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
 from tests.nodes.graph import Run, Scene, equal, error
+from tests.nodes.wan_sized import wide_text, write_wan_sized
 from tests.prism import prism_weights, row_scaled, write_prism
-from tools.key_shapes import UMT5Sizes, bridge_shapes, tower_shapes, umt5_shapes
-from tools.tiny_checkpoint import initial, tiny_sizes
+from tools.key_shapes import UMT5Sizes, umt5_shapes
 
 pytestmark = needs_comfy
 
@@ -226,25 +225,7 @@ def test_row_scaled_prism_computes_with_comfyuis_float8(run, scene, prism, from_
 
 @pytest.fixture(scope="session")
 def wan_sized(comfy_base: Path) -> dict[str, str]:
-    """Experts and shared file of the sizes that ComfyUI fixes for Wan: text of width 4096, 256 frequencies."""
-    sizes = tiny_sizes().mova
-    wide = {"text_width": 4096, "frequency_width": 256}
-    video, audio = replace(sizes.video, **wide), replace(sizes.audio, **wide)
-    folder, names = comfy_base / "models" / "diffusion_models", {}
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed, part in enumerate(("video_dit", "video_dit_2")):
-        weights = {k: initial(seed, f"video_dit.{k}", s) for k, s in tower_shapes(video).items()}
-        save_file(weights, folder / f"wan_sized_{part}.safetensors")
-        names[part] = f"wan_sized_{part}.safetensors"
-    shared = {f"audio_dit.{k}": s for k, s in tower_shapes(audio).items()}
-    shared |= {f"dual_tower_bridge.{k}": s for k, s in bridge_shapes(sizes.bridge).items()}
-    save_file({k: initial(0, k, s) for k, s in shared.items()}, folder / "wan_sized_shared.safetensors")
-    return names | {"shared": "wan_sized_shared.safetensors"}
-
-
-def wide_text(scene: Scene) -> Scene:
-    words = torch.randn(1, 512, 4096, generator=torch.Generator().manual_seed(4))
-    return scene.but(positive=[[words, scene.positive[0][1]]], negative=[[words, scene.negative[0][1]]])
+    return write_wan_sized(comfy_base / "models" / "diffusion_models")
 
 
 def test_experts_of_the_stock_loader_with_sound_attached_are_the_model(run, scene, wan_sized):
