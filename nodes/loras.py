@@ -9,7 +9,7 @@ from .host import lora, messages
 
 def _strength(name: str, of: str) -> Any:
     tooltip = f"Multiplies the strength for {of}. 0 leaves that part as it was."
-    return io.Float.Input(name, default=1.0, min=-100.0, max=100.0, step=0.01, tooltip=tooltip)
+    return io.Float.Input(name, default=1.0, min=-100.0, max=100.0, step=0.01, advanced=True, tooltip=tooltip)
 
 
 class MovaLoraLoader(io.ComfyNode):

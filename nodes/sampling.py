@@ -58,6 +58,7 @@ class MovaSampler(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.01,
+                    advanced=True,
                     tooltip="Shift of the video's noise schedule: more spends more steps on layout and motion. Trained at 5. "
                     "0 is the model's own: 5 for MOVA, 9 for Prism.",
                 ),
@@ -67,6 +68,7 @@ class MovaSampler(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.01,
+                    advanced=True,
                     tooltip="Shift of the sound's own schedule, walked in the same steps. Trained at 5. 0 is the model's "
                     "own: 5 for MOVA, 7 for Prism.",
                 ),
@@ -105,6 +107,7 @@ class MovaSampler(io.ComfyNode):
                     step=0.1,
                     round=0.01,
                     optional=True,
+                    advanced=True,
                     tooltip="Guidance of the sound towards the prompt, where it is to differ from the picture's. 0 is the "
                     "same as cfg.",
                 ),
@@ -115,6 +118,7 @@ class MovaSampler(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
+                    advanced=True,
                     tooltip="Denoise of the sound, where it is to differ from the picture's: denoise 0.5 with 1 here keeps the "
                     "picture's layout and makes its sound anew, in as many steps. 0 is the same as denoise. Needs euler.",
                 ),
@@ -123,6 +127,7 @@ class MovaSampler(io.ComfyNode):
                     options=list(ACTIONS),
                     default="off",
                     optional=True,
+                    advanced=True,
                     tooltip="What to do when the picture is turning into flat colour, as many seeds do without a first frame: "
                     "warn in the log, stop, or start again with the next seed (up to 8). Its threshold was not measured on "
                     "real weights.",
@@ -138,6 +143,7 @@ class MovaSampler(io.ComfyNode):
                     min=0,
                     max=1000,
                     optional=True,
+                    advanced=True,
                     tooltip="Steps between two previews of the sound: a link under the node plays the clip's sound as it is "
                     "by then, for a browser on the machine that runs ComfyUI; the file is in its temp folder. 0 is none. "
                     "Needs audio_vae, which then shares the memory with the model.",
@@ -148,6 +154,7 @@ class MovaSampler(io.ComfyNode):
                     min=1,
                     max=100,
                     optional=True,
+                    advanced=True,
                     tooltip="Steps of the sound in each step of the picture, for few-step video LoRAs: 8 steps with 4 here give "
                     "the sound 32, at hardly any cost. In the added ones the sound hears the picture as in the step before. "
                     "An untrained shortcut. Needs euler.",

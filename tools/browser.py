@@ -71,6 +71,7 @@ class Layout:
         colors: (title bar, body) colours, e.g. ("#232", "#353").
         properties: entries for a node's properties, e.g. {"models": [{"name", "url", "directory"}]}.
         after_generate: what seeds do after a run: "fixed", "randomize", "increment".
+        unfolded: nodes that show their advanced widgets.
     """
 
     positions: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class Layout:
     groups: Sequence[Group] = ()
     notes: Sequence[Note] = ()
     after_generate: str = "fixed"
+    unfolded: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ PLACE = """
   each(layout.titles, (node, title) => { node.title = title; });
   each(layout.colors, (node, color) => { node.color = color[0]; node.bgcolor = color[1]; });
   each(layout.properties, (node, properties) => { Object.assign(node.properties, properties); });
+  for (const id of layout.unfolded) app.graph.getNodeById(Number(id)).showAdvanced = true;
   for (const node of app.graph._nodes) {
     for (const widget of node.widgets ?? []) {
       if (widget.name === 'control_after_generate') widget.value = layout.after_generate;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mova_core.text import NEGATIVE_PROMPT
@@ -69,15 +70,26 @@ def conditions(width: float = 320, **more: Any) -> Node:
     return Node("MOVAImageToVideoAudio", {**given, **size, **more}, width=width)
 
 
+FOLDED: Mapping[str, Any] = {  # MOVA Sampler's advanced inputs and their defaults
+    "shift": 5.0,
+    "audio_shift": 5.0,
+    "audio_cfg": 0.0,
+    "audio_denoise": 0.0,
+    "collapse_guard": "off",
+    "listen_every": 0,
+    "audio_substeps": 1,
+}
+
+
 def sampler(**more: Any) -> Node:
     """The official settings; with room for the preview."""
     given = {"model": ("loader", 0), "positive": ("conditions", 0), "negative": ("conditions", 1)}
-    noise = {"latent": ("conditions", 2), "seed": 42, "steps": 50, "cfg": 5.0, "shift": 5.0, "audio_shift": 5.0}
+    noise = {"latent": ("conditions", 2), "seed": 42, "steps": 50, "cfg": 5.0}
     walk = {"sampler": "euler", "scheduler": "mova", "denoise": 1.0}
     # Written out although they are defaults: the page keeps a widget's value by node id and name from graph to graph.
-    walk |= {"bridge_cfg": 1.0, "audio_cfg": 0.0, "audio_denoise": 0.0, "collapse_guard": "off"}
-    walk |= {"listen_every": 0, "audio_substeps": 1}
-    return Node("MOVASampler", {**given, **noise, **walk, **more}, width=340, room=PREVIEW)
+    walk |= {"bridge_cfg": 1.0, **FOLDED}
+    unfolded = any(more.get(name, value) != value for name, value in FOLDED.items())
+    return Node("MOVASampler", {**given, **noise, **walk, **more}, width=340, room=PREVIEW, unfolded=unfolded)
 
 
 def decode(**more: Any) -> Node:

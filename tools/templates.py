@@ -27,6 +27,7 @@ class Node:
         room: pixels more than that height, for a preview.
         stretch: takes what its column lacks to the height of the tallest.
         properties: e.g. {"models": [{"name", "url", "directory"}]}.
+        unfolded: shows its advanced inputs, because some have other values than their defaults.
     """
 
     type: str
@@ -37,6 +38,7 @@ class Node:
     room: float = 0
     stretch: bool = False
     properties: Mapping[str, Any] = field(default_factory=dict)
+    unfolded: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def layout(template: Template, heights: Mapping[str, float]) -> Layout:
         groups=[Group(a.title, [number[name] for stack in a.stacks for name in stack], a.color) for a in areas],
         notes=[Note(template.note, (0, NODE_TITLE), (NOTE_WIDTH, template.note_height), title="Read me first")],
         after_generate=template.after_generate,
+        unfolded=[number[name] for name, node in nodes.items() if node.unfolded],
     )
 
 
