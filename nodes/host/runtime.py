@@ -1,12 +1,13 @@
 """ComfyUI's transformer_options -> how mova_core runs one forward."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.model_prefetch
+import comfy.ops
 import torch
 from comfy.quant_ops import QuantizedTensor, ck
 from torch import Tensor, nn
@@ -86,13 +87,57 @@ class Layers:
 
 @contextmanager
 def held(layer: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
-    """Weights of `layer` that lie elsewhere, on `device`: copied once, however many chunks use them.
+    """Weights of `layer` that lie elsewhere, on `device`: brought and patched once, however many chunks use them.
 
-    ComfyUI's layers would copy them for every call. The copy runs beside the computation where the device can do that.
+    ComfyUI's layers would do that for every call. The copy runs beside the computation where the device can do that.
     """
+    modules = list({id(m): m for root in layer for m in root.modules() if hasattr(m, "comfy_cast_weights")}.values())
+    dynamic = [module for module in modules if hasattr(module, "_v")]
+    with brought(layer[0], dynamic, device), copied([m for m in modules if not hasattr(m, "_v")], device):
+        patch_once(dynamic, device)
+        yield
+
+
+@contextmanager
+def brought(layer: nn.Module, modules: list[Any], device: torch.device) -> Iterator[None]:
+    """Weights under dynamic VRAM that no queue has brought."""
+    missing = [module for module in modules if not hasattr(module, "_prefetch")]
+    if missing:
+        fast = comfy.model_management.device_supports_non_blocking(device)
+        stream = comfy.ops.cast_modules_with_vbar(missing, None, device, None, fast)
+        comfy.model_management.sync_stream(device, stream)
+    try:
+        yield
+    finally:
+        comfy.model_prefetch.cleanup_prefetched_modules(layer, missing)
+
+
+def patch_once(modules: list[Any], device: torch.device) -> None:
+    """Patch weights under dynamic VRAM that have no place of their own on `device`, and let every call take the result.
+
+    ComfyUI patches such a weight in place at each call of its layer: right for the first chunk of rows only.
+    """
+    for module in modules:
+        state = module._prefetch
+        patches = [getattr(module, f"{name}_lowvram_function", None) for name in ("weight", "bias")]
+        others = [getattr(module, f"{name}_function", None) for name in ("weight", "bias")]
+        if state["signature"] is not None or not any(patches) or any(others):
+            continue
+        weight, bias = state["cast_geometry"]
+        if isinstance(weight, QuantizedTensor):
+            continue  # patched in a copy
+        dtypes = weight.dtype, None if bias is None else bias.dtype
+        module._v_weight, module._v_bias = comfy.ops.resolve_cast_module_with_vbar(
+            module, dtypes[0], device, dtypes[1], None, False
+        )
+        state["resident"] = True
+
+
+@contextmanager
+def copied(modules: list[Any], device: torch.device) -> Iterator[None]:
+    """Weights that ComfyUI left in host memory for want of room, without dynamic VRAM."""
     management = comfy.model_management
-    modules = {id(m): m for root in layer for m in root.modules() if hasattr(m, "comfy_cast_weights")}
-    parameters = [(m, n, p) for m in modules.values() for n, p in m.named_parameters(recurse=False)]
+    parameters = [(m, n, p) for m in modules for n, p in m.named_parameters(recurse=False)]
     # Quantised weights are left to ComfyUI's layers: they are no single storage, and small.
     away = [(m, n, p) for m, n, p in parameters if p.device != device and not isinstance(p, QuantizedTensor)]
     stream = management.get_offload_stream(device) if away else None
@@ -111,14 +156,14 @@ def held(layer: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
 
 
 def prefetch(device: torch.device, options: Options) -> Callable[[Sequence[Sequence[nn.Module]]], Iterator[None]]:
-    """Each layer's weights, once: by ComfyUI's prefetch queue with one entry a layer, or `held` where it has none."""
+    """Each layer's weights, once: ahead of time by ComfyUI's prefetch queue where it has one, an entry a layer."""
 
     def step(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
         pop, make = comfy.model_prefetch.prefetch_queue_pop, comfy.model_prefetch.make_prefetch_queue
         queue = make([list(layer) for layer in layers], device, options)
         for layer in layers:
             pop(queue, device, layer[0])
-            with held(layer, device) if queue is None else nullcontext():
+            with held(layer, device):
                 yield
         if queue is not None:
             pop(queue, device, None)

@@ -1,0 +1,120 @@
+"""Under dynamic VRAM, ComfyUI's default on NVIDIA cards, a clip is the one without it, wherever its weights lie."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.comfy import needs_comfy
+from tests.in_process import Pack
+from tests.nodes.dynamic_vram import Card, hold
+from tests.nodes.graph import Run, Scene, error
+
+pytestmark = needs_comfy
+
+STEPS = 3  # two with the high-noise expert
+LORA = "dynamic.safetensors"
+ROOMS = {"all stay": 1e12, "some stay": 3e6, "none stays": 0}
+STREAMS = {"copies beside computing": 2, "one after the other": 0}
+CHUNKS = {"mova_ffn_rows": 17, "mova_query_rows": 13}  # each layer's weights are used several times a forward
+
+
+@pytest.fixture(scope="module")
+def lora(comfy_base: Path, scene: Scene) -> str:
+    """On a weight of each part."""
+    weights = scene.model.model.diffusion_model.state_dict()
+    make = torch.Generator().manual_seed(1)
+    tensors = {}
+    for key in ("blocks.1.ffn.0", "blocks.0.self_attn.q", "audio_dit.blocks.0.cross_attn.v"):
+        rows, columns = weights[f"{key}.weight"].shape
+        tensors[f"diffusion_model.{key}.lora_A.weight"] = torch.randn(4, columns, generator=make) * 0.3
+        tensors[f"diffusion_model.{key}.lora_B.weight"] = torch.randn(rows, 4, generator=make) * 0.3
+    (comfy_base / "models" / "loras").mkdir(exist_ok=True)
+    save_file(tensors, comfy_base / "models" / "loras" / LORA)
+    return LORA
+
+
+def sampled(run: Run, scene: Scene, model: Any) -> dict[str, Any]:
+    chosen = {"seed": 3, "steps": STEPS, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
+    return run("KSampler", model=model, **scene.conditioned, **chosen)[0]
+
+
+def on_card(pack: Pack, diffusers: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The tiny MODEL with its weights in host memory, beside a card."""
+    card.install(monkeypatch)
+    model = pack.module("nodes.host.loading").load_model(diffusers / "tiny", "fp32")
+    model.model_options.setdefault("transformer_options", {}).update(CHUNKS)
+    assert model.is_dynamic()
+    assert model.low.is_dynamic()
+    for each in (model, model.low):
+        hold(each.model.diffusion_model)
+    return model
+
+
+@pytest.mark.parametrize("streams", STREAMS.values(), ids=STREAMS)
+@pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
+def test_the_clip_and_its_lora_are_those_without_it(
+    run: Run,
+    pack: Pack,
+    scene: Scene,
+    diffusers: Path,
+    lora: str,
+    room: float,
+    streams: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patch = {"lora_name": lora, "strength_model": 1.0}
+    plain = sampled(run, scene, scene.model)
+    wanted = sampled(run, scene, run("LoraLoaderModelOnly", model=scene.model, **patch)[0])
+    assert error(wanted, plain) > 1e-2
+    card = Card(room, streams)
+    model = on_card(pack, diffusers, card, monkeypatch)
+    assert error(sampled(run, scene, model), plain) < 1e-5
+    assert error(sampled(run, scene, run("LoraLoaderModelOnly", model=model, **patch)[0]), wanted) < 1e-5
+    assert error(sampled(run, scene, model), plain) < 1e-5  # and off again
+    assert bool(card.brought) == bool(room)
+    assert not any(+places.pinned for places in card.models)
+
+
+@pytest.mark.parametrize("streams", STREAMS.values(), ids=STREAMS)
+def test_a_weight_that_does_not_stay_is_brought_once_a_forward(
+    run: Run,
+    pack: Pack,
+    scene: Scene,
+    diffusers: Path,
+    streams: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import comfy.ops
+
+    card, brought = Card(0, streams), Counter[int]()
+    model = on_card(pack, diffusers, card, monkeypatch)
+    bring = comfy.ops.cast_modules_with_vbar
+
+    def counted(modules: list[Any], *more: Any, **named: Any) -> Any:
+        brought.update(map(id, modules))
+        return bring(modules, *more, **named)
+
+    monkeypatch.setattr("comfy.ops.cast_modules_with_vbar", counted)
+    sampled(run, scene, model)
+    for each, forwards in ((model, STEPS - 1), (model.low, 1)):
+        layers = each.model.diffusion_model.layer_modules()
+        weights = [m for layer in layers for root in layer for m in root.modules() if hasattr(m, "_v")]
+        assert {brought[id(module)] for module in weights} == {forwards}
+
+
+def test_sound_is_decoded_from_host_weights(
+    run: Run, pack: Pack, scene: Scene, diffusers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latent = torch.randn(1, 8, 20, generator=torch.Generator().manual_seed(4))
+    wanted = scene.audio_vae.decode(latent)
+    Card(0).install(monkeypatch)
+    vae = pack.module("nodes.host.audio").load_audio_vae(diffusers / "tiny")
+    assert vae.patcher.is_dynamic()
+    hold(vae.first_stage_model)
+    assert torch.equal(vae.decode(latent), wanted)
