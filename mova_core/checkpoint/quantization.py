@@ -260,7 +260,7 @@ def plain_shapes(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     out = {key: shape for key, shape in shapes.items() if key.rpartition(".")[2] not in (MARK, *SCALES)}
     for key, shape in out.items():
         layer = key.removesuffix(".weight")
-        if layer != key and f"{layer}.weight_scale_2" in shapes:  # nvfp4: two values a byte
+        if layer != key and len(shape) == 2 and f"{layer}.weight_scale_2" in shapes:  # nvfp4: two values a byte
             out[key] = (shape[0], 2 * shape[1])
     return out
 

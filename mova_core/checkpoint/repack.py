@@ -20,7 +20,7 @@ from .family import AUDIO, BRIDGE, HIGH, LOW
 from .files import component_files, read_header, read_json
 from .keys import original_video_vae
 from .quantization import FORMATS, MARK, SCALES, Format, dequantized, takes
-from .single import CONFIG, EXPERTS, MERGED, MODEL, PART, SHARED, fingerprint
+from .single import CONFIG, EXPERTS, MERGED, MODEL, PART, SHARED, fingerprint, stated
 from .writer import BY_CODE, Piece, Spec, is_written, raw, total_size
 
 TEXT, VIDEO_VAE, AUDIO_VAE = "text_encoder", "video_vae", "audio_vae"
@@ -238,9 +238,9 @@ def _configs(folder: Path, components: Iterable[str]) -> dict[str, Any]:
     return {name: read_json(path) for name, path in places.items() if path.is_file()}
 
 
-def _for_comfyui(stated: Mapping[str, Any], expert: str) -> dict[str, str]:
+def _for_comfyui(configs: Mapping[str, Any], expert: str) -> dict[str, str]:
     """Sizes of the video tower under which ComfyUI's own loader, which takes it for Wan, builds it."""
-    sizes = {key: value for key, value in stated.get(expert, {}).items() if key in UNSEEN}
+    sizes = {key: value for key, value in configs.get(expert, {}).items() if key in UNSEEN}
     return {COMFYUI: json.dumps({"transformer": sizes})} if sizes else {}
 
 
@@ -266,7 +266,7 @@ def restored(models: Path, folder: Path) -> Iterator[tuple[File, dict[Path, Any]
         if part not in FILES:
             continue
         held = weights([path])
-        config = json.loads(header.metadata.get(CONFIG, "{}"))
+        config = stated(header.metadata, CONFIG, path)
         for component, prefix in FILES[part][2].items():
             if component in seen:
                 raise CheckpointError(
@@ -277,16 +277,22 @@ def restored(models: Path, folder: Path) -> Iterator[tuple[File, dict[Path, Any]
             own = {
                 k: w for k, w in held.items() if k.startswith(prefix) and (prefix or not k.startswith(tuple(others)))
             }
-            yield _component(folder, component, prefix, own, header.metadata), _beside(folder, component, config, held)
+            if component == TEXT and VOCABULARY not in held:
+                raise CheckpointError(f"{path} has no {VOCABULARY}, the tokenizer. Convert the folder again")
+            names, copies = (stated(header.metadata, kind, path) for kind in (NAMES, COPIES))
+            yield _component(folder, component, prefix, own, names, copies), _beside(folder, component, config, held)
     if not seen:
         raise CheckpointError(f"no file under {models} was converted by this package; there is nothing to restore")
 
 
 def _component(
-    folder: Path, component: str, prefix: str, held: Mapping[str, Weight], metadata: Mapping[str, str]
+    folder: Path,
+    component: str,
+    prefix: str,
+    held: Mapping[str, Weight],
+    names: Mapping[str, str],
+    copies: Mapping[str, str],
 ) -> File:
-    names = json.loads(metadata.get(NAMES, "{}"))
-    copies = json.loads(metadata.get(COPIES, "{}"))
     layers = {key.removesuffix(f".{MARK}") for key in held if key.endswith(f".{MARK}")}
     pieces = []
     for key, weight in held.items():
@@ -307,7 +313,12 @@ def _plain(name: str, layer: str, held: Mapping[str, Weight]) -> Piece:
     """A quantised layer's weight in bfloat16."""
     parts = {key: weight for key, weight in held.items() if key.rpartition(".")[0] == layer and key != f"{layer}.bias"}
     packed = any(key.endswith("weight_scale_2") for key in parts)  # nvfp4: two values a byte
-    rows, columns = parts[f"{layer}.weight"].spec[1]
+    shape = parts[f"{layer}.weight"].spec[1]
+    if len(shape) != 2:
+        raise CheckpointError(
+            f"{layer} is marked as quantised and has shape {shape}, no matrix. Convert the folder again"
+        )
+    rows, columns = shape
 
     def make() -> dict[str, Tensor]:
         return {name: dequantized({key: weight.read() for key, weight in parts.items()})[f"{layer}.weight"]}

@@ -41,6 +41,23 @@ IN_WORDS = {
 EXPERT_KINDS = ("a Wan image-to-video expert", "a Wan model (")  # as `detect.describe` calls what may be an expert
 
 
+def stated(metadata: Mapping[str, str], name: str, path: Path) -> dict[str, Any]:
+    """The JSON object that a header holds under `name`, such as CONFIG, whose values are objects, or another, whose
+    values are text; empty where there is none.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    try:
+        value = json.loads(metadata.get(name, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: {name} in the header is not JSON. Convert the file again") from error
+    kind = dict if name == CONFIG else str
+    if not isinstance(value, dict) or not all(isinstance(held, kind) for held in value.values()):
+        raise CheckpointError(f"{path}: {name} in the header is not what this package writes. Convert the file again")
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Single:
     """A file that may hold parts of the joint model, known by its header."""
@@ -50,13 +67,9 @@ class Single:
     kin: Relative
     shapes: dict[str, dict[str, tuple[int, ...]]]  # part -> its keys -> logical shapes
 
-    def stated(self, name: str) -> Any:
-        """The JSON object that the header holds under `name`; empty where it holds none."""
-        try:
-            value = json.loads(self.header.metadata.get(name, "{}"))
-        except ValueError as error:
-            raise CheckpointError(f"{self.path}: {name} in the header is not JSON. Convert the file again") from error
-        return value if isinstance(value, dict) else {}
+    def stated(self, name: str) -> dict[str, Any]:
+        """See `stated`."""
+        return stated(self.header.metadata, name, self.path)
 
     def contents(self) -> str:
         """A few words on what the file is, for messages."""

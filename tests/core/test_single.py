@@ -1,15 +1,19 @@
 """Single files are known by their headers: what fits a slot, what is refused, and what is called unverified."""
 
 import json
+import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from mova_core.checkpoint import single
 from mova_core.checkpoint.convert import convert
-from mova_core.checkpoint.files import component_tensors, read_header, read_tensors
+from mova_core.checkpoint.files import Header, component_tensors, read_header, read_tensors
 from mova_core.checkpoint.load import inspect, load_joint
+from mova_core.checkpoint.repack import restored
 from mova_core.checkpoint.single import compose, composed_tensors, fingerprint, open_single, single_audio_vae
 from mova_core.errors import CheckpointError, MovaError
 from tools.tiny_checkpoint import write_tiny_checkpoint
@@ -168,6 +172,68 @@ def test_a_header_that_lies_about_sizes_is_refused(files, tmp_path):
     save_file(tensors, path, metadata=header.metadata | {"mova_config": "{"})
     with pytest.raises(CheckpointError, match="not JSON"):
         compose(path, files["video_dit_2"], files["shared"])
+
+
+WORDS = (
+    *(
+        "[",
+        "5",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"a":' * 50_000,
+        '{"video_dit": 5, "audio_vae": 5}',
+        '{"model_index": []}',
+    ),
+    *(
+        '{"video_dit": {"num_layers": [1e400]}, "audio_vae": {"latent_dim": {}}}',
+        '{"scheduler": {}, "model_index": {}}',
+    ),
+)
+
+
+@pytest.mark.parametrize("key", ["mova_config", "mova_experts", "mova_names", "mova_copies"])
+@pytest.mark.parametrize("part", ["merged", "audio_vae"])
+def test_what_a_header_says_is_understood_or_refused_and_never_trips(files, tmp_path, key, part):
+    header, tensors = read_header(files[part]), read_tensors(files[part])
+    path, refused = tmp_path / "models" / "said.safetensors", 0
+    path.parent.mkdir()
+    for words in WORDS:
+        save_file(tensors, path, metadata=header.metadata | {key: words})
+        read = [
+            single_audio_vae if part == "audio_vae" else compose,
+            lambda path: list(restored(path.parent, tmp_path)),
+        ]
+        for call in read:
+            try:
+                call(path)
+            except MovaError as error:
+                refused += 1
+                assert str(path) in str(error)  # noqa: PT017, both outcomes are right
+    assert (refused >= 6) == ((part, key) != ("audio_vae", "mova_experts"))  # which nobody reads there
+
+
+def test_headers_of_any_shapes_are_composed_or_refused_and_never_trip(files, tmp_path, monkeypatch):
+    whole, draw, outcomes = read_header(files["merged"]), random.Random(0), Counter()
+    odd = [(), (0,), (1,), (5, 7), (2**40,), (2**62, 1), (1, 1, 1, 1, 1)]
+    monkeypatch.setattr(single, "read_part", lambda *_, **__: {"head.modulation": torch.zeros(1, 2, 256)})
+    for _ in range(300):
+        shapes = dict(whole.shapes)
+        for key in draw.sample(sorted(shapes), draw.choice((1, 1, 2, 20))):
+            shape = shapes.pop(key)
+            if draw.random() < 0.7:
+                name = draw.choice(
+                    [key] * 4 + [f"{key}_scale_2", f"fusion_blocks.{key}", key.replace("blocks.0", "blocks.x")]
+                )
+                shapes[name] = draw.choice([*odd, shape[::-1], (*shape, 1)])
+        monkeypatch.setattr(single, "read_header", lambda path: Header(shapes=shapes, dtypes={}, metadata={}))  # noqa: B023
+        try:
+            outcomes[type(compose(tmp_path / "any.safetensors")).__name__] += 1
+        except MovaError as error:
+            outcomes["refused"] += 1
+            assert len(str(error)) < 1500  # noqa: PT017, both outcomes are right
+    assert min(outcomes.values()) > 20
+    assert outcomes.keys() == {"Composed", "refused"}
 
 
 # --- unverified ----------------------------------------------------------------------------------------------------
