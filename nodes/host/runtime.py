@@ -93,8 +93,8 @@ def held(layer: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
     """
     modules = list({id(m): m for root in layer for m in root.modules() if hasattr(m, "comfy_cast_weights")}.values())
     dynamic = [module for module in modules if hasattr(module, "_v")]
-    with brought(layer[0], dynamic, device), copied([m for m in modules if not hasattr(m, "_v")], device):
-        patch_once(dynamic, device)
+    plain = [module for module in modules if not hasattr(module, "_v")]
+    with brought(layer[0], dynamic, device), patched(dynamic, device), copied(plain, device):
         yield
 
 
@@ -112,25 +112,35 @@ def brought(layer: nn.Module, modules: list[Any], device: torch.device) -> Itera
         comfy.model_prefetch.cleanup_prefetched_modules(layer, missing)
 
 
-def patch_once(modules: list[Any], device: torch.device) -> None:
-    """Patch weights under dynamic VRAM that have no place of their own on `device`, and let every call take the result.
+@contextmanager
+def patched(modules: list[Any], device: torch.device) -> Iterator[None]:
+    """Weights under dynamic VRAM that have no place of their own on `device`, patched for every call of their layers.
 
-    ComfyUI patches such a weight in place at each call of its layer: right for the first chunk of rows only.
+    ComfyUI patches such a weight in place at each call: right for the first chunk of rows only.
     """
-    for module in modules:
-        state = module._prefetch
-        patches = [getattr(module, f"{name}_lowvram_function", None) for name in ("weight", "bias")]
-        others = [getattr(module, f"{name}_function", None) for name in ("weight", "bias")]
-        if state["signature"] is not None or not any(patches) or any(others):
-            continue
-        weight, bias = state["cast_geometry"]
-        if isinstance(weight, QuantizedTensor):
-            continue  # patched in a copy
-        dtypes = weight.dtype, None if bias is None else bias.dtype
+    done = [module for module in modules if needs_patching(module)]
+    for module in done:
+        weight, bias = module._prefetch["cast_geometry"]
         module._v_weight, module._v_bias = comfy.ops.resolve_cast_module_with_vbar(
-            module, dtypes[0], device, dtypes[1], None, False
+            module, weight.dtype, device, None if bias is None else bias.dtype, None, False
         )
-        state["resident"] = True
+        module._prefetch["resident"] = True
+    try:
+        yield
+    finally:
+        for module in done:
+            module._v_weight = module._v_bias = None
+
+
+def needs_patching(module: Any) -> bool:
+    """Whether ComfyUI would patch this weight in its transfer buffer; quantised ones it patches in a copy."""
+    names = ("weight", "bias")
+    patches, others = (
+        [getattr(module, f"{n}_{kind}", None) for n in names] for kind in ("lowvram_function", "function")
+    )
+    if module._prefetch["signature"] is not None or not any(patches) or any(others):
+        return False
+    return not isinstance(module._prefetch["cast_geometry"][0], QuantizedTensor)
 
 
 @contextmanager

@@ -79,6 +79,9 @@ def test_the_clip_and_its_lora_are_those_without_it(
     assert error(sampled(run, scene, model), plain) < 1e-5  # and off again
     assert bool(card.brought) == bool(room)
     assert not any(+places.pinned for places in card.models)
+    modules = [m for each in (model, model.low) for m in each.model.diffusion_model.modules()]
+    staying = {id(m) for m in modules if getattr(m, "_v_signature", None) is not None}
+    assert not [m for m in modules if getattr(m, "_v_weight", None) is not None and id(m) not in staying]
 
 
 @pytest.mark.parametrize("streams", STREAMS.values(), ids=STREAMS)
