@@ -15,7 +15,7 @@ from torch import Tensor
 from mova_core.checkpoint.load import load_joint
 from mova_core.checkpoint.lora import Change, Lora, choose, merge, merged, parse
 from mova_core.checkpoint.lora_files import read_lora
-from mova_core.checkpoint.lora_keys import PARTS, Names, diffusers_name, expert_in_name
+from mova_core.checkpoint.lora_keys import PARTS, Names, diffusers_name, expert_in_name, split_key
 from mova_core.config import MOVA
 from mova_core.errors import CheckpointError
 from mova_core.model.mova import Mova
@@ -153,6 +153,63 @@ def test_every_dialect_changes_the_same_weights_by_the_same(dialect):
     for layer in layers:
         down, up = pair(layer)
         assert relative_error(found[f"{layer}.weight"], up @ down) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def officially() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of the high-noise expert, and with the official trainer's file merged in."""
+    base = load_joint(GOLDEN / "tiny_hf").state_dict()
+    return base, merged(base, golden_lora(f"{PEFT}.safetensors"), "high", ONE)
+
+
+@needs_golden
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_official_file_in_every_dialect_merges_to_the_same_bits(dialect, officially):
+    base, wanted = officially
+    options, file = DIALECTS[dialect], {}
+    write, ends = options.get("write", str), {"down": ".lora_A.weight", "up": ".lora_B.weight"} | options
+    for key, half in read_lora(GOLDEN / "lora" / f"{PEFT}.safetensors").tensors.items():
+        layer, kind = split_key(key)
+        if not layer.startswith("video_dit_2."):
+            file[f"{write(layer.removeprefix('video_dit.'))}{ends[kind]}"] = half
+    lora = parse(file, {k: tuple(v.shape) for k, v in base.items()}, name="file.safetensors")
+    assert lora.dropped == {}
+    made = merged(base, lora, "high", ONE)
+    assert all(torch.equal(made[name], wanted[name]) for name in base)
+    assert sum(made[name] is not base[name] for name in base) > 50
+
+
+WAN_LAYERS = tuple(
+    f"blocks.{n}.{layer}"
+    for n in range(40)
+    for layer in (
+        *("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "cross_attn.q", "cross_attn.k", "cross_attn.v"),
+        *("cross_attn.o", "ffn.0", "ffn.2"),
+    )
+)
+
+
+@pytest.mark.parametrize("style", ["diffusion_model.", "lora_unet_", "", "transformer."])
+@pytest.mark.parametrize(("name", "expert"), [("Wan22_I2V_HIGH", "high"), ("wan2.2_i2v_lora_low_noise", "low")])
+def test_a_wan_2_2_a14b_file_changes_every_layer_of_its_expert_at_its_own_alpha(style, name, expert):
+    file = {}
+    for layer in WAN_LAYERS:
+        outputs, inputs = FULL[f"{layer}.weight"]
+        key = f"{style}{layer.replace('.', '_')}" if style == "lora_unet_" else f"{style}{layer}"
+        file |= {
+            f"{key}.lora_down.weight": torch.zeros(2, inputs, dtype=torch.bfloat16),
+            f"{key}.alpha": torch.tensor(8.0),
+        }
+        file[f"{key}.lora_up.weight"] = torch.zeros(outputs, 2, dtype=torch.bfloat16)
+        if style == "diffusion_model.":
+            file[f"{key}.diff_b"] = torch.zeros(outputs)
+    lora, _ = choose(parse(file, FULL, name=f"{name}.safetensors"), "auto", f"{name}.safetensors")
+    weights_changed = [change for change in lora.changes if change.down is not None]
+    assert {change.parameter for change in weights_changed} == {f"{layer}.weight" for layer in WAN_LAYERS}
+    assert {(change.expert, change.part) for change in lora.changes} == {(expert, "video")}
+    assert {change.scale for change in weights_changed} == {4.0}
+    assert lora.dropped == {}
+    assert lora.of("low" if expert == "high" else "high") == ()
 
 
 @pytest.mark.parametrize(

@@ -379,6 +379,30 @@ def test_on_narrow_weights_it_is_what_comfyuis_own_loader_makes(
     assert error(with_lora, wanted) < 0.5 * error(made(run, scene, model), wanted)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp8_e4m3fn", "int8"])
+@pytest.mark.parametrize("load", [stock, ours])
+def test_taken_off_again_the_weights_are_the_same_bits(
+    run: Run, scene: Scene, loras: Loras, precision: str, load: Any
+) -> None:
+    import comfy.model_management
+
+    model = run("MOVALoader", folder="tiny", weight_dtype=precision)[0]
+    held = scene.but(model=model)
+    comfy.model_management.unload_all_models()
+    before = [stored(weight) for weight in weights_of(held)]
+    patched = load(run, model, loras.write("off", *ALL))
+    made(run, scene, patched)
+    comfy.model_management.load_models_gpu([patched])
+    assert not all(torch.equal(a, stored(b)) for a, b in zip(before, weights_of(held), strict=True))
+    comfy.model_management.unload_all_models()
+    assert all(torch.equal(a, stored(b)) for a, b in zip(before, weights_of(held), strict=True))
+
+
+def stored(weight: Tensor) -> Tensor:
+    """A copy of a weight's bytes."""
+    return getattr(weight, "_qdata", weight).detach().clone().flatten().view(torch.uint8)
+
+
 # --- what the second names leave as it was ---------------------------------------------------------------------------
 
 
