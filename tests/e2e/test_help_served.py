@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.comfy import needs_browser, needs_comfy
-from tools import node_docs
+from tools import node_docs, node_pictures
 from tools.browser import Page, store_settings
 from tools.comfy_server import ComfyServer
 
 pytestmark = needs_comfy
 INFO = "[data-testid=info-button]"
+PICTURE = "document.querySelector('.node-help-content img')"
 SELECT = """app.canvas.selectItems([app.graph.nodes[0]]);
     app.canvas.onSelectionChange?.(app.canvas.selected_nodes); true"""
 
@@ -84,3 +86,22 @@ def test_the_help_panel_shows_the_chinese_page(chinese: Page) -> None:
     shown = chinese.browser.evaluate("document.body.innerText")
     assert node_docs.locale("zh")["MOVADecode"]["inputs"]["tile_size"]["tooltip"] in shown
     assert "tools/node_docs.py" not in shown
+    assert picture_width(chinese) == Image.open(node_pictures.picture("zh", "MOVADecode")).width
+
+
+@needs_browser
+def test_the_help_panel_shows_the_picture_of_the_node(page: Page) -> None:
+    page.reload()
+    page.load_api({"1": {"class_type": "MOVAMask", "inputs": {}}})
+    page.browser.evaluate(SELECT)
+    page.browser.wait_for(f"!!document.querySelector('{INFO}')", timeout=30)
+    page.browser.evaluate(f"document.querySelector('{INFO}').click(); true")
+    page.browser.wait_for("document.body.innerText.includes('Common mistakes')", timeout=30)
+    assert picture_width(page) == Image.open(node_pictures.picture("en", "MOVAMask")).width
+
+
+def picture_width(page: Page) -> int:
+    """Pixels of the picture in the help panel, once it is there; an absent file has none."""
+    page.browser.wait_for(f"{PICTURE}?.complete", timeout=30)
+    width: int = page.browser.evaluate(f"{PICTURE}.naturalWidth")
+    return width

@@ -12,14 +12,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.comfy import PACK, needs_comfy
 from tests.in_process import Pack
 from tools import node_docs
+from tools.node_pictures import LANGUAGES, SHOWN, picture
 
 pytestmark = needs_comfy
 
 TODO = "; run python tools/node_docs.py and write what it asks for"
+TODO_PICTURES = "run python tools/node_pictures.py"
 OF_CORE = {"conditioning", "guidance", "loaders", "sampling"}  # categories that ComfyUI itself translates
 MISTAKES = {"en": "## Common mistakes", "zh": "## 常见错误"}
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -38,9 +41,31 @@ def test_pages_begin_with_the_name_and_end_with_mistakes(pack: Pack, language: s
         text = node_docs.page(node_id, language).read_text(encoding="utf-8")
         assert text.startswith(f"# {words[node_id]['display_name']}\n"), node_id
         told, mistakes = text.split(MISTAKES[language])
-        assert len(told.split(node_docs.BEGIN)[0].splitlines()) > 2, f"{node_id}: no words before the tables"
+        assert len(told.split(node_docs.BEGIN)[0].splitlines()) > 4, f"{node_id}: no words before the tables"
         assert re.search(r"^- \S", mistakes, re.MULTILINE), f"{node_id}: no mistake is named"
-        assert not re.search(r"<(?!!--)|\]\(", text), f"{node_id}: the help panel would look for a link or a tag"
+        shown = f"![{words[node_id]['display_name']}]({node_id}/{language}.png)\n"  # from web/docs, as the page has it
+        assert text.splitlines(keepends=True)[2] == shown, f"{node_id}: no picture under the title"
+        rest = text.replace(shown, "")
+        assert not re.search(r"<(?!!--)|\]\(", rest), f"{node_id}: the help panel would look for a link or a tag"
+
+
+def test_every_page_has_a_picture_small_enough_for_the_panel(pack: Pack) -> None:
+    pictures = {picture(language, node_id) for node_id in pack.nodes for language in LANGUAGES}
+    assert pictures == set(node_docs.PAGES.rglob("*.png")), TODO_PICTURES
+    sizes = {path: Image.open(path).size for path in pictures}
+    assert {path: size for path, size in sizes.items() if not 300 < size[0] < 700 or size[1] > 900} == {}
+    assert sum(path.stat().st_size for path in pictures) < 500_000
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_picture_shows_the_node_as_it_is_named_today(pack: Pack, language: str) -> None:
+    words = node_docs.locale(language)
+    for node_id, node in pack.nodes.items():
+        title, inputs, outputs = json.loads(Image.open(picture(language, node_id)).text[SHOWN])
+        told, schema = words[node_id], node.GET_SCHEMA()
+        assert title == told["display_name"]
+        assert dict(inputs) == {entry.id: told["inputs"][entry.id]["name"] for entry in schema.inputs}, TODO_PICTURES
+        assert [label for _, label in outputs] == [told["outputs"][str(i)]["name"] for i in range(len(schema.outputs))]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
