@@ -7,6 +7,7 @@ import pickle
 import random
 import re
 import time
+import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -228,21 +229,32 @@ def many(piece: bytes, count: int, end: bytes) -> bytes:
     return b"{" + b",".join(b'"%d":' % n + piece for n in range(count)) + end
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        many(b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]}', 1_000_000, b"}"),
-        many(b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]}', files.MAX_TENSORS + 10_000, b"}"),
-        many(b"{}", 500_000, b"}"),
-        many(b"1", 400_000, b"}"),
-        b'{"a":[' + b"1," * 2_000_000 + b"1]}",
-    ],
-    ids=["a million keys", "too many keys", "empty entries", "numbers", "one list"],
-)
-def test_a_header_of_very_many_parts_is_refused_before_it_is_built(path, text):
-    path.write_bytes(file_of(text))
+BOMBS = {
+    "a million keys": many(b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]}', 1_000_000, b"}"),
+    "too many keys": many(b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]}', files.MAX_TENSORS + 10_000, b"}"),
+    "empty entries": many(b"{}", 500_000, b"}"),
+    "numbers": many(b"1", 400_000, b"}"),
+    "one list": b'{"a":[' + b"1," * 2_000_000 + b"1]}",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_header_of_very_many_parts_is_refused_before_it_is_built(path, bomb):
+    path.write_bytes(file_of(BOMBS[bomb]))
     with refused(re.escape(str(path))):
         read_header(path)
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_no_header_takes_much_memory(path, bomb):
+    path.write_bytes(file_of(BOMBS[bomb]))
+    tracemalloc.start()
+    try:
+        with pytest.raises(MovaError):
+            read_header(path)
+        assert tracemalloc.get_traced_memory()[1] < 150e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_safetensors_itself_refuses_is_refused_in_our_words(path, monkeypatch):
