@@ -97,7 +97,7 @@ def compose(script: Script) -> str:
     looks = [f"{speaker.name} is {speaker.look}" for speaker in script.speakers]
     said = [f'{line.speaker} says: "{line.words}"' for line in script.lines]
     seen = [OPENING, script.scene, *looks, script.action, *said, script.camera]
-    heard = [f"{speaker.name} speaking in a {speaker.voice} voice" for speaker in script.speakers if speaker.voice]
+    heard = [f"{speaker.name} speaking in {_voice(speaker.voice)}" for speaker in script.speakers if speaker.voice]
     heard += [part.strip().rstrip(".") for part in (script.sounds, script.music) if part.strip()]
     paragraphs = [" ".join(map(_sentence, filter(str.strip, seen)))]
     if heard:
@@ -120,6 +120,14 @@ def check_speech(lines: tuple[Line, ...], seconds: float) -> str:
     needed = speech_seconds(lines)
     verdict = "fits" if needed <= seconds else "is too long: shorten it or lengthen the clip"
     return f"The speech takes about {needed:.1f} s of {seconds:.1f} s and {verdict}."
+
+
+def _voice(told: str) -> str:
+    """ "warm" as "a warm voice"; "a warm voice" and "the voice of a child" as they are."""
+    whole = re.search(r"\bvoice\b", told) is not None
+    named = re.match(r"(?:an?|the|his|her|their|its) ", told, re.IGNORECASE)
+    article = "" if named else "an " if told[0].lower() in "aeiou" else "a "
+    return f"{article}{told}" if whole else f"{article}{told} voice"
 
 
 def _sentence(text: str) -> str:

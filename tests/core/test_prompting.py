@@ -78,3 +78,19 @@ def test_speech_that_does_not_fit_is_said_to_be_too_long():
     assert "too long" in check_speech(lines, 8.0)
     assert "fits" in check_speech(lines, 21.0)
     assert check_speech((), 8.0) == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "heard"),
+    [
+        ("warm, low", "in a warm, low voice"),
+        ("old and dry", "in an old and dry voice"),
+        ("a low, dry voice", "in a low, dry voice"),
+        ("the voice of a child", "in the voice of a child"),
+        ("low voice", "in a low voice"),
+    ],
+)
+def test_a_voice_told_in_few_or_in_whole_words_reads_as_one_sentence(told, heard):
+    tom = parse_speakers(f"Tom: an old man; {told}")
+    written = compose(script(speakers=tom, lines=parse_lines("Tom: Good.", tom), sounds="", music=""))
+    assert written.endswith(f"The audio shows Tom speaking {heard}.")
