@@ -43,4 +43,4 @@ MOVA's paper was made; a step takes half as much time again for it.
     )
 
 
-APP_TEMPLATES: Mapping[str, Callable[[], Template]] = {"mova_talk_app": talk_app}
+APP_TEMPLATES: Mapping[str, Callable[[], Template]] = {"mova_talk.app": talk_app}

@@ -88,17 +88,19 @@ def check_install() -> Template:
     }
     return Template(
         nodes={
-            "report": Node("MOVABugReport", {}, width=520, height=560),
+            "report": Node("MOVABugReport", {}, width=420, height=200),
+            "machine": Node("PreviewAny", {"source": ("report", 0)}, title="The report", width=420, height=470),
             "builder": Node("MOVAPromptBuilder", script, width=500, height=700),
             "prompt": Node("PreviewAny", {"source": ("builder", 0)}, title="The prompt", width=420, height=300),
         },
         columns=[
-            [Area("This machine", [["report"]])],
+            [Area("This machine", [["report", "machine"]])],
             [Area("A prompt", [["builder"], ["prompt"]])],
         ],
         note=f"""# Does it work here?
 
-Needs no model. Press Run: *MOVA Bug Report* shows what ComfyUI, torch and the pack see of this machine, and *MOVA \
+Needs no model. Press Run: *The report* shows what ComfyUI, torch and the pack see of this machine, ready to be copied \
+under a bug report, and *MOVA \
 Prompt Builder* writes a prompt and says whether its words fit into 8 seconds.
 
 If that shows, the pack is installed.
