@@ -22,7 +22,7 @@ class MovaMemory(io.ComfyNode):
                     "mode",
                     options=list(memory.MODES),
                     default="auto",
-                    tooltip="'normal': 2.1 GiB of activations for 8 s of 352x640, 8.7 GiB of 720x1280. 'low': 1.6 and 5.7 "
+                    tooltip="'normal': 2.1 GiB of activations for 8 s of 352x640, 8.7 GiB of 720x1280. 'low': 1.6 and 5.6 "
                     "GiB, queries in chunks, about the same speed. 'auto': 'normal' where it fits beside the layers being "
                     "streamed, else 'low'. Results differ by rounding only. Weights come on top as far as memory allows.",
                 ),
