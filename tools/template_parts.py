@@ -12,7 +12,7 @@ from .templates import Node
 MODEL = "MOVA-360p"  # what the loaders name: the folder that a newcomer is told to download
 FIRST_FRAME = "example.png"  # lies in the input folder of every ComfyUI
 FPS = 24.0
-PREVIEW = 210  # room for a preview as wide as its node
+PREVIEW = 245  # room for a preview as wide as its node, and for the line that says the pace
 
 MODEL_PAGE = "https://huggingface.co/OpenMOSS-Team"
 LORA_PAGE = "https://huggingface.co/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files/loras"
