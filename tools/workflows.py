@@ -454,6 +454,7 @@ def to_workflow(page: Page, template: Template) -> Workflow:
         ValueError: the page would show it with something red, missing, or on top of another.
     """
     graph = api_graph(template)
+    page.reload()  # else inputs that the template does not name have the values of the graph before, by id and name
     page.load_api(graph)
     heights = {entry["id"]: entry["box"][3] for entry in page.browser.evaluate(NODE_BOXES)}
     workflow = page.to_workflow(graph, layout(template, heights))

@@ -1,4 +1,4 @@
-"""What few people change is folded away, and unfolded where a workflow changes it."""
+"""What few people change is folded away, unfolded where a workflow changes it, and at its default everywhere else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 
 from tests.comfy import PACK, needs_comfy
 from tests.in_process import Pack
+from tools.templates import ids
+from tools.workflows import TEMPLATES
 
 pytestmark = needs_comfy
 
@@ -49,3 +51,20 @@ def test_a_node_with_other_values_than_the_folded_defaults_is_unfolded(pack: Pac
             named = node.get("widgets_values_named", {})
             changed = [n for n, value in folded(pack.nodes[node["type"]]).items() if named.get(n, value) != value]
             assert not changed or node.get("showAdvanced"), f"{node['type']}: {changed}"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_what_a_template_does_not_name_is_at_its_default(pack: Pack, name: str) -> None:
+    """The page keeps values from graph to graph by id and name; none of another template may be left in a file."""
+    template = TEMPLATES[name]()
+    (path,) = (path for path in FILES if path.stem == name)
+    nodes = {str(node["id"]): node for node in saved(path)}
+    for key, number in ids(template).items():
+        node = template.nodes[key]
+        if node.type in pack.nodes:
+            named = nodes[number].get("widgets_values_named", {})
+            unsaid = {
+                entry.id: entry.default for entry in widgets(pack.nodes[node.type]) if entry.id not in node.inputs
+            }
+            unsaid = {entry: value for entry, value in unsaid.items() if value is not None}
+            assert {entry: named.get(entry) for entry in unsaid} == unsaid, node.type
