@@ -39,7 +39,7 @@ def single_files() -> Template:
     pictures = {"models": [{"name": VAE_FILE, "url": vae_page, "directory": "vae"}]}
     return Template(
         nodes={
-            "model": Node("MOVAModelLoader", {**experts, "weight_dtype": "default"}, width=400),
+            "model": Node("MOVAModelLoader", {**experts, "weight_dtype": "default"}, width=400, room=40),
             "clip": Node("CLIPLoader", reads, width=400, properties=encoder),
             "vae": Node("VAELoader", {"vae_name": VAE_FILE}, width=400, properties=pictures),
             "audio_vae": Node("MOVAAudioVAELoader", {"vae_file": f"{name}_audio_vae.safetensors"}, width=400),

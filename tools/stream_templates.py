@@ -325,7 +325,9 @@ def guide_frames() -> Template:
             "middle": Node("LoadImage", {"image": FIRST_FRAME}, title="Frame 96", width=340, height=340),
             "text": text(DRAWING_PROMPT, 426),
             "conditions": conditions(width=500, first_frame=("picture", 0)),
-            "both": Node("ImageBatch", {"image1": ("picture", 0), "image2": ("middle", 0)}, width=340),
+            "both": Node(
+                "BatchImagesNode", {"images.image0": ("picture", 0), "images.image1": ("middle", 0)}, width=340
+            ),
             "guides": Node("MOVAGuideFrames", {**guided, **placed}, width=340),
             "sampler": sampler(**walk),
             **_finish("video/MOVA_guides"),

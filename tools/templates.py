@@ -13,7 +13,7 @@ from typing import Any
 from .browser import GROUP_PADDING, GROUP_TITLE, Group, Layout, Note
 
 NODE_TITLE = 30  # height of a node's title bar, which a node's position leaves out
-NODE_GAP, STACK_GAP, AREA_GAP = 30, 60, 30
+NODE_GAP, STACK_GAP, AREA_GAP = 54, 60, 30  # a node of the newer kind is up to 22 pixels higher than the page says
 NOTE_WIDTH = 440
 
 

@@ -1,0 +1,59 @@
+"""ComfyUI's newer nodes (Nodes 2.0, drawn by Vue) show the workflows as well: nothing on top of another, and folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.comfy import needs_browser, needs_comfy
+from tools.browser import Page, store_settings, touch
+from tools.comfy_server import ComfyServer
+
+from .graphs import CLIPS, read
+
+pytestmark = [needs_comfy, needs_browser]
+
+GRAPHS = [name for name in CLIPS if not name.endswith(".app")]
+BOXES = """
+[...document.querySelectorAll('[data-node-id]')].map((node) => {
+  const all = [node, ...node.querySelectorAll('*')].map((each) => each.getBoundingClientRect());
+  const edges = all.filter((box) => box.width > 2 && box.height > 2);
+  const [left, top] = [Math.min(...edges.map((box) => box.left)), Math.min(...edges.map((box) => box.top))];
+  const {width} = node.getBoundingClientRect();  // long words in a list stand over, cut off
+  const bottom = Math.max(...edges.map((box) => box.bottom));
+  return [node.innerText.split('\\n')[0], [left, top, width, bottom - top]];
+})"""
+SAMPLER = "[...document.querySelectorAll('[data-node-id]')].find((node) => node.innerText.startsWith('MOVA Sampler'))"
+
+
+@pytest.fixture(scope="module")
+def newer(server: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    profile = tmp_path_factory.mktemp("newer")
+    with Page.open(server.url, profile, settings={"Comfy.VueNodes.Enabled": True}) as opened:
+        yield opened
+    store_settings(server.url, {"Comfy.VueNodes.Enabled": False})
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_nothing_lies_on_anything(newer: Page, name: str) -> None:
+    report = newer.load(read(name))
+    assert report.intact, report
+    newer.browser.wait_for(f"document.querySelectorAll('[data-node-id]').length === {report.nodes}", timeout=30)
+    newer._settle()
+    boxes = newer.browser.evaluate(BOXES)
+    lying = [(a, b) for i, (a, box) in enumerate(boxes) for b, other in boxes[i + 1 :] if touch(box, other)]
+    assert lying == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("mova_image_to_video_audio", False), ("mova_few_steps", True)], ids=["folded", "unfolded"]
+)
+def test_what_few_people_change_is_folded_where_it_is_not_changed(newer: Page, name: str, shown: bool) -> None:
+    newer.load(read(name))
+    newer.browser.wait_for(f"!!{SAMPLER}", timeout=30)
+    newer._settle()
+    words = newer.browser.evaluate(f"{SAMPLER}.innerText").splitlines()
+    assert "steps" in words
+    assert ("audio_substeps" in words) is shown
+    assert ("Show advanced inputs" in words) is not shown
