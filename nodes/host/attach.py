@@ -38,8 +38,9 @@ SIZES = {
 }
 
 
-def attach(model: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
-    """A MOVA MODEL of one expert, and what could not be verified of it.
+def attach(model: Any, path: Path, *, dynamic: bool = True) -> tuple[Any, tuple[str, ...]]:
+    """A MOVA MODEL of one expert, and what could not be verified of it. ComfyUI may ask for it again where it may ask
+    the other loader for `model` again.
 
     Raises:
         CheckpointError: the MODEL is no image-to-video expert of Wan's shape, is patched already, or the file is no
@@ -67,7 +68,17 @@ def attach(model: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     joint.device = offload
     comfy.model_management.archive_model_dtypes(joint.diffusion_model)
-    return experts.patcher(joint, device, offload, model.is_dynamic()), _unverified(shared, tower)
+    made = experts.patcher(joint, device, offload, dynamic and model.is_dynamic())
+    if model.cached_patcher_init is not None:
+        made.cached_patcher_init = (attached_again, (path, model.cached_patcher_init))
+    return made, _unverified(shared, tower)
+
+
+def attached_again(path: Path, source: Any, disable_dynamic: bool = False) -> Any:
+    """The expert of `attach`, whose MODEL the other loader makes anew."""
+    load, arguments, *place = source
+    model = load(*arguments, disable_dynamic=disable_dynamic)
+    return attach(model[place[0]] if place else model, path, dynamic=not disable_dynamic)[0]
 
 
 def _sizes(tower: Any, kind: str) -> TowerConfig:

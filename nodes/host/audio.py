@@ -1,5 +1,6 @@
 """The DAC codec with the interface of comfy.sd.VAE, so stock audio nodes work on it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def load_audio_vae(folder: Path) -> MovaAudioVAE:
     Raises:
         CheckpointError, ConfigError: missing, damaged, or not a DAC.
     """
-    return _codec(*audio_vae_parts(folder, _read), str(folder))
+    return _again(_codec(*audio_vae_parts(folder, _read), str(folder)), load_audio_vae, folder)
 
 
 def load_audio_vae_file(path: Path) -> MovaAudioVAE:
@@ -95,7 +96,18 @@ def load_audio_vae_file(path: Path) -> MovaAudioVAE:
     Raises:
         CheckpointError, ConfigError: damaged, or not a DAC.
     """
-    return _codec(*single_audio_vae(path, _read), str(path))
+    return _again(_codec(*single_audio_vae(path, _read), str(path)), load_audio_vae_file, path)
+
+
+def _again(vae: MovaAudioVAE, load: Callable[[Path], MovaAudioVAE], path: Path) -> MovaAudioVAE:
+    """Say where ComfyUI gets this VAE again, to have it on another device."""
+    vae.patcher.cached_patcher_init = (audio_vae_patcher, (load, path))
+    return vae
+
+
+def audio_vae_patcher(load: Callable[[Path], MovaAudioVAE], path: Path, disable_dynamic: bool = False) -> Any:
+    """As `loading.video_vae_patcher`."""
+    return load(path).patcher
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, TORCH_COMPILE_KWA
 
 from .caches import BOUNDARY, renew
 from .carried import CarriedPatches
+from .devices import BY_DEVICE, COPIES, OnDevices
 from .lora_names import EXPERT, LOW, ByName
 from .memory import plan
 from .model import HELD
@@ -84,13 +85,22 @@ class _Experts:
         if self.low is not None:
             self.low.restore_hook_patches()
 
-    def get_nested_additional_models(self) -> list[Any]:
-        """Without the low-noise expert: it is loaded when its first step comes, not beside the other."""
-        return [model for model in super().get_nested_additional_models() if model is not self.low]
+    def clone(self, disable_dynamic: bool = False, model_override: Any = None, force_deepcopy: bool = False) -> Any:
+        """As ModelPatcher's. Without dynamic VRAM it is a patcher of our kind still, and so is the low-noise expert."""
+        made = super().clone(disable_dynamic, model_override, force_deepcopy)
+        plain = disable_dynamic and self.is_dynamic()
+        if plain:
+            made.__class__ = _patcher_class(comfy.model_patcher.ModelPatcher)
+        if self.low is not None and (plain or force_deepcopy):
+            low = self.low.get_non_dynamic_delegate() if plain else self.low.clone(force_deepcopy=True)
+            made.set_additional_models(LOW, [low])
+        return made
 
     def pre_run(self) -> None:
         super().pre_run()
         self.active = self
+        if self.low is not None:  # nodes that choose a device set the MODEL's alone
+            self.low.load_device, self.low.offload_device = self.load_device, self.offload_device
 
     def cleanup(self) -> None:
         self.active = None
@@ -114,7 +124,7 @@ class _Experts:
 
 @cache
 def _patcher_class(base: type) -> type:
-    return type("MovaPatcher", (ByName, _Experts, CarriedPatches, base), {})
+    return type("MovaPatcher", (ByName, _Experts, OnDevices, CarriedPatches, base), {})
 
 
 def patcher(model: Any, load_device: Any, offload_device: Any, dynamic: bool = True) -> Any:
@@ -131,6 +141,7 @@ def patcher(model: Any, load_device: Any, offload_device: Any, dynamic: bool = T
 def join(high: Any, low: Any, boundary: float) -> Any:
     """One MODEL of two experts that changes at `boundary` (video sigma, strict)."""
     joined, low = high.clone(), low.clone()
+    low.remove_additional_models(COPIES)  # the MODEL's copies get copies of this expert
     joined.set_additional_models(LOW, [low])
     joined.set_attachments(EXPERT, "high")
     low.set_attachments(EXPERT, "low")
@@ -152,22 +163,27 @@ def split(model: Any) -> tuple[Any, Any]:
         raise ValueError("this MODEL holds one expert, there is nothing to split; connect the MODEL of 'MOVA Loader'")
     high = model.clone()
     high.remove_additional_models(LOW)
+    for copy in high.get_additional_models_with_key(COPIES):
+        copy.remove_additional_models(LOW)
     high.remove_attachments(BOUNDARY)
     high.remove_wrappers_with_key(comfy.patcher_extension.WrappersMP.CALC_COND_BATCH, LOW)
     return high, low[0].clone()
 
 
 def route(executor: Any, model: Any, conds: Any, x_in: Any, timestep: Any, model_options: Any) -> Any:
-    """Evaluate the step with the expert its noise level belongs to. `timestep` is the video sigma, 1..0."""
+    """Evaluate the step with the expert its noise level belongs to, on every device. `timestep` is the video sigma, 1..0."""
     patcher = model.current_patcher
-    low = patcher.get_additional_models_with_key(LOW)[0]
-    boundary = patcher.get_attachment(BOUNDARY)
-    below = bool((timestep * 1000.0).max() < boundary * 1000.0)
-    expert = low if below or _video_is_clean(conds) else patcher
-    patcher.activate(expert, [2 * x_in.shape[0], *x_in.shape[1:]])
-    if expert is low:
-        model_options = _with_own_compiled(patcher, low, model_options)
-    return executor(expert.model, conds, x_in, timestep, model_options)
+    below = bool((timestep * 1000.0).max() < patcher.get_attachment(BOUNDARY) * 1000.0)
+    low = below or _video_is_clean(conds)
+    copies = model_options.get(BY_DEVICE, {})
+    experts = {each: each.low if low else each for each in (patcher, *copies.values())}
+    for each, expert in experts.items():
+        each.activate(expert, [2 * x_in.shape[0], *x_in.shape[1:]])
+    if copies:
+        model_options = {**model_options, BY_DEVICE: {device: experts[each] for device, each in copies.items()}}
+    if low:
+        model_options = _with_own_compiled(patcher, patcher.low, model_options)
+    return executor(experts[patcher].model, conds, x_in, timestep, model_options)
 
 
 def _with_own_compiled(patcher: Any, low: Any, model_options: dict[str, Any]) -> dict[str, Any]:

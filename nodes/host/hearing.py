@@ -49,13 +49,13 @@ def recording(options: Options, run: Runtime) -> tuple[Runtime, Callable[[], Non
     return hearing.recording(run), keep
 
 
-def remembered(options: Options) -> dict[int, Tensor | None]:
-    """What the conditions of this forward heard in the last full one, by layer."""
+def remembered(options: Options, device: torch.device) -> dict[int, Tensor | None]:
+    """What the conditions of this forward heard in the last full one, by layer, on the device of this one."""
     parts = [options[HEARING].heard[name] for name in _names(options)]
     together = {}
     for layer in parts[0]:
         messages = [part[layer] for part in parts]
-        together[layer] = None if messages[0] is None else torch.cat(messages)
+        together[layer] = None if messages[0] is None else torch.cat([message.to(device) for message in messages])
     return together
 
 

@@ -93,22 +93,30 @@ def read(path: Path) -> dict[str, Tensor]:
     return comfy.utils.convert_old_quants(tensors, metadata=metadata)[0]
 
 
-def load_model(folder: Path, weight_dtype: str = "default", *, dynamic: bool = True) -> Any:
+def load_model(folder: Path, weight_dtype: str = "default") -> Any:
     """Both experts of a published folder as one MODEL. Audio tower and bridge are mapped once and shared.
 
     Raises:
         CheckpointError, ConfigError: what is missing, damaged or not MOVA.
     """
-    published = inspect(folder)
-    towers = {part: component_tensors(folder / part, read) for part in EXPERTS.values()}
-    settings = partial(MovaSettings, published.model, published.scheduler)
-    model = _joined(settings, towers, shared_tensors(folder, read), weight_dtype, str(folder), dynamic)
+    model = _joined(folder_experts(folder, weight_dtype))
     model.set_attachments(FILES, {part: component_files(folder / part) for part in JOINT})
     return model
 
 
+def folder_experts(folder: Path, weight_dtype: str, *parts: str, disable_dynamic: bool = False) -> list[Any]:
+    """The experts of a published folder that are named, or both, a patcher each. ComfyUI may ask for one again."""
+    published = inspect(folder)
+    settings = partial(MovaSettings, published.model, published.scheduler)
+    towers = {part: component_tensors(folder / part, read) for part in parts or EXPERTS.values()}
+    made = _experts(settings, towers, shared_tensors(folder, read), weight_dtype, str(folder), not disable_dynamic)
+    for part, expert in made.items():
+        expert.cached_patcher_init = (folder_experts, (folder, weight_dtype, part), 0)
+    return list(made.values())
+
+
 def load_files(
-    high: Path, low: Path | None, shared: Path | None, weight_dtype: str = "default", *, dynamic: bool = True
+    high: Path, low: Path | None, shared: Path | None, weight_dtype: str = "default"
 ) -> tuple[Any, Composed]:
     """Single files as one MODEL, and what they were found to be. A part without a file is in the high-noise one.
 
@@ -116,31 +124,43 @@ def load_files(
         CheckpointError, ConfigError: a file is damaged, another model, or in the wrong place.
     """
     composed = compose(high, low, shared)
-    kept = cache(read)  # parts of one file are mapped once
-    towers = {part: read_part(*composed.places[part], kept) for part in (HIGH, LOW)}
-    both = {f"{p}.{k}": v for p in (AUDIO, BRIDGE) for k, v in read_part(*composed.places[p], kept).items()}
-    audio_shift = None if composed.audio_shift == composed.scheduler.shift else composed.audio_shift
-    settings = partial(MovaSettings, composed.model, composed.scheduler, audio_shift)
-    model = _joined(settings, towers, both, weight_dtype, str(high), dynamic)
+    model = _joined(file_experts(composed, weight_dtype))
     model.set_attachments(FILES, {part: [path] for part, (path, _) in composed.places.items()})
     return model, composed
 
 
-def _joined(
+def file_experts(composed: Composed, weight_dtype: str, *parts: str, disable_dynamic: bool = False) -> list[Any]:
+    """As `folder_experts`, of single files."""
+    kept = cache(read)  # parts of one file are mapped once
+    towers = {part: read_part(*composed.places[part], kept) for part in parts or (HIGH, LOW)}
+    both = {f"{p}.{k}": v for p in (AUDIO, BRIDGE) for k, v in read_part(*composed.places[p], kept).items()}
+    audio_shift = None if composed.audio_shift == composed.scheduler.shift else composed.audio_shift
+    settings = partial(MovaSettings, composed.model, composed.scheduler, audio_shift)
+    made = _experts(settings, towers, both, weight_dtype, str(composed.places[HIGH][0]), not disable_dynamic)
+    for part, expert in made.items():
+        expert.cached_patcher_init = (file_experts, (composed, weight_dtype, part), 0)
+    return list(made.values())
+
+
+def _joined(both: list[Any]) -> Any:
+    high, low = both
+    return timeline.watched(experts.join(high, low, high.model.model_config.scheduler.boundary))
+
+
+def _experts(
     settings: Callable[[], MovaSettings],
     towers: dict[str, dict[str, Tensor]],
     shared: dict[str, Tensor],
     weight_dtype: str,
     where: str,
     dynamic: bool,
-) -> Any:
+) -> dict[str, Any]:
     target = WEIGHT_DTYPES[weight_dtype]
     both = _converted(shared, target)
-    high, low = (
-        _expert(settings(), {**_converted(tower, target), **both}, f"{where} ({part})", dynamic)
+    return {
+        part: _expert(settings(), {**_converted(tower, target), **both}, f"{where} ({part})", dynamic)
         for part, tower in towers.items()
-    )
-    return timeline.watched(experts.join(high, low, settings().scheduler.boundary))
+    }
 
 
 def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) -> dict[str, Tensor]:
@@ -200,4 +220,10 @@ def load_video_vae(folder: Path, audio_latent_channels: int) -> MovaVideoVAE:
     vae = MovaVideoVAE(sd=tensors)
     vae.throw_exception_if_invalid()
     vae.audio_latent_channels = audio_latent_channels
+    vae.patcher.cached_patcher_init = (video_vae_patcher, (folder, audio_latent_channels))
     return vae
+
+
+def video_vae_patcher(folder: Path, audio_latent_channels: int, disable_dynamic: bool = False) -> Any:
+    """What ComfyUI asks for again, to have the VAE on another device; as of its own VAEs, of the usual kind."""
+    return load_video_vae(folder, audio_latent_channels).patcher

@@ -6,6 +6,7 @@ So a MOVA model lists its video tower's weights under upstream's two folder name
 is of a listed class; its patchers send what comes back under those names to the expert they name.
 """
 
+import copy
 import inspect
 import logging
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 import comfy.model_base
 import comfy.model_patcher
+import comfy.patcher_extension
 import comfy.weight_adapter
 import torch
 
@@ -119,10 +121,37 @@ class ByName:
             made = manager.create_injections(patcher.model)
             comfy.model_patcher.ModelPatcher.set_injections(patcher, key, made)
 
+    def renew_injections(self) -> None:
+        """A copy on another device has injections into the model it was copied from: have its own layers, and adapters."""
+        for key, injections in list(self.injections.items()):
+            adapters = _bypassed(injections)
+            if adapters is not None:
+                manager = _Elsewhere()
+                for layer, (adapter, strength) in adapters.items():
+                    manager.add_adapter(layer, copy.copy(adapter), strength)
+                made = manager.create_injections(self.model)
+                comfy.model_patcher.ModelPatcher.set_injections(self, key, made)
+
     def remove_injections(self, key: str) -> None:
         super().remove_injections(key)
         for low in self.get_additional_models_with_key(LOW):
             low.remove_injections(key)
+
+
+class _Elsewhere(comfy.weight_adapter.BypassInjectionManager):
+    """ComfyUI's moves adapters to its first device; this one to the device of the patcher."""
+
+    def create_injections(self, model: Any) -> list[Any]:
+        (made,) = super().create_injections(model)
+
+        def inject(patcher: Any) -> None:
+            made.inject(patcher)
+            for adapter, _ in self.adapters.values():
+                adapter.weights = [
+                    w.to(patcher.load_device) if isinstance(w, torch.Tensor) else w for w in adapter.weights
+                ]
+
+        return [comfy.patcher_extension.PatcherInjection(inject=inject, eject=made.eject)]
 
 
 def _sorted(patches: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, dict[Any, Any]]]:

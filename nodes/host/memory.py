@@ -14,6 +14,7 @@ import torch
 
 from ...mova_core.config import MovaConfig
 from ...mova_core.estimate import LOW, NORMAL, Load, Rows, activations, choose, required
+from .devices import COPIES, everyone
 
 log = logging.getLogger("mova")
 FEED_FORWARD, QUERIES = "mova_ffn_rows", "mova_query_rows"  # transformer options; absent: chosen for each run
@@ -54,12 +55,13 @@ def plan(executor: Any, patcher: Any, noise_shape: Any, conds: Any, model_option
     load = model.load(noise_shape)
     rows = asked_rows(options)
     if rows is None:
-        rows = choose(model.sizes, load, capacity(patcher.load_device), model.layer_bytes, model.element, **kernels())
+        room = min(capacity(each.load_device) for each in (patcher, *patcher.get_additional_models_with_key(COPIES)))
+        rows = choose(model.sizes, load, room, model.layer_bytes, model.element, **kernels())
         options |= {FEED_FORWARD: rows.feed_forward, QUERIES: rows.queries}
         if rows is LOW:
             normal, low = (activations(model.sizes, load, r, model.element) / 2**30 for r in (NORMAL, LOW))
             log.info("low-memory path: %.1f GiB of activations instead of %.1f", low, normal)
-    for expert in (patcher, *patcher.get_additional_models()):
+    for expert in everyone(patcher):
         if hasattr(expert.model, "rows"):
             expert.model.rows = rows
     return executor(patcher, noise_shape, conds, model_options=model_options, **more)

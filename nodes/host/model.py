@@ -163,7 +163,7 @@ class MovaDiffusion(Mova):
         audio_timestep = torch.full_like(timestep, 0.0 if held[1] else 1000.0 * options[AUDIO_SIGMA])
         run = runtime(options, context, shifts[0])
         text = context if audio_context is None else audio_context
-        velocity = hear(self, audio, text, audio_timestep, remembered(options), run).float()
+        velocity = hear(self, audio, text, audio_timestep, remembered(options, audio.device), run).float()
         ratio = 1000.0 * options[AUDIO_SIGMA] / timestep
         return [torch.zeros_like(video), velocity * ratio.view((-1,) + (1,) * (audio.ndim - 1))]
 

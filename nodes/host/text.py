@@ -62,7 +62,7 @@ def _encoder_config(path: Path) -> dict[str, Any]:
     return {**config, "dense_act_fn": ACTIVATIONS[config["dense_act_fn"]], "model_type": "umt5"}
 
 
-def load_clip(folder: Path) -> Any:
+def load_clip(folder: Path, *, disable_dynamic: bool = False) -> Any:
     """The CLIP of a published folder: text_encoder (any size its config.json states) and tokenizer.
 
     Raises:
@@ -115,7 +115,8 @@ def load_clip(folder: Path) -> Any:
 
     target = comfy.supported_models_base.ClipTarget(Tokens, Model)
     parameters = comfy.utils.calculate_parameters(tensors)
-    clip = comfy.sd.CLIP(target, parameters=parameters)
+    clip = comfy.sd.CLIP(target, parameters=parameters, disable_dynamic=disable_dynamic)
+    clip.patcher.cached_patcher_init = (clip_patcher, (folder,))
     missing, unknown = clip.load_sd({f"{NAME}.transformer.{k}": v for k, v in tensors.items()}, full_model=True)
     missing = [key for key in missing if not key.endswith("logit_scale")]
     if missing or unknown:
@@ -124,6 +125,11 @@ def load_clip(folder: Path) -> Any:
             f"(first: {missing[:1]}), {len(unknown)} unknown (first: {unknown[:1]})"
         )
     return clip
+
+
+def clip_patcher(folder: Path, disable_dynamic: bool = False) -> Any:
+    """What ComfyUI asks for again, to have the text encoder on another device."""
+    return load_clip(folder, disable_dynamic=disable_dynamic).patcher
 
 
 def prompt_ids(clip: Any, prompt: str) -> tuple[list[int], int]:

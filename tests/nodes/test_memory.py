@@ -108,6 +108,9 @@ class Patcher:
     def get_additional_models(self) -> list[Any]:
         return []
 
+    def get_additional_models_with_key(self, key: str) -> list[Any]:
+        return []
+
 
 NOISE = [1, 1, 16 * 49 * 90 * 160 + 128 * 403]  # 193 frames of 1280x720
 
