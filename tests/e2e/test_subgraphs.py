@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ import pytest
 from tests.comfy import PACK, needs_browser, needs_comfy
 from tools.browser import Page
 from tools.comfy_server import ComfyServer
+from tools.media import describe_mp4
 from tools.subgraphs import BLUEPRINTS, SUBGRAPHS, opened
 from tools.template_parts import MODEL
 from tools.tiny_checkpoint import write_tiny_checkpoint
 
-from .graphs import SMALL
+from .graphs import FRAMES, SMALL, write_inputs
 
 FILES = sorted(SUBGRAPHS.glob("*.json"))
 SCHEMA = json.loads((PACK / "tests" / "nodes" / "schema.json").read_text(encoding="utf-8"))
@@ -28,6 +28,13 @@ RUN = """
     for (const widget of node.widgets ?? []) if (widget.name in values) widget.value = values[widget.name];
   }
   for (const widget of host.widgets) if (widget.name in values) widget.value = values[widget.name];
+  const taken = host.inputs.findIndex((slot) => slot.name === 'video');
+  if (taken >= 0) {
+    const load = LiteGraph.createNode('LoadVideo');
+    app.graph.add(load);
+    load.widgets.find((widget) => widget.name === 'file').value = values.file;
+    load.connect(0, host, taken);
+  }
   const save = LiteGraph.createNode('SaveVideo');
   app.graph.add(save);
   host.connect(0, save, 0);
@@ -77,8 +84,7 @@ def model(server: ComfyServer) -> None:
     folder = server.models / "diffusers" / MODEL
     if not folder.exists():
         write_tiny_checkpoint(folder)
-    example = server.comfyui / "input" / "example.png"
-    shutil.copy(example, server.input)
+    write_inputs(server.input)
 
 
 @needs_comfy
@@ -93,14 +99,25 @@ def test_the_page_opens_each_with_nothing_red(path: Path, page: Page) -> None:
 @needs_comfy
 @needs_browser
 @pytest.mark.usefixtures("model")
-def test_one_runs_from_the_page_with_the_values_of_its_knobs(page: Page) -> None:
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_each_runs_from_the_page_with_the_values_of_its_knobs(page: Page, server: ComfyServer, name: str) -> None:
     page.reload()
-    assert opened(page, read(SUBGRAPHS / "MOVA Talk.json")) == []
+    assert opened(page, read(SUBGRAPHS / f"{name}.json")) == []
     page.browser.evaluate(RUN, {**SMALL, "steps": 2, "seed": 7, "lines": "Mova: Hello."})
     graph = page.api_graph()
     sampler = next(node for node in graph.values() if node["class_type"] == "MOVASampler")
-    builder = next(node for node in graph.values() if node["class_type"] == "MOVAPromptBuilder")
     assert (sampler["inputs"]["steps"], sampler["inputs"]["seed"]) == (2, 7)
-    assert (sampler["inputs"]["bridge_cfg"], builder["inputs"]["lines"]) == (3.5, "Mova: Hello.")
+    if name == "MOVA Talk":
+        builder = next(node for node in graph.values() if node["class_type"] == "MOVAPromptBuilder")
+        assert (sampler["inputs"]["bridge_cfg"], builder["inputs"]["lines"]) == (3.5, "Mova: Hello.")
+    before = clips(server)
     run = page.run()
     assert run.status == "success", run
+    (clip,) = clips(server) - before
+    facts = describe_mp4(clip)
+    assert facts["frames"] == (2 * FRAMES - SMALL["overlap"] if name == "MOVA Extend" else FRAMES)
+    assert facts["audio_peak"] > 0
+
+
+def clips(server: ComfyServer) -> set[Path]:
+    return set(server.output.rglob("*.mp4"))
