@@ -20,13 +20,14 @@ from tools.environment import COMFYUI_TORCH, CORE, CannotPrepare, Wanted, first_
 from tools.find_comfyui import REPOSITORY, find_comfyui
 
 # One version of the tools whose verdicts change with their version.
-DEVELOPMENT = ("ruff==0.17.6", "mypy==2.4.1", "pytest", "diffusers", "transformers")
+DEVELOPMENT = ("ruff==0.17.6", "mypy==2.4.1", "pytest", "pytest-xdist", "diffusers", "transformers")
 MODULES = (
-    *("ruff", "mypy", "pytest", "diffusers", "transformers"),
+    *("ruff", "mypy", "pytest", "xdist", "diffusers", "transformers"),
     *("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy"),
 )
 COMFYUI_MODULES = ("torchvision", "torchaudio", "torchsde", "aiohttp", "einops", "comfy_kitchen")
 CHECKS = (("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",))
+MOST_PROCESSES = 4  # that run tests side by side: each may hold a ComfyUI and a browser, some 3 GB
 
 
 def say(line: str) -> None:
@@ -71,8 +72,10 @@ def main() -> int:
     environment = {key: value for key, value in os.environ.items() if key != "COMFYUI_PATH"}
     environment |= {"COMFYUI_PATH": str(comfyui)} if comfyui else {}
     environment.setdefault("OMP_NUM_THREADS", "1")  # tensors of tests are small: a second thread only waits
+    # A file's tests stay in one process: they share models, a server, a page.
+    tests = ("pytest", "-n", str(min(MOST_PROCESSES, os.cpu_count() or 1)), "--dist", "loadfile", *sys.argv[1:])
     failed = []
-    for check in (*CHECKS, ("pytest", *sys.argv[1:])):  # pytest last: its summary ends the output
+    for check in (*CHECKS, tests):  # pytest last: its summary ends the output
         say(f"-- {' '.join(check)}")
         done = subprocess.run([python, "-m", *check], cwd=REPOSITORY, env=environment)
         if done.returncode and check[0] != "pytest":
