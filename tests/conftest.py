@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 # Also binds the name `tests` to this folder, before ComfyUI (which has a `tests` of its own) is put on the path.
@@ -11,6 +13,11 @@ from tests.comfy import NO_BROWSER, NO_COMFYUI, skip_or_fail
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     skip_or_fail(item)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays: the collector need not walk through it each time."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -38,7 +39,9 @@ def stock(comfy_nodes: ModuleType) -> dict[str, type]:
 @pytest.fixture(scope="session")
 def pack(comfy_nodes: ModuleType) -> Pack:
     """This pack, loaded as ComfyUI loads a custom node pack."""
-    return load_pack(comfy_nodes)
+    loaded = load_pack(comfy_nodes)
+    gc.freeze()  # ComfyUI and its libraries are a million objects that stay
+    return loaded
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,8 +21,8 @@ PYTHON_OBJECTS = 60e6  # bytes of modules, names and headers for some 4000 weigh
 
 def test_a_folder_is_mapped_and_not_copied(tmp_path: Path) -> None:
     """In a process of its own. benchmarks/RESULTS.md has the same for 2.5 GB."""
-    cost = fresh(make_folder(tmp_path / "folder", 0.8))
-    assert cost["bytes"] > 5e8
+    cost = fresh(make_folder(tmp_path / "folder", 0.4))
+    assert cost["bytes"] > 3e8
     assert cost["mapped twice"] == 0
     assert cost["anonymous"] * cost["bytes"] < PYTHON_OBJECTS
     assert cost["anonymous after use"] * cost["bytes"] < PYTHON_OBJECTS
