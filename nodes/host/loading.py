@@ -1,6 +1,8 @@
 """Published folder or single files -> MODEL, CLIP, VAE. Weights stay mapped from disk; ComfyUI moves them."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,20 @@ def load_model(folder: Path, weight_dtype: str = "default") -> Any:
     return model
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Thousands of modules are made at once and none is garbage: a collector that runs meanwhile walks through every
+    object of ComfyUI, again and again, for half of the time."""
+    ran = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if ran:
+            gc.enable()
+
+
+@uncollected()
 def folder_experts(folder: Path, weight_dtype: str, *parts: str, disable_dynamic: bool = False) -> list[Any]:
     """The experts of a published folder that are named, or both, a patcher each. ComfyUI may ask for one again."""
     published = inspect(folder)
@@ -129,6 +145,7 @@ def load_files(
     return model, composed
 
 
+@uncollected()
 def file_experts(composed: Composed, weight_dtype: str, *parts: str, disable_dynamic: bool = False) -> list[Any]:
     """As `folder_experts`, of single files."""
     kept = cache(read)  # parts of one file are mapped once
@@ -177,7 +194,9 @@ def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) 
 def _expert(settings: MovaSettings, tensors: dict[str, Tensor], where: str, dynamic: bool) -> Any:
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     model = MovaModel(settings, device=_prepare(settings, tensors, device))
-    assign(model.diffusion_model, tensors, where, like=Mova(settings.sizes, device="meta"))
+    quantised = settings.quant_config is not None  # such layers have no weights before they are loaded
+    like = Mova(settings.sizes, device="meta") if quantised else None
+    assign(model.diffusion_model, tensors, where, like=like)
     model.device = offload
     comfy.model_management.archive_model_dtypes(model.diffusion_model)
     return experts.patcher(model, device, offload, dynamic)
