@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ...mova_core.checkpoint.keys import original_video_vae
 from ...mova_core.checkpoint.load import EXPERTS, JOINT, assign, inspect, shared_tensors
 from ...mova_core.checkpoint.quantization import FORMATS, MARK, SCALES, Format, quantized
 from ...mova_core.checkpoint.single import Composed, compose, marked, read_part
+from ...mova_core.config import MovaConfig
 from ...mova_core.errors import CheckpointError
 from ...mova_core.model.mova import Mova
 from . import experts, timeline
@@ -194,12 +195,17 @@ def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) 
 def _expert(settings: MovaSettings, tensors: dict[str, Tensor], where: str, dynamic: bool) -> Any:
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     model = MovaModel(settings, device=_prepare(settings, tensors, device))
-    quantised = settings.quant_config is not None  # such layers have no weights before they are loaded
-    like = Mova(settings.sizes, device="meta") if quantised else None
-    assign(model.diffusion_model, tensors, where, like=like)
+    assign(model.diffusion_model, tensors, where, like=skeleton(settings.sizes))
     model.device = offload
     comfy.model_management.archive_model_dtypes(model.diffusion_model)
     return experts.patcher(model, device, offload, dynamic)
+
+
+@lru_cache(maxsize=2)
+def skeleton(sizes: MovaConfig) -> Mova:
+    """The model of plain layers on the meta device, for its names and shapes. Under dynamic VRAM and with quantised
+    weights, ComfyUI's layers have no parameters before they are loaded."""
+    return Mova(sizes, device="meta")
 
 
 def _prepare(settings: MovaSettings, tensors: dict[str, Tensor], device: Any) -> torch.device:
