@@ -4,6 +4,7 @@ python -m benchmarks.loader FOLDER     loads both experts as ComfyUI does, print
 python -m benchmarks.loader --make FOLDER GIGABYTES
 """
 
+import gc
 import json
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def measure(folder: Path) -> dict[str, float]:
     loading = pack.module("nodes.host.loading")
     files = sorted(folder.rglob("*.safetensors"))
     size = sum(path.stat().st_size for path in files)
+    gc.collect()  # as ComfyUI's server does between runs; else importing it is collected while the model loads
     before, begun = resident(), time.perf_counter()
     model = loading.load_model(folder)
     seconds, after = time.perf_counter() - begun, resident()

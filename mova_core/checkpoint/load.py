@@ -18,7 +18,16 @@ from ..errors import CheckpointError
 from ..model.mova import Mova
 from ..ops import Ops, cast
 from . import configs, detect
-from .files import Read, component_files, component_header, component_tensors, is_folder, read_json, read_tensors
+from .files import (
+    Header,
+    Read,
+    component_files,
+    component_header,
+    component_tensors,
+    is_folder,
+    read_json,
+    read_tensors,
+)
 from .quantization import MARK, SCALES, plain_shapes, stored_shape
 from .weight_norm import fold_weight_norm
 
@@ -49,20 +58,20 @@ def inspect(folder: Path | str) -> Published:
         wan = "dual_tower_bridge" in absent and {"transformer_2", "video_dit_2"} & {p.name for p in folder.iterdir()}
         hint = " It looks like Wan 2.2, which has no audio tower and no bridge." if wan else ""
         raise CheckpointError(f"{folder} lacks {', '.join(absent)}.{hint} Download the whole MOVA folder")
-    for name in JOINT:
-        component_header(folder / name)
-    video = [_tower(folder / name) for name in EXPERTS.values()]
+    headers = {name: component_header(folder / name) for name in JOINT}
+    video = [_tower(folder / name, headers[name]) for name in EXPERTS.values()]
     if video[0] != video[1]:
         raise CheckpointError(
             f"{folder}: video_dit and video_dit_2 differ in size; they belong to different models. Download both again"
         )
-    audio, bridge = _tower(folder / "audio_dit"), _bridge(folder / "dual_tower_bridge")
+    audio = _tower(folder / "audio_dit", headers["audio_dit"])
+    bridge = _bridge(folder / "dual_tower_bridge", headers["dual_tower_bridge"])
     model = configs.named(str(folder), MovaConfig, video=video[0], audio=audio, bridge=bridge)
     return Published(model=model, scheduler=_scheduler(folder))
 
 
-def _tower(folder: Path) -> TowerConfig:
-    shapes, config = plain_shapes(component_header(folder).shapes), folder / "config.json"
+def _tower(folder: Path, header: Header) -> TowerConfig:
+    shapes, config = plain_shapes(header.shapes), folder / "config.json"
     if not config.is_file():
         return detect.tower_config(shapes, str(folder))
     stated = configs.tower_config(read_json(config), str(config))
@@ -70,8 +79,8 @@ def _tower(folder: Path) -> TowerConfig:
     return stated
 
 
-def _bridge(folder: Path) -> BridgeConfig:
-    shapes, config = plain_shapes(component_header(folder).shapes), folder / "config.json"
+def _bridge(folder: Path, header: Header) -> BridgeConfig:
+    shapes, config = plain_shapes(header.shapes), folder / "config.json"
     if not config.is_file():
         return detect.bridge_config(shapes, str(folder))
     stated = configs.bridge_config(read_json(config), str(config))
@@ -108,16 +117,27 @@ def shared_tensors(folder: Path, read: Read = read_tensors) -> dict[str, Tensor]
     return {f"{part}.{k}": v for part in parts for k, v in component_tensors(folder / part, read).items()}
 
 
-def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str, *, like: nn.Module | None = None) -> None:
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of its weights."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def assign(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    *,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> None:
     """Give `module`, built on the meta device, its weights without copying them.
 
-    `like` is the same module of plain layers, where the host's layers have no parameters before they are loaded.
+    `shapes` are those of the same module of plain layers, where the host's have no parameters before they are loaded.
     Quantised layers keep their storage and bring their scales, for layers of the host that read them.
 
     Raises:
         CheckpointError: a weight is missing, unknown, or of another shape.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in (like or module).state_dict().items()}
+    wanted = shapes_of(module) if shapes is None else shapes
     plain = {key for key in tensors if not _scale(key, tensors)}
     missing, unknown = sorted(wanted.keys() - plain), sorted(plain - wanted.keys())
     if missing or unknown:
@@ -133,7 +153,9 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str, *, like
                 "the folder mixes files of different models. Download it again"
             )
     module.load_state_dict(tensors, assign=True)
-    module.requires_grad_(False).eval()
+    module.requires_grad_(False)
+    if module.training:
+        module.eval()
 
 
 def _scale(key: str, tensors: Mapping[str, Tensor]) -> bool:

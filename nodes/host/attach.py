@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ...mova_core.checkpoint.family import AUDIO, BRIDGE
-from ...mova_core.checkpoint.load import assign
+from ...mova_core.checkpoint.load import assign, shapes_of
 from ...mova_core.checkpoint.quantization import MARK
 from ...mova_core.checkpoint.single import Shared, fingerprint, open_shared, read_part
 from ...mova_core.config import TowerConfig
@@ -63,7 +63,7 @@ def attach(model: Any, path: Path, *, dynamic: bool = True) -> tuple[Any, tuple[
     joint = MovaModel(settings, device=torch.device("cpu" if quantised else "meta"))
     plain = Mova(shared.model, device="meta")
     for part, weights in tensors.items():
-        assign(getattr(joint.diffusion_model, part), weights, str(path), like=getattr(plain, part))
+        assign(getattr(joint.diffusion_model, part), weights, str(path), shapes=shapes_of(getattr(plain, part)))
     _take_over(joint.diffusion_model, tower, settings)
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     joint.device = offload

@@ -14,7 +14,7 @@ import torchaudio
 from torch import Tensor
 
 from ...mova_core.audio_vae.codec import AudioVAE
-from ...mova_core.checkpoint.load import assign, audio_vae_parts
+from ...mova_core.checkpoint.load import assign, audio_vae_parts, shapes_of
 from ...mova_core.checkpoint.single import single_audio_vae
 from ...mova_core.config import AudioVAEConfig
 from ...mova_core.errors import CheckpointError
@@ -117,5 +117,5 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _codec(config: AudioVAEConfig, tensors: dict[str, Tensor], where: str) -> MovaAudioVAE:
     stored = next(iter(tensors.values())).dtype
     codec = AudioVAE(config, ops=comfy.ops.manual_cast, device="meta", dtype=stored)
-    assign(codec, tensors, where, like=AudioVAE(config, device="meta", dtype=stored))
+    assign(codec, tensors, where, shapes=shapes_of(AudioVAE(config, device="meta", dtype=stored)))
     return MovaAudioVAE(codec)

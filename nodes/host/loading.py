@@ -18,7 +18,7 @@ from torch import Tensor
 from ...mova_core.checkpoint.family import AUDIO, BRIDGE, HIGH, LOW
 from ...mova_core.checkpoint.files import component_files, component_tensors
 from ...mova_core.checkpoint.keys import original_video_vae
-from ...mova_core.checkpoint.load import EXPERTS, JOINT, assign, inspect, shared_tensors
+from ...mova_core.checkpoint.load import EXPERTS, JOINT, assign, inspect, shapes_of, shared_tensors
 from ...mova_core.checkpoint.quantization import FORMATS, MARK, SCALES, Format, quantized
 from ...mova_core.checkpoint.single import Composed, compose, marked, read_part
 from ...mova_core.config import MovaConfig
@@ -195,17 +195,17 @@ def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) 
 def _expert(settings: MovaSettings, tensors: dict[str, Tensor], where: str, dynamic: bool) -> Any:
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     model = MovaModel(settings, device=_prepare(settings, tensors, device))
-    assign(model.diffusion_model, tensors, where, like=skeleton(settings.sizes))
+    assign(model.diffusion_model, tensors, where, shapes=weight_shapes(settings.sizes))
     model.device = offload
     comfy.model_management.archive_model_dtypes(model.diffusion_model)
     return experts.patcher(model, device, offload, dynamic)
 
 
 @lru_cache(maxsize=2)
-def skeleton(sizes: MovaConfig) -> Mova:
-    """The model of plain layers on the meta device, for its names and shapes. Under dynamic VRAM and with quantised
-    weights, ComfyUI's layers have no parameters before they are loaded."""
-    return Mova(sizes, device="meta")
+def weight_shapes(sizes: MovaConfig) -> dict[str, tuple[int, ...]]:
+    """Of a model of plain layers: ComfyUI's have no parameters before they are loaded, under dynamic VRAM and where
+    weights are quantised."""
+    return shapes_of(Mova(sizes, device="meta"))
 
 
 def _prepare(settings: MovaSettings, tensors: dict[str, Tensor], device: Any) -> torch.device:
