@@ -61,7 +61,5 @@ def _fold(length: Tensor, direction: Tensor, key: str) -> Tensor:
             "only norms over all dims but the first are implemented"
         )
     exact = torch.promote_types(direction.dtype, torch.float32)
-    v = direction.to(exact)
-    norm = torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)), keepdim=True)
-    weight: Tensor = v * (length.to(exact) / norm)
+    weight: Tensor = torch._weight_norm(direction.to(exact), length.to(exact), 0)
     return weight.to(direction.dtype)
