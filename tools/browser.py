@@ -278,7 +278,7 @@ class Page:
         optional = ("/api/userdata", "Content Security Policy")
         return [m for m in self.browser.messages if not m.startswith("warning") and not any(o in m for o in optional)]
 
-    def _settle(self, seconds: float = 0.4) -> None:
+    def _settle(self, seconds: float = 0.1) -> None:
         """Let pending drawing and animations finish."""
         time.sleep(seconds)
         self.browser.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

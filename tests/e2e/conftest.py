@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.soak import write_files
 from tests.comfy import PACK
 from tools.browser import Page
 from tools.comfy_server import ComfyServer, place_pack
@@ -18,9 +19,9 @@ BENCH_PACK = Path(__file__).parent / "bench_pack"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    """A running ComfyUI with the pack, and with nothing in its models folder yet."""
+    """A running ComfyUI with the pack and what the soak needs, and with no other models yet."""
     base = tmp_path_factory.mktemp("server")
-    (base / "custom_nodes").mkdir()
+    write_files(base)
     place_pack(BENCH_PACK, base / "custom_nodes" / "bench")
     path = os.pathsep.join(filter(None, (str(RECORDER), os.environ.get("PYTHONPATH"))))
     environment = {"PYTHONPATH": path, "NETWORK_RECORD": str(base / "network.txt")}

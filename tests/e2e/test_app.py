@@ -41,16 +41,22 @@ def test_no_other_workflow_opens_as_one() -> None:
     assert [name for name in NAMES if "linearMode" in read(name)["extra"]] == [NAME]
 
 
-@pytest.fixture
-def app(page: Page, server: ComfyServer) -> Page:
-    """The page with the app, on the tiny checkpoint, at a small size."""
+@pytest.fixture(scope="module")
+def known(page: Page, server: ComfyServer) -> Page:
+    """The page, knowing of the tiny checkpoint and the picture."""
     folder = server.models / "diffusers" / MODEL
     if not folder.exists():
         write_tiny_checkpoint(folder)
     shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
     page.reload()
-    assert page.load(read(NAME), NAME).fine
     return page
+
+
+@pytest.fixture
+def app(known: Page) -> Page:
+    """The page with the app."""
+    assert known.load(read(NAME), NAME).fine
+    return known
 
 
 @needs_comfy

@@ -5,7 +5,6 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -59,9 +58,20 @@ def test_a_bug_report_runs_without_a_model(server: ComfyServer) -> None:
     assert "--base-directory (set)" in text
 
 
-@pytest.fixture
-def chinese(server: ComfyServer, tmp_path: Path) -> Iterator[Page]:
-    with Page.open(server.url, tmp_path, settings={"Comfy.Locale": "zh"}) as opened:
+@needs_browser
+def test_the_help_panel_shows_the_picture_of_the_node(page: Page) -> None:
+    page.reload()
+    page.load_api({"1": {"class_type": "MOVAMask", "inputs": {}}})
+    page.browser.evaluate(SELECT)
+    page.browser.wait_for(f"!!document.querySelector('{INFO}')", timeout=30)
+    page.browser.evaluate(f"document.querySelector('{INFO}').click(); true")
+    page.browser.wait_for("document.body.innerText.includes('Common mistakes')", timeout=30)
+    assert picture_width(page) == Image.open(node_pictures.picture("en", "MOVAMask")).width
+
+
+@pytest.fixture(scope="module")
+def chinese(server: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with Page.open(server.url, tmp_path_factory.mktemp("chinese"), settings={"Comfy.Locale": "zh"}) as opened:
         yield opened
     store_settings(server.url, {"Comfy.Locale": "en"})
 
@@ -87,17 +97,6 @@ def test_the_help_panel_shows_the_chinese_page(chinese: Page) -> None:
     assert node_docs.locale("zh")["MOVADecode"]["inputs"]["tile_size"]["tooltip"] in shown
     assert "tools/node_docs.py" not in shown
     assert picture_width(chinese) == Image.open(node_pictures.picture("zh", "MOVADecode")).width
-
-
-@needs_browser
-def test_the_help_panel_shows_the_picture_of_the_node(page: Page) -> None:
-    page.reload()
-    page.load_api({"1": {"class_type": "MOVAMask", "inputs": {}}})
-    page.browser.evaluate(SELECT)
-    page.browser.wait_for(f"!!document.querySelector('{INFO}')", timeout=30)
-    page.browser.evaluate(f"document.querySelector('{INFO}').click(); true")
-    page.browser.wait_for("document.body.innerText.includes('Common mistakes')", timeout=30)
-    assert picture_width(page) == Image.open(node_pictures.picture("en", "MOVAMask")).width
 
 
 def picture_width(page: Page) -> int:

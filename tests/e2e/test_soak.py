@@ -1,22 +1,19 @@
 """Runs in one real ComfyUI that change everything, one interrupted, two out of memory. Longer: benchmarks/soak.py."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import Report, resident, soak, write_files
-from tests.comfy import PACK, needs_comfy
+from benchmarks.soak import Report, resident, soak
+from tests.comfy import needs_comfy
 from tools.comfy_server import ComfyServer
 
 pytestmark = [needs_comfy, pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")]
 
 
-def test_runs_of_every_kind_leave_the_next_one_whole(tmp_path: Path) -> None:
-    write_files(tmp_path)
-    with ComfyServer(tmp_path, pack=PACK) as server:
-        report = soak(server, 5)
-        after = resident(server)
+def test_runs_of_every_kind_leave_the_next_one_whole(server: ComfyServer) -> None:
+    report = soak(server, 4)
+    after = resident(server)
     assert report.problems == []
     assert after < report.resident[0] + 300 * 2**20  # of a process that holds some 900 MiB
 

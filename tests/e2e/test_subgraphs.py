@@ -79,29 +79,23 @@ def test_the_server_lists_them(server: ComfyServer) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(server: ComfyServer) -> None:
-    """The folder that the blueprints name, tiny."""
+def shown(page: Page, server: ComfyServer) -> Page:
+    """The page, knowing of the folder that the blueprints name, tiny, and of what they read."""
     folder = server.models / "diffusers" / MODEL
     if not folder.exists():
         write_tiny_checkpoint(folder)
     write_inputs(server.input)
-
-
-@needs_comfy
-@needs_browser
-@pytest.mark.usefixtures("model")
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_page_opens_each_with_nothing_red(path: Path, page: Page) -> None:
     page.reload()
-    assert opened(page, read(path)) == []
+    return page
 
 
 @needs_comfy
 @needs_browser
-@pytest.mark.usefixtures("model")
 @pytest.mark.parametrize("name", BLUEPRINTS)
-def test_each_runs_from_the_page_with_the_values_of_its_knobs(page: Page, server: ComfyServer, name: str) -> None:
-    page.reload()
+def test_each_opens_with_nothing_red_and_runs_with_the_values_of_its_knobs(
+    shown: Page, server: ComfyServer, name: str
+) -> None:
+    page = shown
     assert opened(page, read(SUBGRAPHS / f"{name}.json")) == []
     page.browser.evaluate(RUN, {**SMALL, "steps": 2, "seed": 7, "lines": "Mova: Hello."})
     graph = page.api_graph()
