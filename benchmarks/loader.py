@@ -19,7 +19,7 @@ FIELDS = ("Rss", "Anonymous")
 
 
 def make_folder(folder: Path, gigabytes: float) -> Path:
-    """A folder in the published layout with as many random bf16 weights as published ones, of this size in all.
+    """A folder in the published layout with as many bf16 weights as published ones, of random bits, this large in all.
 
     The number of weights is what assigning them takes time for; towers are narrower, by steps of one head.
     """
@@ -29,6 +29,9 @@ def make_folder(folder: Path, gigabytes: float) -> Path:
     from mova_core.config import MOVA, MovaConfig
     from mova_core.model.mova import Mova
     from tests import tiny
+
+    def noise(shape: torch.Size) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.int16).random_().view(torch.bfloat16)
 
     def sized(heads: int) -> MovaConfig:
         width, audio = 128 * heads, 128 * max(1, heads * 3 // 10)
@@ -47,7 +50,7 @@ def make_folder(folder: Path, gigabytes: float) -> Path:
     shapes = tiny.split(dict(Mova(config, device="meta").state_dict()))
     for part in parts:
         source = shapes[part.removesuffix("_2")]
-        tensors = {name: torch.randn(meta.shape, dtype=torch.bfloat16) for name, meta in source.items()}
+        tensors = {name: noise(meta.shape) for name, meta in source.items()}
         save_file(tensors, folder / part / tiny.WEIGHTS)
     return folder
 
