@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mova_core.config import MovaConfig
+from mova_core.audio_vae.codec import AudioVAE
+from mova_core.config import MOVA_AUDIO_VAE, MovaConfig
 from mova_core.shapes import DEFAULT_FPS
 from tests.in_process import Pack
 
@@ -67,6 +68,41 @@ def account_host(
         finally:
             host_attention.optimized_attention = before
     return ledger
+
+
+def decoding_peak(height: int, width: int, steps: int) -> int:
+    """Bytes at most when ComfyUI's Wan VAE decodes (steps, height, width) latents in bf16."""
+    import comfy.ldm.wan.vae as host
+
+    stages = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
+    attention, before = host.vae_attention, torch.get_default_dtype()
+    host.vae_attention = lambda: lambda q, k, v: torch.empty_like(q)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with pretended(), torch.device("cuda"):
+            vae = host.WanVAE(dim=96, z_dim=16, dropout=0.0, temperal_downsample=[False, True, True], **stages)
+            latents = torch.empty(1, 16, steps, height, width)
+            ledger = Ledger()
+            ledger.enter(latents, "input")
+            with ledger:
+                pictures = vae.requires_grad_(False).decode(latents)
+    finally:
+        host.vae_attention = attention
+        torch.set_default_dtype(before)
+    assert pictures.shape[2:] == (4 * steps - 3, 8 * height, 8 * width)
+    return ledger.peak
+
+
+def sound_decoding_peak(steps: int) -> int:
+    """Bytes at most when the codec decodes so many latent steps, in float32 as always."""
+    with pretended():
+        codec = AudioVAE(MOVA_AUDIO_VAE, device="cuda", dtype=torch.float32).requires_grad_(False)
+        latents = torch.empty(1, MOVA_AUDIO_VAE.latent_channels, steps, device="cuda")
+        ledger = Ledger()
+        ledger.exclude(codec)
+        with ledger:
+            codec.decode(latents)
+    return ledger.peak
 
 
 def _tokens(q: Tensor, k: Tensor) -> bool:

@@ -94,12 +94,27 @@ def against() -> Iterator[str]:
         )
 
 
+def decoding() -> Iterator[str]:
+    """What decoders have alive at most, 193 frames."""
+    from benchmarks.comfy_path import decoding_peak, sound_decoding_peak
+    from benchmarks.peak import GIB
+
+    yield "Whole, or in tiles of 256 pixels, of which one is alive at a time. Weights and what convolutions take for"
+    yield "themselves are not in it."
+    yield ""
+    yield "| what | peak GiB |"
+    yield "|---|---|"
+    for name, height, width in (("pictures, 360p", 44, 80), ("pictures, 720p", 90, 160), ("a tile", 32, 32)):
+        yield f"| {name}, ComfyUI's Wan VAE, bf16 | {decoding_peak(height, width, 49) / GIB:.2f} |"
+    yield f"| sound, 8 s, float32 | {sound_decoding_peak(403) / GIB:.2f} |"
+
+
 def loader() -> Iterator[str]:
     """Both experts of a folder with as many weights as published, 0.15 and 2.6 GB; the fastest of three."""
     from benchmarks.loader import fresh, make_folder
 
-    yield f"Fastest of three fresh processes, warm; load average {os.getloadavg()[0]:.1f}. Time goes to assigning"
-    yield "some 4000 weights, not of their bytes. Memory in shares of the files; what goes beyond them is Python's."
+    yield f"Fastest of three fresh processes, warm; load average {os.getloadavg()[0]:.1f}. Time goes to describing and"
+    yield "assigning some 4000 weights. Memory in shares of the files; what goes beyond them is Python's."
     yield ""
     yield "| GB | seconds | s/GB | s/GB at 65.3 GB | anonymous | after use | peak | mapped twice |"
     yield "|---|---|---|---|---|---|---|---|"
@@ -154,6 +169,7 @@ def main() -> None:
         sections = {
             "Memory, work and traffic of a forward (counted)": memory(pack),
             "CPU time against DiffSynth-Studio (measured)": against(),
+            "Decoding (counted)": decoding(),
             "Loading (measured)": loader(),
         }
         if given.soak:

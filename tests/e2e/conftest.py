@@ -1,4 +1,7 @@
-"""One ComfyUI server with the pack, and one browser page on it, for all end-to-end tests."""
+"""One ComfyUI server with the pack, and one browser page on it, for all end-to-end tests.
+
+A clip that plays keeps a core busy: it is paused after each test, and the page is closed after the last.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,18 @@ from benchmarks.soak import write_files
 from tests.comfy import PACK
 from tools.browser import Page
 from tools.comfy_server import ComfyServer, place_pack
+from tools.file_templates import write_single_files
+from tools.tiny_checkpoint import write_tiny_checkpoint
+from tools.tiny_companions import write_companions
+from tools.tiny_lora import write_tiny_lora
+
+from .graphs import MODEL, NAMES, api_graph, read, write_inputs
 
 RECORDER = Path(__file__).parent / "network_record"
 BENCH_PACK = Path(__file__).parent / "bench_pack"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """A running ComfyUI with the pack and what the soak needs, and with no other models yet."""
     base = tmp_path_factory.mktemp("server")
@@ -29,11 +38,30 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def page(server: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """ComfyUI's page in a browser. Load a workflow before looking: tests share the page."""
-    with Page.open(server.url, tmp_path_factory.mktemp("browser")) as opened:
+@pytest.fixture(scope="package")
+def comfy(server: ComfyServer) -> ComfyServer:
+    """The server with models where the workflows look for them, and with pictures, a sound and a clip."""
+    write_tiny_checkpoint(server.models / "diffusers" / MODEL)
+    write_single_files(server.models)
+    for node in (node for name in NAMES for node in api_graph(read(name)).values()):
+        if "lora_name" in node["inputs"]:
+            write_tiny_lora(server.models / "loras" / node["inputs"]["lora_name"])
+    write_companions(server.models)
+    write_inputs(server.input)
+    return server
+
+
+@pytest.fixture(scope="package")
+def shared_page(comfy: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with Page.open(comfy.url, tmp_path_factory.mktemp("browser")) as opened:
         yield opened
+
+
+@pytest.fixture
+def page(shared_page: Page) -> Iterator[Page]:
+    """ComfyUI's page in a browser, knowing of all models. Load a workflow before looking: tests share the page."""
+    yield shared_page
+    shared_page.browser.evaluate("document.querySelectorAll('video').forEach((video) => video.pause())")
 
 
 def network_attempts(server: ComfyServer) -> list[str]:

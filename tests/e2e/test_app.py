@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from tests.comfy import needs_browser, needs_comfy
 from tools.app_templates import APP_TEMPLATES
 from tools.browser import Page
-from tools.comfy_server import ComfyServer
-from tools.template_parts import FIRST_FRAME, MODEL
-from tools.tiny_checkpoint import write_tiny_checkpoint
 
 from .graphs import NAMES, SMALL, Workflow, api_graph, node_of, read, small
 
@@ -41,22 +36,11 @@ def test_no_other_workflow_opens_as_one() -> None:
     assert [name for name in NAMES if "linearMode" in read(name)["extra"]] == [NAME]
 
 
-@pytest.fixture(scope="module")
-def known(page: Page, server: ComfyServer) -> Page:
-    """The page, knowing of the tiny checkpoint and the picture."""
-    folder = server.models / "diffusers" / MODEL
-    if not folder.exists():
-        write_tiny_checkpoint(folder)
-    shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
-    page.reload()
-    return page
-
-
 @pytest.fixture
-def app(known: Page) -> Page:
+def app(page: Page) -> Page:
     """The page with the app."""
-    assert known.load(read(NAME), NAME).fine
-    return known
+    assert page.load(read(NAME), NAME).fine
+    return page
 
 
 @needs_comfy

@@ -60,7 +60,6 @@ def test_a_bug_report_runs_without_a_model(server: ComfyServer) -> None:
 
 @needs_browser
 def test_the_help_panel_shows_the_picture_of_the_node(page: Page) -> None:
-    page.reload()
     page.load_api({"1": {"class_type": "MOVAMask", "inputs": {}}})
     page.browser.evaluate(SELECT)
     page.browser.wait_for(f"!!document.querySelector('{INFO}')", timeout=30)

@@ -5,15 +5,8 @@ No node of the pack has been renamed yet, so the bench's pack declares that MOVA
 
 from __future__ import annotations
 
-import shutil
-
-import pytest
-
 from tests.comfy import needs_browser, needs_comfy
 from tools.browser import Page, differences
-from tools.comfy_server import ComfyServer
-from tools.template_parts import FIRST_FRAME, MODEL
-from tools.tiny_checkpoint import write_tiny_checkpoint
 
 from .graphs import Workflow, api_graph, node_of, read
 
@@ -39,26 +32,16 @@ def old_workflow() -> Workflow:
     return workflow
 
 
-@pytest.fixture
-def shown(page: Page, server: ComfyServer) -> Page:
-    folder = server.models / "diffusers" / MODEL
-    if not folder.exists():
-        write_tiny_checkpoint(folder)
-    shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
-    page.reload()
-    return page
-
-
-def test_the_page_migrates_an_old_workflow_to_the_node_of_today(shown: Page) -> None:
-    report = shown.load(old_workflow(), "old")
+def test_the_page_migrates_an_old_workflow_to_the_node_of_today(page: Page) -> None:
+    report = page.load(old_workflow(), "old")
     assert OLD in report.missing_types
-    shown.browser.evaluate(f"{ERRORS}.click(); true")
-    shown.browser.wait_for(f"!!{REPLACE}", timeout=30)
-    assert "MOVADecode" in shown.browser.evaluate("document.body.innerText")
-    shown.browser.evaluate(f"{REPLACE}.click(); true")
-    shown._settle()
-    after = shown.report()
+    page.browser.evaluate(f"{ERRORS}.click(); true")
+    page.browser.wait_for(f"!!{REPLACE}", timeout=30)
+    assert "MOVADecode" in page.browser.evaluate("document.body.innerText")
+    page.browser.evaluate(f"{REPLACE}.click(); true")
+    page._settle()
+    after = page.report()
     assert after.intact, after
     wanted = api_graph(read(FIRST))
     wanted[node_of(wanted, "MOVADecode")]["inputs"] |= {"tile_size": 256, "overlap": 32}
-    assert differences(wanted, shown.api_graph()) == []
+    assert differences(wanted, page.api_graph()) == []

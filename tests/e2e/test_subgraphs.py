@@ -14,10 +14,8 @@ from tools.browser import Page
 from tools.comfy_server import ComfyServer
 from tools.media import describe_mp4
 from tools.subgraphs import BLUEPRINTS, SUBGRAPHS, opened
-from tools.template_parts import MODEL
-from tools.tiny_checkpoint import write_tiny_checkpoint
 
-from .graphs import FRAMES, SMALL, write_inputs
+from .graphs import FRAMES, SMALL
 
 FILES = sorted(SUBGRAPHS.glob("*.json"))
 SCHEMA = json.loads((PACK / "tests" / "nodes" / "schema.json").read_text(encoding="utf-8"))
@@ -78,24 +76,12 @@ def test_the_server_lists_them(server: ComfyServer) -> None:
     assert {path.stem for path in FILES} <= ours
 
 
-@pytest.fixture(scope="module")
-def shown(page: Page, server: ComfyServer) -> Page:
-    """The page, knowing of the folder that the blueprints name, tiny, and of what they read."""
-    folder = server.models / "diffusers" / MODEL
-    if not folder.exists():
-        write_tiny_checkpoint(folder)
-    write_inputs(server.input)
-    page.reload()
-    return page
-
-
 @needs_comfy
 @needs_browser
 @pytest.mark.parametrize("name", BLUEPRINTS)
 def test_each_opens_with_nothing_red_and_runs_with_the_values_of_its_knobs(
-    shown: Page, server: ComfyServer, name: str
+    page: Page, server: ComfyServer, name: str
 ) -> None:
-    page = shown
     assert opened(page, read(SUBGRAPHS / f"{name}.json")) == []
     page.browser.evaluate(RUN, {**SMALL, "steps": 2, "seed": 7, "lines": "Mova: Hello."})
     graph = page.api_graph()

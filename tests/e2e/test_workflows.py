@@ -16,17 +16,13 @@ from PIL import Image
 from tests.comfy import needs_browser, needs_comfy
 from tools.browser import Page, differences
 from tools.comfy_server import ComfyServer, PromptRefused, Result
-from tools.file_templates import STOCK_CHANNELS, write_single_files
+from tools.file_templates import STOCK_CHANNELS
 from tools.media import describe_mp4
-from tools.tiny_checkpoint import write_tiny_checkpoint
-from tools.tiny_companions import write_companions
-from tools.tiny_lora import write_tiny_lora
 
 from .graphs import (
     CLIPS,
     FPS,
     FRAMES,
-    MODEL,
     NAMES,
     PROMPT,
     SIZE,
@@ -38,7 +34,6 @@ from .graphs import (
     read,
     small,
     tiny_text,
-    write_inputs,
 )
 
 pytestmark = needs_comfy
@@ -50,26 +45,6 @@ FASTER = {"mova_smooth": 2 * FPS}  # frames a second, where they are not the mod
 ENLARGED = ("mova_upscale", "mova_upscale_model", "mova_wan_detail")
 LARGER = dict.fromkeys(ENLARGED, (2 * SIZE[0], 2 * SIZE[1]))  # width and height of a clip that is enlarged
 SAMPLERS = {"MOVASampler", "KSamplerAdvanced"}
-
-
-@pytest.fixture(scope="module")
-def comfy(server: ComfyServer) -> ComfyServer:
-    """The server with models where the workflows look for them, and with pictures, a sound and a clip."""
-    write_tiny_checkpoint(server.models / "diffusers" / MODEL)
-    write_single_files(server.models)
-    for node in (node for name in NAMES for node in api_graph(read(name)).values()):
-        if "lora_name" in node["inputs"]:
-            write_tiny_lora(server.models / "loras" / node["inputs"]["lora_name"])
-    write_companions(server.models)
-    write_inputs(server.input)
-    return server
-
-
-@pytest.fixture(scope="module")
-def shown(page: Page, comfy: ComfyServer) -> Page:
-    """The page, knowing of them."""
-    page.reload()
-    return page
 
 
 @pytest.fixture(scope="module")
@@ -278,28 +253,24 @@ def test_a_folder_that_is_not_there_is_refused_by_name(comfy: ComfyServer) -> No
 
 @needs_browser
 @pytest.mark.parametrize("name", NAMES)
-def test_a_workflow_opens_whole_and_would_run_what_its_file_says(shown: Page, name: str) -> None:
-    shown.browser.messages.clear()
-    report = shown.load(read(name))
+def test_a_workflow_opens_whole_and_would_run_what_its_file_says(page: Page, name: str) -> None:
+    page.browser.messages.clear()
+    report = page.load(read(name))
     assert report.fine, report
-    assert shown.overlaps() == []
-    sent = {
-        node: {key: content[key] for key in ("class_type", "inputs")} for node, content in shown.api_graph().items()
-    }
+    assert page.overlaps() == []
+    sent = {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in page.api_graph().items()}
     assert differences(api_graph(read(name)), sent) == []
-    assert [error for error in shown.errors() if "view?filename=&" not in error] == []  # of a file not yet chosen
+    assert [error for error in page.errors() if "view?filename=&" not in error] == []  # of a file not yet chosen
 
 
 @needs_browser
-def test_widgets_of_our_nodes_show_their_defaults_and_every_input_has_a_tooltip(
-    shown: Page, comfy: ComfyServer
-) -> None:
-    shown.load(read(FIRST))
+def test_widgets_of_our_nodes_show_their_defaults_and_every_input_has_a_tooltip(page: Page, comfy: ComfyServer) -> None:
+    page.load(read(FIRST))
     ours = {node: info for node, info in comfy.object_info().items() if info["python_module"].endswith("mova")}
     for node, content in api_graph(read(FIRST)).items():
         if content["class_type"] in ours:
             inputs = ours[content["class_type"]]["input"]
-            values = shown.widgets(node)
+            values = page.widgets(node)
             for name, (_, options, *_) in {**inputs["required"], **inputs.get("optional", {})}.items():
                 if name in values and "default" in options and name != "seed":
                     assert values[name] == options["default"], f"{content['class_type']} {name}"
@@ -314,28 +285,28 @@ def test_widgets_of_our_nodes_show_their_defaults_and_every_input_has_a_tooltip(
 
 
 @needs_browser
-def test_the_page_offers_the_templates(shown: Page) -> None:
-    shown.browser.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates').then(() => true)")
+def test_the_page_offers_the_templates(page: Page) -> None:
+    page.browser.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates').then(() => true)")
     try:
-        shown.browser.wait_for("document.body.innerText.toLowerCase().includes('mova')", timeout=30)
+        page.browser.wait_for("document.body.innerText.toLowerCase().includes('mova')", timeout=30)
     finally:
-        shown.close_dialogs()
+        page.close_dialogs()
 
 
 @needs_browser
-def test_run_in_the_page_ends_with_a_playable_clip(shown: Page) -> None:
+def test_run_in_the_page_ends_with_a_playable_clip(page: Page) -> None:
     workflow = read(FIRST)
-    shown.load(workflow)
+    page.load(workflow)
     for node, content in small(api_graph(workflow)).items():
         for name in content["inputs"].keys() & SMALL.keys():
             if not isinstance(content["inputs"][name], list):
-                shown.set_widget(node, name, SMALL[name])
-    run = shown.run()
+                page.set_widget(node, name, SMALL[name])
+    run = page.run()
     assert (run.status, run.message) == ("success", "")
     assert run.previews >= STEPS
-    assert shown.report().fine
-    shown.browser.wait_for("document.querySelector('video')?.readyState >= 2", timeout=30)
-    clip = shown.browser.evaluate("""(async () => {
+    assert page.report().fine
+    page.browser.wait_for("document.querySelector('video')?.readyState >= 2", timeout=30)
+    clip = page.browser.evaluate("""(async () => {
         const video = document.querySelector('video');
         video.muted = true;
         await video.play();
@@ -349,13 +320,13 @@ def test_run_in_the_page_ends_with_a_playable_clip(shown: Page) -> None:
 
 
 @needs_browser
-def test_the_page_shows_a_refusal_on_the_node_that_made_it(shown: Page) -> None:
+def test_the_page_shows_a_refusal_on_the_node_that_made_it(page: Page) -> None:
     workflow = read(FIRST)
     graph = api_graph(workflow)
-    shown.load(workflow)
+    page.load(workflow)
     node = node_of(graph, "MOVATextEncode")
-    shown.set_widget(node, "prompt", " ")
-    run = shown.run()
+    page.set_widget(node, "prompt", " ")
+    run = page.run()
     assert (run.status, run.node) == ("error", node)
     assert "the prompt is empty" in run.message
-    shown.set_widget(node, "prompt", PROMPT)
+    page.set_widget(node, "prompt", PROMPT)

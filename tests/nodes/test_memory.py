@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.comfy_path import account_host
-from benchmarks.peak import FRAMES, GIB, SIZE_360P, SIZE_720P, Clip, Ledger, at_depth, few_layers, pretended
+from benchmarks.comfy_path import account_host, decoding_peak, sound_decoding_peak
+from benchmarks.peak import FRAMES, GIB, SIZE_360P, SIZE_720P, Clip, Ledger, at_depth, few_layers
 from mova_core.config import MOVA
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
@@ -181,38 +181,11 @@ def test_published_sizes_are_the_packs_own(pack: Pack) -> None:
 # Decoding
 
 
-def decoding_peak(height: int, width: int, steps: int) -> int:
-    """Bytes at most when ComfyUI's Wan VAE decodes (steps, height, width) latents in bf16."""
-    import comfy.ldm.wan.vae as host
-
-    stages = {
-        "dim_mult": [1, 2, 4, 4],
-        "num_res_blocks": 2,
-        "attn_scales": [],
-        "temperal_downsample": [False, True, True],
-    }
-    before = torch.get_default_dtype()
-    with pretended(), torch.device("cuda"):
-        torch.set_default_dtype(torch.bfloat16)
-        try:
-            vae = host.WanVAE(dim=96, z_dim=16, dropout=0.0, **stages).requires_grad_(False)
-            latents = torch.empty(1, 16, steps, height, width)
-        finally:
-            torch.set_default_dtype(before)
-        with Ledger() as ledger:
-            pictures = vae.decode(latents)
-        assert pictures.shape[2:] == (4 * steps - 3, 8 * height, 8 * width)
-    return ledger.peak
-
-
 @pytest.mark.parametrize(
     ("height", "width", "limit"), [(90, 160, 8.0), (32, 32, 1.0)], ids=["720p whole", "a tile of 256 pixels"]
 )
-def test_pictures_decode_whole_in_24_gb_and_in_tiles_in_8(
-    pack: Pack, monkeypatch: pytest.MonkeyPatch, height: int, width: int, limit: float
-) -> None:
+def test_pictures_decode_whole_in_24_gb_and_in_tiles_in_8(pack: Pack, height: int, width: int, limit: float) -> None:
     """193 frames, from the line on which shorter clips lie; what convolutions take for themselves is not seen."""
-    monkeypatch.setattr("comfy.ldm.wan.vae.vae_attention", lambda: lambda q, k, v: torch.empty_like(q))
     short, middle, long = (decoding_peak(height, width, steps) for steps in (3, 5, 7))
     assert long - middle == pytest.approx(middle - short, rel=0.01)
     whole = long + (long - middle) * ((FRAMES + 3) // 4 - 7) / 2
@@ -220,14 +193,4 @@ def test_pictures_decode_whole_in_24_gb_and_in_tiles_in_8(
 
 
 def test_sound_always_decodes(pack: Pack) -> None:
-    from mova_core.audio_vae.codec import AudioVAE
-    from mova_core.config import MOVA_AUDIO_VAE
-
-    with pretended():
-        codec = AudioVAE(MOVA_AUDIO_VAE, device="cuda", dtype=torch.float32).requires_grad_(False)
-        latents = torch.empty(1, 128, 403, device="cuda")
-        ledger = Ledger()
-        ledger.exclude(codec)
-        with ledger:
-            codec.decode(latents)
-    assert ledger.peak / GIB < 0.6
+    assert sound_decoding_peak(403) / GIB < 0.6

@@ -17,11 +17,11 @@ pytestmark = needs_comfy
 
 @pytest.fixture
 def manager(comfy_nodes: ModuleType) -> Iterator[Any]:
-    """ComfyUI's manager of replacements, as it was before when the test is over."""
+    """ComfyUI's manager of replacements, empty; as it was before when the test is over."""
     from server import PromptServer
 
     found = PromptServer.instance.node_replace_manager
-    before = dict(found._replacements)
+    before, found._replacements = found._replacements, {}
     yield found
     found._replacements = before
 
