@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 # Also binds the name `tests` to this folder, before ComfyUI (which has a `tests` of its own) is put on the path.
 from tests.comfy import NO_BROWSER, NO_COMFYUI, skip_or_fail
-
-E2E = Path(__file__).parent / "e2e"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -18,17 +16,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     skip_or_fail(item)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where tests run in several processes: those of a file in one, as they share models; those of e2e in one, as they
-    share a server and a page, and begun first, as they take longest."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        group = "e2e" if E2E in item.path.parents else f"{item.path.parent.name}.{item.path.stem}"
-        item.add_marker(pytest.mark.xdist_group(group))
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: E2E not in item.path.parents)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run in several processes: those of a file in one, as they share models, those of e2e in one, as they
+    share a server and a page; the largest first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "e2e" if nodeid.startswith("tests/e2e/") else nodeid.split("::")[0]
+
+    return ByFile(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -72,9 +72,7 @@ def main() -> int:
     environment = {key: value for key, value in os.environ.items() if key != "COMFYUI_PATH"}
     environment |= {"COMFYUI_PATH": str(comfyui)} if comfyui else {}
     environment.setdefault("OMP_NUM_THREADS", "1")  # tensors of tests are small: a second thread only waits
-    # One process more than cores: those that wait for a page leave a core free. tests/conftest.py groups the tests.
-    processes = min(MOST_PROCESSES, (os.cpu_count() or 1) + 1)
-    tests = ("pytest", "-n", str(processes), "--dist", "loadgroup", *sys.argv[1:])
+    tests = ("pytest", "-n", str(min(MOST_PROCESSES, os.cpu_count() or 1)), *sys.argv[1:])  # tests/conftest.py groups
     failed = []
     for check in (*CHECKS, tests):  # pytest last: its summary ends the output
         say(f"-- {' '.join(check)}")
