@@ -16,16 +16,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     skip_or_fail(item)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, the longest come first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.parent.name not in ("e2e", "tools"))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run in several processes: those of a file in one, as they share models, those of e2e in one, as they
-    share a server and a page; the largest first."""
+    """Those of a file run in one process, as they share models; those of e2e in one, as they share server and page."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return "e2e" if nodeid.startswith("tests/e2e/") else nodeid.split("::")[0]
 
+    config.option.loadscopereorder = False
     return ByFile(config, log)
 
 
