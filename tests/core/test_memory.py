@@ -5,14 +5,14 @@ from functools import cache
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peak import FRAMES, GIB, SIZE_360P, SIZE_720P, Clip, Ledger, account, at_depth, few_layers, pretended
 from mova_core.config import MOVA, MovaConfig
 from mova_core.estimate import LOW, NORMAL, Load, Rows, activations, work
 from mova_core.model.mova import Mova
-from mova_core.ops import Runtime
+from mova_core.ops import PAIRS, Rotary, Runtime
 from mova_core.shapes import DEFAULT_FPS, VideoShape
 from tests.tiny import TINY, tiny_config, tiny_inputs, tiny_model
 
@@ -20,18 +20,34 @@ SIZES = {"360p": SIZE_360P, "720p": SIZE_720P}
 PATHS = {"normal": NORMAL, "low": LOW}
 
 
+class Unturned:
+    """A rotary embedding that does nothing: it multiplies no matrices, and makes half of all calls."""
+
+    def table(self, cos: Tensor, sin: Tensor) -> None:
+        return None
+
+    def rotate(self, x: Tensor, table: None, start: int) -> Tensor:
+        return x
+
+
 @cache
-def books(size: str, path: str, layers: tuple[int, int] = (1, 1), frames: int = FRAMES) -> Ledger:
+def books(
+    size: str, path: str, layers: tuple[int, int] = (1, 1), frames: int = FRAMES, rotary: Rotary = PAIRS
+) -> Ledger:
     rows, (height, width) = PATHS[path], SIZES[size]
 
     def run(ledger: Ledger) -> Runtime:
-        return Runtime(attention=ledger.attention, ffn_rows=rows.feed_forward, query_rows=rows.queries)
+        chunks = {"ffn_rows": rows.feed_forward, "query_rows": rows.queries}
+        return Runtime(attention=ledger.attention, rotary=rotary, **chunks)
 
     return account(Clip(height=height, width=width, frames=frames), few_layers(*layers), run)
 
 
-def counted(size: str, path: str, config: MovaConfig) -> Ledger:
-    return books(size, path, (config.bridge.layers, config.video.layers - config.bridge.layers))
+UNTURNED = Unturned()
+
+
+def multiplied(size: str, path: str, config: MovaConfig) -> Ledger:
+    return books(size, path, (config.bridge.layers, config.video.layers - config.bridge.layers), rotary=UNTURNED)
 
 
 def gib(size: str, path: str, **more: int) -> float:
@@ -148,8 +164,8 @@ def test_nothing_is_computed_twice(size: str, path: str) -> None:
     """1211.17 and 4942.90 TFLOP of matrix products, as the official forward; chunks add nothing."""
     height, width = SIZES[size]
     wanted = work(MOVA, Load.of(VideoShape(batch=1, frames=FRAMES, height=height, width=width)))
-    assert at_depth(lambda config: counted(size, path, config).matrix_flops) == wanted.matrix
-    assert at_depth(lambda config: counted(size, path, config).attention_flops) == wanted.attention
+    assert at_depth(lambda config: multiplied(size, path, config).matrix_flops) == wanted.matrix
+    assert at_depth(lambda config: multiplied(size, path, config).attention_flops) == wanted.attention
     assert wanted.matrix / 1e12 == pytest.approx({"360p": 1211.174, "720p": 4942.895}[size], abs=0.001)
 
 
