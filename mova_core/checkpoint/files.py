@@ -231,4 +231,9 @@ def component_header(folder: Path) -> Header:
 def component_tensors(folder: Path, read: Read = read_tensors) -> dict[str, Tensor]:
     """Every tensor of a component, from all its shards; headers are checked before `read` opens anything."""
     component_header(folder)
+    return checked_tensors(folder, read)
+
+
+def checked_tensors(folder: Path, read: Read) -> dict[str, Tensor]:
+    """`component_tensors` of a folder whose headers have just been checked."""
     return {name: tensor for path in component_files(folder) for name, tensor in read(path).items()}

@@ -21,6 +21,7 @@ from . import configs, detect
 from .files import (
     Header,
     Read,
+    checked_tensors,
     component_files,
     component_header,
     component_tensors,
@@ -106,15 +107,14 @@ def _scheduler(folder: Path) -> SchedulerConfig:
 
 
 def joint_tensors(folder: Path, expert: Expert, read: Read = read_tensors) -> dict[str, Tensor]:
-    """The weights of one expert, the audio tower and the bridge under the joint model's names."""
-    shared = shared_tensors(folder, read)
-    return {**component_tensors(folder / EXPERTS[expert], read), **shared}
+    """One expert, audio tower and bridge of a folder that `inspect` has read, under the joint model's names."""
+    return {**checked_tensors(folder / EXPERTS[expert], read), **shared_tensors(folder, read)}
 
 
 def shared_tensors(folder: Path, read: Read = read_tensors) -> dict[str, Tensor]:
-    """The weights both experts use: audio tower and bridge."""
+    """What both experts use, audio tower and bridge, of a folder that `inspect` has read."""
     parts = ("audio_dit", "dual_tower_bridge")
-    return {f"{part}.{k}": v for part in parts for k, v in component_tensors(folder / part, read).items()}
+    return {f"{part}.{k}": v for part in parts for k, v in checked_tensors(folder / part, read).items()}
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...mova_core.checkpoint.family import AUDIO, BRIDGE, HIGH, LOW
-from ...mova_core.checkpoint.files import component_files, component_tensors
+from ...mova_core.checkpoint.files import checked_tensors, component_files, component_tensors
 from ...mova_core.checkpoint.keys import original_video_vae
 from ...mova_core.checkpoint.load import EXPERTS, JOINT, assign, inspect, shapes_of, shared_tensors
 from ...mova_core.checkpoint.quantization import FORMATS, MARK, SCALES, Format, quantized
@@ -125,7 +125,7 @@ def folder_experts(folder: Path, weight_dtype: str, *parts: str, disable_dynamic
     """The experts of a published folder that are named, or both, a patcher each. ComfyUI may ask for one again."""
     published = inspect(folder)
     settings = partial(MovaSettings, published.model, published.scheduler)
-    towers = {part: component_tensors(folder / part, read) for part in parts or EXPERTS.values()}
+    towers = {part: checked_tensors(folder / part, read) for part in parts or EXPERTS.values()}
     made = _experts(settings, towers, shared_tensors(folder, read), weight_dtype, str(folder), not disable_dynamic)
     for part, expert in made.items():
         expert.cached_patcher_init = (folder_experts, (folder, weight_dtype, part), 0)
@@ -195,7 +195,8 @@ def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) 
 def _expert(settings: MovaSettings, tensors: dict[str, Tensor], where: str, dynamic: bool) -> Any:
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     model = MovaModel(settings, device=_prepare(settings, tensors, device))
-    assign(model.diffusion_model, tensors, where, shapes=weight_shapes(settings.sizes))
+    filled = getattr(model.diffusion_model.blocks[0].self_attn.q, "weight", None) is not None
+    assign(model.diffusion_model, tensors, where, shapes=None if filled else weight_shapes(settings.sizes))
     model.device = offload
     comfy.model_management.archive_model_dtypes(model.diffusion_model)
     return experts.patcher(model, device, offload, dynamic)
