@@ -1,8 +1,8 @@
 """The same books for the path that ComfyUI runs: its layers, its attention and its rotary kernel under our model.
 
-Its rotary kernel is a custom operator, so fake tensors take the footprint of the fused kernel and not that of the
-plain torch it falls back to. Its attention is the fused kernel of `Ledger.attention`, or, as "sage", one that makes
-8-bit copies of queries, keys and values first.
+Its rotary kernel is a custom operator, so tensors without memory leave the footprint of the fused kernel and not that
+of the plain torch it falls back to. Its attention is the fused kernel of `Ledger.attention`, or, as "sage", one that
+makes 8-bit copies of queries, keys and values first.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from mova_core.config import MOVA_AUDIO_VAE, MovaConfig
 from mova_core.shapes import DEFAULT_FPS
 from tests.in_process import Pack
 
-from .peak import Clip, Ledger, pretended
+from .peak import Clip, Ledger, ungraded
 
 SHIFTS = (5.0, 5.0)
 
@@ -28,13 +28,13 @@ def account_host(
     *,
     sage: bool = False,
     dtype: torch.dtype = torch.bfloat16,
-    device: str = "cuda",
+    device: str = "meta",
 ) -> Ledger:
     """The books of one forward of MovaDiffusion under transformer options `options`."""
     import comfy.ldm.modules.attention as host_attention
     import comfy.ops
 
-    with pretended():
+    with ungraded():
         model = pack.module("nodes.host.model").MovaDiffusion(
             sizes=config, dtype=dtype, device=device, operations=comfy.ops.manual_cast, image_model="mova"
         )
@@ -79,7 +79,7 @@ def decoding_peak(height: int, width: int, steps: int) -> int:
     host.vae_attention = lambda: lambda q, k, v: torch.empty_like(q)
     torch.set_default_dtype(torch.bfloat16)
     try:
-        with pretended(), torch.device("cuda"):
+        with ungraded(), torch.device("meta"):
             vae = host.WanVAE(dim=96, z_dim=16, dropout=0.0, temperal_downsample=[False, True, True], **stages)
             latents = torch.empty(1, 16, steps, height, width)
             ledger = Ledger()
@@ -95,9 +95,9 @@ def decoding_peak(height: int, width: int, steps: int) -> int:
 
 def sound_decoding_peak(steps: int) -> int:
     """Bytes at most when the codec decodes so many latent steps, in float32 as always."""
-    with pretended():
-        codec = AudioVAE(MOVA_AUDIO_VAE, device="cuda", dtype=torch.float32).requires_grad_(False)
-        latents = torch.empty(1, MOVA_AUDIO_VAE.latent_channels, steps, device="cuda")
+    with ungraded():
+        codec = AudioVAE(MOVA_AUDIO_VAE, device="meta", dtype=torch.float32).requires_grad_(False)
+        latents = torch.empty(1, MOVA_AUDIO_VAE.latent_channels, steps, device="meta")
         ledger = Ledger()
         ledger.exclude(codec)
         with ledger:

@@ -1,11 +1,12 @@
-"""Account for every byte of a forward pass at full size, without the memory: fake tensors on a pretended GPU.
+"""Account for every byte of a forward pass at full size, without the memory: tensors on torch's meta device.
 
 A `Ledger` sees each operator. It enters the storage of every result that is not in its books yet, rounded up to the
 512 bytes that allocators hand out, and strikes it when the last tensor on it is gone. So the peak it reports follows
 from the lifetimes of the real code. Weights and inputs are entered beforehand; weights do not count.
 
 Not seen: what a kernel takes for itself while it runs (matrix product workspace, tens of MB), and the CUDA context.
-Attention is modelled as a fused kernel: its result and a float32 logarithm a head and query.
+Attention is modelled as a fused kernel: its result and a float32 logarithm a head and query. So is RMS norm, which
+torch has one kernel for on a GPU only.
 
 Axes: B batch, L queries, S keys, N heads, K head width.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -44,8 +45,7 @@ SIZE_360P = (352, 640)  # height, width
 SIZE_720P = (720, 1280)
 FRAMES = 193
 MATRIX = ("mm", "addmm", "bmm", "baddbmm", "convolution")
-DEVICE = torch.ops.prim.device.default
-NO_TRAFFIC = ("device", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", *MATRIX)
+NO_TRAFFIC = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", *MATRIX)
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Ledger(TorchDispatchMode):
     def __init__(self, grain: int = GRAIN) -> None:
         super().__init__()
         self.grain = grain
+        self.fused = _Fused(self)
         self.live: dict[int, Entry] = {}
         self.watched: dict[int, weakref.ref[Any]] = {}
         self.weights: set[int] = set()
@@ -81,8 +82,6 @@ class Ledger(TorchDispatchMode):
         self.traffic: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is DEVICE and isinstance(args[0], FakeTensor):  # more than half of all calls
-            return args[0].fake_device
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = func._schema.name.split("::")[-1]
@@ -94,6 +93,14 @@ class Ledger(TorchDispatchMode):
             self.at_peak = sorted(self.live.values(), key=lambda entry: -entry.bytes)
         self._count(func, name, args, kwargs, result, results)
         return result
+
+    def __enter__(self) -> "Ledger":
+        self.fused.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        self.fused.__exit__(*raised)
 
     def enter(self, tensor: Tensor, made_by: str) -> None:
         """Book the storage of `tensor` unless it is known."""
@@ -135,6 +142,23 @@ class Ledger(TorchDispatchMode):
         return out
 
 
+class _Fused(TorchFunctionMode):
+    """RMS norm of tensors without memory is one kernel, as on a GPU: its result and a float32 factor a row."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not nn.functional.rms_norm or not args[0].is_meta:
+            return func(*args, **(kwargs or {}))
+        out = torch.empty_like(args[0])
+        factors = out.new_empty(out.shape[:-1], dtype=torch.float32)
+        moved = (leaf for leaf in (*tree_leaves((args, kwargs)), out, factors) if isinstance(leaf, Tensor))
+        self.ledger.traffic["rms_norm"] += sum(map(_bytes, moved))
+        return out
+
+
 def _is_view(func: Any) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
 
@@ -145,9 +169,9 @@ def _bytes(tensor: Tensor) -> int:
 
 
 @contextmanager
-def pretended() -> Iterator[None]:
-    """Tensors without memory, on any device, that remember no gradients."""
-    with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+def ungraded() -> Iterator[None]:
+    """No gradients, and no inference mode either: in that one, a linear layer is one operator of unknown work."""
+    with torch.inference_mode(False), torch.no_grad():
         yield
 
 
@@ -192,10 +216,10 @@ def account(
     config: MovaConfig,
     run: Callable[[Ledger], Runtime],
     dtype: torch.dtype = torch.bfloat16,
-    device: str = "cuda",
+    device: str = "meta",
 ) -> Ledger:
     """The books of one joint forward on plain torch layers; `run(ledger)` makes its Runtime."""
-    with pretended():
+    with ungraded():
         model = Mova(config, device=device, dtype=dtype).requires_grad_(False)
         inputs = clip.inputs(config, dtype, device)
         ledger = Ledger()
