@@ -1,6 +1,5 @@
 """Published folder -> single files -> published folder: what is written, what is refused, and that nothing is lost."""
 
-import gc
 import json
 import os
 import shutil
@@ -196,7 +195,6 @@ def counted(count, size=1000):
     made, alive = [], []
 
     def make(n):
-        gc.collect()
         alive.append(sum(ref() is not None for ref in made))
         tensor = torch.full((size,), float(n))
         made.append(weakref.ref(tensor))
