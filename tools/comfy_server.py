@@ -229,9 +229,10 @@ class ComfyServer:
             process.send_signal(signal.SIGINT)
         else:
             process.terminate()
-        for insist in (process.terminate, process.kill, lambda: None):
+        # What a background shell has started never hears an interrupt.
+        for seconds, insist in ((5, process.terminate), (10, process.kill), (10, lambda: None)):
             try:
-                process.wait(timeout=10)
+                process.wait(seconds)
                 return
             except subprocess.TimeoutExpired:
                 insist()
