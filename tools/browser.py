@@ -166,14 +166,12 @@ class Page:
 
     # -------------------------------------------------------------- workflows
 
-    def load(self, workflow: Mapping[str, Any], name: str = "workflow", *, fit: bool = True) -> Report:
-        """Open a UI-format workflow as if its file had been dropped on the page, as the only tab."""
+    def load(self, workflow: Mapping[str, Any], name: str = "workflow") -> Report:
+        """Open a UI-format workflow as if its file had been dropped on the page, as the only tab; the page fits it."""
         script = "(workflow, name) => app.loadGraphData(workflow, true, true, name).then(() => true)"
         self.browser.evaluate(script, workflow, name)
         self.browser.evaluate(CLOSE_OTHER_TABS)
         self._settle()
-        if fit:
-            self.fit()
         return self.report()
 
     def load_api(self, graph: Graph, name: str = "graph") -> Report:

@@ -229,26 +229,22 @@ def many(piece: bytes, count: int, end: bytes) -> bytes:
     return b"{" + b",".join(b'"%d":' % n + piece for n in range(count)) + end
 
 
+EMPTY = b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
 BOMBS = {
-    "a million keys": many(b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]}', 1_000_000, b"}"),
-    "too many keys": many(b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]}', files.MAX_TENSORS + 10_000, b"}"),
-    "empty entries": many(b"{}", 500_000, b"}"),
-    "numbers": many(b"1", 400_000, b"}"),
-    "one list": b'{"a":[' + b"1," * 2_000_000 + b"1]}",
+    "a million keys": lambda: many(EMPTY, 1_000_000, b"}"),
+    "too many keys": lambda: many(EMPTY, files.MAX_TENSORS + 10_000, b"}"),
+    "empty entries": lambda: many(b"{}", 500_000, b"}"),
+    "numbers": lambda: many(b"1", 400_000, b"}"),
+    "one list": lambda: b'{"a":[' + b"1," * 2_000_000 + b"1]}",
 }
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_header_of_very_many_parts_is_refused_before_it_is_built(path, bomb):
-    path.write_bytes(file_of(BOMBS[bomb]))
+def test_a_header_of_very_many_parts_is_refused_before_it_takes_much_memory(path, bomb):
+    path.write_bytes(file_of(BOMBS[bomb]()))
     with refused(re.escape(str(path))):
         read_header(path)
-
-
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_no_header_takes_much_memory(path, bomb):
-    path.write_bytes(file_of(BOMBS[bomb]))
-    tracemalloc.start()
+    tracemalloc.start()  # several times slower
     try:
         with pytest.raises(MovaError):
             read_header(path)

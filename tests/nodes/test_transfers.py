@@ -93,9 +93,9 @@ def forward(model: nn.Module, rows: tuple[int, int | None], monkeypatch: pytest.
     )
 
 
-@pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> Link:
-    """ComfyUI's prefetch queue as under dynamic VRAM, on a device that copies beside computing."""
+@pytest.fixture(params=PATHS.values(), ids=PATHS)
+def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> Link:
+    """What ComfyUI's prefetch queue brought in a forward: under dynamic VRAM, where copies go beside computing."""
     link = Link(model)
     for module in layers(model):
         module._v = object()
@@ -103,24 +103,16 @@ def queue(monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> Link:
     monkeypatch.setattr("comfy.model_management.ensure_pin_registerable", lambda size: None)
     monkeypatch.setattr("comfy.ops.cast_modules_with_vbar", link.prefetch)
     monkeypatch.setattr("comfy.ops.cast_bias_weight", link.weight)
+    forward(model, request.param, monkeypatch)
     return link
 
 
-@pytest.mark.parametrize("rows", PATHS.values(), ids=PATHS)
-def test_the_queue_brings_each_weight_once(
-    model: nn.Module, queue: Link, rows: tuple[int, int | None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forward(model, rows, monkeypatch)
+def test_the_queue_brings_each_weight_once_a_layer_at_a_time(model: nn.Module, queue: Link) -> None:
     assert set(queue.copies) == {queue.names[module] for module in layers(model)}
     assert set(queue.copies.values()) == {1}
     assert queue.bytes(model) == sum(p.nbytes for p in model.parameters())
     assert queue.bytes(model) / 1e9 == pytest.approx(GIGABYTES, abs=0.01)
-
-
-def test_a_queue_entry_is_a_layer_with_all_it_uses(
-    model: nn.Module, queue: Link, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forward(model, PATHS["chunks"], monkeypatch)
+    # An entry is a layer with all it uses
     assert len(queue.entries) == 40
     parts = ["blocks.{}.", "audio_dit.blocks.{}."]
     parts += [f"dual_tower_bridge.{way}_conditioners.{{}}." for way in ("audio_to_video", "video_to_audio")]
