@@ -10,7 +10,7 @@ Checked against: OpenMOSS/MOVA 595a976 `wan_video_dit.py`, `wan_audio_dit.py`, `
 import torch
 from torch import Tensor
 
-from ..ops import ROWS, row_slices, turn
+from ..ops import ROWS, row_slices
 
 BASE = 10000.0
 
@@ -90,5 +90,7 @@ def rotate_halves(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     out = torch.empty_like(grouped)
     for p in row_slices(positions, max(1, ROWS * positions // tokens)):
         a, b = grouped[:, p].chunk(2, dim=-1)
-        turn((a, b), cos[p], sin[p], out[:, p].chunk(2, dim=-1))
+        first, second = out[:, p].chunk(2, dim=-1)
+        torch.addcmul(a * cos[p], b, sin[p], value=-1, out=first)
+        torch.addcmul(a * sin[p], b, cos[p], out=second)
     return out.flatten(1, 2)
