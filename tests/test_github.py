@@ -49,3 +49,10 @@ def test_a_tag_that_is_not_the_version_is_not_published() -> None:
 def test_a_workflow_may_only_read(name: str) -> None:
     assert "\npermissions:\n  contents: read\n" in WORKFLOWS[name]
     assert WORKFLOWS[name].count("actions/checkout@") == WORKFLOWS[name].count("persist-credentials: false")
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_actions_are_pinned_to_commits(name: str) -> None:
+    used = re.findall(r"uses: (.+)$", WORKFLOWS[name], re.MULTILINE)
+    assert used
+    assert [line for line in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # \S+", line)] == []
