@@ -62,12 +62,16 @@ class RotaryPairs:
 
     def rotate(self, x: Tensor, table: Tensor, start: int) -> Tensor:
         for rows in row_slices(x.shape[1], ROWS):
-            pairs = x[:, rows].unflatten(-1, (-1, 2))
-            turned = torch.view_as_complex(pairs.float())  # float32 pairs themselves, others a copy
-            turned *= table[start + rows.start : start + rows.stop, None]  # (rows, 1, K/2)
-            if pairs.dtype != torch.float32:
-                pairs.copy_(torch.view_as_real(turned))
+            turn_(x[:, rows].unflatten(-1, (-1, 2)), table[start + rows.start : start + rows.stop, None])
         return x
+
+
+def turn_(pairs: Tensor, table: Tensor) -> None:
+    """(..., K/2, 2) pairs times complex (..., K/2) numbers, in place; other dtypes by way of a float32 copy."""
+    turned = torch.view_as_complex(pairs.float())
+    turned *= table
+    if pairs.dtype != torch.float32:
+        pairs.copy_(torch.view_as_real(turned))
 
 
 PAIRS = RotaryPairs()
