@@ -159,6 +159,7 @@ def test_nothing_large_is_double_and_rotary_tables_are_small(path: str) -> None:
     ledger = books("720p", path)
     for dtype in (torch.float64, torch.complex128):
         assert ledger.largest[dtype] <= 2**20
+    assert 0 < ledger.largest[torch.complex64] <= 0.10 * GIB  # one table, nothing of the hidden state's width
     tables = [e for e in ledger.at_peak if e.shape[-1] == MOVA.video.head_width // 2]
     assert 0 < sum(e.bytes for e in tables if e.made_by in ("cat", "complex")) <= 0.20 * GIB
 
