@@ -20,26 +20,17 @@ from .peak import Clip, Ledger, ungraded
 SHIFTS = (5.0, 5.0)
 
 
-def account_host(
-    pack: Pack,
-    clip: Clip,
-    config: MovaConfig,
-    options: dict[str, Any],
-    *,
-    sage: bool = False,
-    dtype: torch.dtype = torch.bfloat16,
-    device: str = "meta",
-) -> Ledger:
-    """The books of one forward of MovaDiffusion under transformer options `options`."""
+def account_host(pack: Pack, clip: Clip, config: MovaConfig, options: dict[str, Any], *, sage: bool = False) -> Ledger:
+    """The books of one forward of MovaDiffusion, bf16, under transformer options `options`."""
     import comfy.ldm.modules.attention as host_attention
     import comfy.ops
 
     with ungraded():
         model = pack.module("nodes.host.model").MovaDiffusion(
-            sizes=config, dtype=dtype, device=device, operations=comfy.ops.manual_cast, image_model="mova"
+            sizes=config, dtype=torch.bfloat16, device="meta", operations=comfy.ops.manual_cast, image_model="mova"
         )
         model.requires_grad_(False)
-        inputs = clip.inputs(config, dtype, device)
+        inputs = clip.inputs(config, torch.bfloat16)
         ledger = Ledger()
         ledger.exclude(model)
         for name, tensor in inputs.items():

@@ -193,7 +193,7 @@ def measure(
 
 def random_inputs(clip: Clip, config: MovaConfig, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """Arguments of `Mova.forward` for a clip: noise, and timesteps in 0..1000."""
-    empty = clip.inputs(config, dtype, "meta")
+    empty = clip.inputs(config, dtype)
     drawn = {name: torch.randn(meta.shape, device=device).to(meta.dtype) for name, meta in empty.items()}
     return {name: x.abs() * 300 if x.ndim == 1 else x for name, x in drawn.items()}
 

@@ -95,7 +95,7 @@ def fill(model: nn.Module, make: torch.Generator, home: torch.device, dtype: tor
 def random_inputs(clip: Clip, config: MovaConfig, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
     """Arguments of `Mova.forward`, as benchmarks/gpu.py draws them."""
     torch.manual_seed(0)
-    empty = clip.inputs(config, dtype, "meta")
+    empty = clip.inputs(config, dtype)
     drawn = {name: torch.randn(meta.shape, device=device).to(meta.dtype) for name, meta in empty.items()}
     return {name: x.abs() * 500 if x.ndim == 1 else x for name, x in drawn.items()}  # timesteps are 0..1000
 

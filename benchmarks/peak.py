@@ -193,8 +193,8 @@ class Clip:
     frames: int = FRAMES
     batch: int = 1
 
-    def inputs(self, config: MovaConfig, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
-        """Empty arguments of `Mova.forward`; latents and timesteps are float32, as samplers keep them."""
+    def inputs(self, config: MovaConfig, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Arguments of `Mova.forward` without memory; latents and timesteps are float32, as samplers keep them."""
         video = video_latent_shape(
             VideoShape(batch=self.batch, frames=self.frames, height=self.height, width=self.width)
         )
@@ -202,26 +202,20 @@ class Clip:
         audio = audio_latent_shape(AudioShape(batch=self.batch, steps=steps), config.audio.in_channels)
         condition = (self.batch, config.condition_channels, *video[2:])
         return {
-            "video_latents": torch.empty(video, device=device),
-            "audio_latents": torch.empty(audio, device=device),
-            "context": torch.empty(self.batch, CONTEXT_ROWS, config.video.text_width, dtype=dtype, device=device),
-            "video_timestep": torch.empty(self.batch, device=device),
-            "audio_timestep": torch.empty(self.batch, device=device),
-            "condition": torch.empty(condition, device=device),
+            "video_latents": torch.empty(video, device="meta"),
+            "audio_latents": torch.empty(audio, device="meta"),
+            "context": torch.empty(self.batch, CONTEXT_ROWS, config.video.text_width, dtype=dtype, device="meta"),
+            "video_timestep": torch.empty(self.batch, device="meta"),
+            "audio_timestep": torch.empty(self.batch, device="meta"),
+            "condition": torch.empty(condition, device="meta"),
         }
 
 
-def account(
-    clip: Clip,
-    config: MovaConfig,
-    run: Callable[[Ledger], Runtime],
-    dtype: torch.dtype = torch.bfloat16,
-    device: str = "meta",
-) -> Ledger:
-    """The books of one joint forward on plain torch layers; `run(ledger)` makes its Runtime."""
+def account(clip: Clip, config: MovaConfig, run: Callable[[Ledger], Runtime]) -> Ledger:
+    """The books of one joint forward on plain torch layers, bf16; `run(ledger)` makes its Runtime."""
     with ungraded():
-        model = Mova(config, device=device, dtype=dtype).requires_grad_(False)
-        inputs = clip.inputs(config, dtype, device)
+        model = Mova(config, device="meta", dtype=torch.bfloat16).requires_grad_(False)
+        inputs = clip.inputs(config, torch.bfloat16)
         ledger = Ledger()
         ledger.exclude(model)
         for name, tensor in inputs.items():

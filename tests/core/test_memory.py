@@ -83,7 +83,7 @@ def test_the_ledger_agrees_with_torchs_own_counter() -> None:
     ours = account(Clip(height=32, width=48, frames=9), few_layers(1), run)
     with ungraded():
         model = Mova(few_layers(1), device="meta", dtype=torch.bfloat16)
-        inputs = Clip(height=32, width=48, frames=9).inputs(few_layers(1), torch.bfloat16, "meta")
+        inputs = Clip(height=32, width=48, frames=9).inputs(few_layers(1), torch.bfloat16)
         with FlopCounterMode(display=False) as theirs:
             model(
                 **inputs, fps=DEFAULT_FPS, runtime=Runtime(attention=lambda q, k, v, heads, site: torch.empty_like(q))

@@ -80,7 +80,7 @@ def forward(model: nn.Module, rows: tuple[int, int | None], monkeypatch: pytest.
         return torch.empty_like(q)
 
     monkeypatch.setattr("comfy.ldm.modules.attention.optimized_attention", attention)
-    inputs = CLIP.inputs(model.sizes, torch.bfloat16, "meta")
+    inputs = CLIP.inputs(model.sizes, torch.bfloat16)
     model(
         [inputs["video_latents"], inputs["audio_latents"]],
         inputs["video_timestep"],
