@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from mova_core.config import MOVA, MOVA_AUDIO_VAE, SchedulerConfig
-from tools.json_files import write_json
-from tools.key_shapes import UMT5Sizes, WanVAESizes
-from tools.published_configs import model_index, scheduler_config
-from tools.tiny_checkpoint import VALUES, Component, TinySizes, components, write_weights
-from tools.tiny_tokenizer import write_tokenizer
+from tests.fixtures.json_files import write_json
+from tests.fixtures.key_shapes import UMT5Sizes, WanVAESizes
+from tests.fixtures.published_configs import model_index, scheduler_config
+from tests.fixtures.tiny_checkpoint import VALUES, Component, TinySizes, components, write_weights
+from tests.fixtures.tiny_tokenizer import write_tokenizer
 
 SIZES = TinySizes(
     mova=MOVA,

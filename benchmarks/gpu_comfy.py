@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from tools.comfy_server import ComfyServer, Result
-from tools.tiny_checkpoint import write_tiny_checkpoint
+from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
+from tools.comfy.server import ComfyServer, Result
 
 from .full_checkpoint import write_full_checkpoint
 from .gpu import GIB, ballast

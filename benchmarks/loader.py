@@ -28,7 +28,7 @@ def make_folder(folder: Path, gigabytes: float) -> Path:
 
     from mova_core.config import MOVA, MovaConfig
     from mova_core.model.mova import Mova
-    from tests import tiny
+    from tests.fixtures import tiny_model as tiny
 
     def noise(shape: torch.Size) -> torch.Tensor:
         return torch.empty(shape, dtype=torch.int16).random_().view(torch.bfloat16)

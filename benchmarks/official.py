@@ -37,7 +37,7 @@ from mova_core.config import MOVA, MovaConfig
 from mova_core.estimate import Load, work
 from mova_core.model.mova import Mova
 from mova_core.shapes import DEFAULT_FPS, VideoShape
-from tools.published_configs import bridge_config, tower_config
+from tests.fixtures.published_configs import bridge_config, tower_config
 
 from .against import SIZES
 from .gpu import GIB, HEADING, Measured, synchronize

@@ -19,8 +19,8 @@ if not __package__:  # started as a script: the repository's packages are one fo
 from mova_core.checkpoint.quantization import FORMATS, dequantized, quantized, takes
 from mova_core.config import BridgeConfig, MovaConfig, TowerConfig
 from mova_core.model.mova import Mova
+from tests.fixtures.tiny_checkpoint import TINY, initial
 from tests.golden import relative_error
-from tools.tiny_checkpoint import TINY, initial
 
 CASTS = {"fp16": torch.float16, "fp32": torch.float32}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.cdp import find_chromium
-from tools.comfy_server import find_comfyui
+from tools.comfy.cdp import find_chromium
+from tools.comfy.find import find_comfyui
 
 COMFYUI: Path | None = find_comfyui()
 CHROMIUM: str | None = find_chromium()

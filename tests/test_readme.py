@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 from tools.demo import options
-from tools.node_table import README, with_table
+from tools.docs.node_table import README, with_table
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = README.read_text(encoding="utf-8")
 
 
 def test_the_node_table_is_what_the_nodes_say() -> None:
-    assert with_table(TEXT) == TEXT, "run python tools/node_table.py"
+    assert with_table(TEXT) == TEXT, "run python -m tools.docs.node_table"
 
 
 def test_it_is_short() -> None:

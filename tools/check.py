@@ -16,8 +16,8 @@ from pathlib import Path
 if not __package__:  # started as a script: the repository's packages are one folder up
     sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
-from tools.environment import COMFYUI_TORCH, CORE, CannotPrepare, Wanted, first_usable, prepare
-from tools.find_comfyui import REPOSITORY, find_comfyui
+from tools.comfy.environment import COMFYUI_TORCH, CORE, CannotPrepare, Wanted, first_usable, prepare
+from tools.comfy.find import REPOSITORY, find_comfyui
 
 # One version of the tools whose verdicts change with their version.
 DEVELOPMENT = ("ruff==0.17.6", "mypy==2.4.1", "pytest", "pytest-xdist", "diffusers", "transformers")
@@ -50,7 +50,7 @@ def fetch_browser() -> None:
     apt = shutil.which("apt-get")
     if os.environ.get("CI") != "true" or apt is None:
         return
-    from tools.cdp import find_chromium
+    from tools.comfy.cdp import find_chromium
 
     if find_chromium() is None:
         root = [] if getattr(os, "geteuid", lambda: 1)() == 0 else ["sudo", "-n"]

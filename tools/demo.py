@@ -23,9 +23,9 @@ if sys.version_info < (3, 10):  # noqa: UP036 - said before a newer syntax fails
 if not __package__:  # started as a script: the repository's packages are one folder up
     sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
-from tools.environment import COMFYUI_TORCH, CORE, CannotPrepare, Wanted, first_usable, missing, prepare
-from tools.find_comfyui import REPOSITORY, find_comfyui, install, reachable
-from tools.progress import Bar
+from tools.comfy.environment import COMFYUI_TORCH, CORE, CannotPrepare, Wanted, first_usable, missing, prepare
+from tools.comfy.find import REPOSITORY, find_comfyui, install, reachable
+from tools.routes.progress import Bar
 
 DEMO = REPOSITORY / ".demo"
 CORE_MODULES = ("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy")
@@ -148,7 +148,7 @@ def astronaut(folder: Path) -> Path | None:
 def make(chosen: argparse.Namespace, scratch: Path) -> Path:
     """The clip, by the route that was chosen."""
     from mova_core.text import NEGATIVE_PROMPT
-    from tools.tiny_checkpoint import write_tiny_checkpoint
+    from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 
     model = chosen.model or write_tiny_checkpoint(scratch / "MOVA-tiny-random")
     image = chosen.image or painted(scratch)
@@ -158,7 +158,7 @@ def make(chosen: argparse.Namespace, scratch: Path) -> Path:
     bar = Bar()
     if chosen.route == CORE_ROUTE:
         return make_by_core(model, image, chosen.out, settings, bar)
-    from tools import demo_comfyui
+    from tools.routes import comfyui as demo_comfyui
 
     cpu = chosen.model is None or not demo_comfyui.has_accelerator()
     return demo_comfyui.run(Path(chosen.route), model.resolve(), image, chosen.out, cpu=cpu, bar=bar, **settings)
@@ -169,8 +169,8 @@ def make_by_core(model: Path, image: Path, out: Path, settings: dict[str, Any], 
     import torch
     from PIL import Image
 
-    from tools import core_loop
-    from tools.media import write_mp4
+    from tools.routes import core as core_loop
+    from tools.routes.media import write_mp4
 
     picture = torch.from_numpy(numpy.array(Image.open(image).convert("RGB")))[None]
     clip = core_loop.run(core_loop.Job(folder=model, picture=picture, **settings), bar.show)
@@ -191,7 +191,7 @@ def painted(folder: Path) -> Path:
 
 
 def describe(clip: Path) -> str:
-    from tools.media import describe_mp4
+    from tools.routes.media import describe_mp4
 
     facts = describe_mp4(clip)
     size = f"{facts['width']}x{facts['height']} at {facts['fps']:g} fps"
@@ -226,7 +226,7 @@ def launch(chosen: argparse.Namespace) -> int:
 def finish(chosen: argparse.Namespace) -> int:
     """Make the clip with this interpreter and describe it."""
     from mova_core.errors import MovaError
-    from tools.comfy_events import ServerError
+    from tools.comfy.events import ServerError
 
     began = time.monotonic()
     try:

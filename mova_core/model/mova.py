@@ -8,7 +8,7 @@
 Time: timesteps are 1000 * sigma, 1000 is noise. The model predicts velocity, noise - clean.
 Axes: B batch, T latent frames, H W latent rows and columns, A audio steps, S text rows.
 
-Checked against: OpenMOSS/MOVA 595a976 `pipeline_mova.py` `inference_single_step`, see tests/core/test_model.py.
+Checked against: OpenMOSS/MOVA 595a976 `pipeline_mova.py` `inference_single_step`, see tests/core/model/test_mova.py.
 """
 
 import torch

@@ -94,7 +94,7 @@ def write_inputs(folder: Path) -> None:
     """Every file that SMALL names, and the picture of the workflows as they are."""
     import torch
 
-    from tools.media import write_mp4
+    from tools.routes.media import write_mp4
 
     for name in ("example.png", SMALL["image"]):  # the first is part of every ComfyUI
         write_first_frame(folder / name)

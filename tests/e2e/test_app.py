@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.comfy import needs_browser, needs_comfy
-from tools.app_templates import APP_TEMPLATES
-from tools.browser import Page
+from tools.comfy.page import Page
+from tools.templates.apps import APP_TEMPLATES
 
 from .graphs import NAMES, SMALL, Workflow, api_graph, node_of, read, small
 

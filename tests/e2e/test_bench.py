@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.comfy import needs_browser, needs_comfy
-from tools.browser import BrowserError, Group, Layout, Note, Page
-from tools.comfy_server import ComfyServer, PromptRefused, ServerError, place_pack
+from tools.comfy.page import BrowserError, Group, Layout, Note, Page
+from tools.comfy.server import ComfyServer, PromptRefused, ServerError, place_pack
 
 from .conftest import RECORDER, network_attempts
 

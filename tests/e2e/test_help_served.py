@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.comfy import needs_browser, needs_comfy
-from tools import node_docs, node_pictures
-from tools.browser import Page, store_settings
-from tools.comfy_server import ComfyServer
+from tools.comfy.page import Page, store_settings
+from tools.comfy.server import ComfyServer
+from tools.docs import node_docs, node_pictures
 
 pytestmark = needs_comfy
 INFO = "[data-testid=info-button]"
@@ -94,7 +94,7 @@ def test_the_help_panel_shows_the_chinese_page(chinese: Page) -> None:
     chinese.browser.wait_for("document.body.innerText.includes('常见错误')", timeout=30)
     shown = chinese.browser.evaluate("document.body.innerText")
     assert node_docs.locale("zh")["MOVADecode"]["inputs"]["tile_size"]["tooltip"] in shown
-    assert "tools/node_docs.py" not in shown
+    assert "tools/docs/node_docs.py" not in shown
     assert picture_width(chinese) == Image.open(node_pictures.picture("zh", "MOVADecode")).width
 
 

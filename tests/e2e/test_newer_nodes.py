@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.comfy import needs_browser, needs_comfy
-from tools.browser import Page, store_settings, touch
-from tools.comfy_server import ComfyServer
+from tools.comfy.page import Page, store_settings, touch
+from tools.comfy.server import ComfyServer
 
 from .graphs import CLIPS, read
 

@@ -6,7 +6,7 @@ No node of the pack has been renamed yet, so the bench's pack declares that MOVA
 from __future__ import annotations
 
 from tests.comfy import needs_browser, needs_comfy
-from tools.browser import Page, differences
+from tools.comfy.page import Page, differences
 
 from .graphs import Workflow, api_graph, node_of, read
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.soak import Report, resident, soak
 from tests.comfy import needs_comfy
-from tools.comfy_server import ComfyServer
+from tools.comfy.server import ComfyServer
 
 pytestmark = [needs_comfy, pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")]
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.comfy import PACK, needs_browser, needs_comfy
-from tools.browser import Page
-from tools.comfy_server import ComfyServer
-from tools.media import describe_mp4
-from tools.subgraphs import BLUEPRINTS, SUBGRAPHS, opened
+from tools.comfy.page import Page
+from tools.comfy.server import ComfyServer
+from tools.routes.media import describe_mp4
+from tools.templates.blueprints import BLUEPRINTS, SUBGRAPHS, opened
 
 from .graphs import FRAMES, SMALL
 

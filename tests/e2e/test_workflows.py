@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from tests.comfy import needs_browser, needs_comfy
-from tools.browser import Page, differences
-from tools.comfy_server import ComfyServer, PromptRefused, Result
-from tools.file_templates import STOCK_CHANNELS
-from tools.media import describe_mp4
+from tools.comfy.page import Page, differences
+from tools.comfy.server import ComfyServer, PromptRefused, Result
+from tools.routes.media import describe_mp4
+from tools.templates.files import STOCK_CHANNELS
 
 from .graphs import (
     CLIPS,

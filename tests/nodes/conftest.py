@@ -10,10 +10,10 @@ from types import ModuleType
 import pytest
 import torch
 
+from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.golden import GOLDEN
 from tests.in_process import Pack, load_pack, prepare_comfyui, stock_nodes
 from tests.nodes.graph import FPS, Run, Scene, runner
-from tools.tiny_checkpoint import write_tiny_checkpoint
 
 PROMPT = "A cat plays the piano.\n\nThe audio shows rain on a tin roof."
 

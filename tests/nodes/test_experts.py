@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.comfy import needs_comfy
+from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.nodes.graph import Run, Scene, check_finite, equal, error, streams
-from tools.tiny_checkpoint import write_tiny_checkpoint
 
 pytestmark = needs_comfy
 

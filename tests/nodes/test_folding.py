@@ -10,8 +10,8 @@ import pytest
 
 from tests.comfy import PACK, needs_comfy
 from tests.in_process import Pack
-from tools.templates import ids
-from tools.workflows import TEMPLATES
+from tools.templates.template import ids
+from tools.templates.workflows import TEMPLATES
 
 pytestmark = needs_comfy
 

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests.comfy import COMFYUI, needs_comfy
+from tests.fixtures.wan_sized import EXPERTS, Weights, wan_sized_weights, wide_text, write_wan_sized
 from tests.in_process import Pack
 from tests.nodes.graph import Run, Scene, equal, error, runner
-from tests.nodes.wan_sized import EXPERTS, Weights, wan_sized_weights, wide_text, write_wan_sized
 
 gguf = pytest.importorskip("gguf", reason="no gguf (pip install gguf)")
 

@@ -1,6 +1,7 @@
 """Every node explains itself in English and Chinese, on the canvas and in the help panel, and up to date.
 
-After a change of a node: `python tools/node_docs.py`, which writes the English and the tables and says what is left.
+After a change of a node: `python -m tools.docs.node_docs`, which writes the English and the tables, and says what is
+left.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from PIL import Image
 
 from tests.comfy import PACK, needs_comfy
 from tests.in_process import Pack
-from tools import node_docs
-from tools.node_pictures import LANGUAGES, SHOWN, picture
+from tools.docs import node_docs
+from tools.docs.node_pictures import LANGUAGES, SHOWN, picture
 
 pytestmark = needs_comfy
 
-TODO = "; run python tools/node_docs.py and write what it asks for"
-TODO_PICTURES = "run python tools/node_pictures.py"
+TODO = "; run python -m tools.docs.node_docs and write what it asks for"
+TODO_PICTURES = "run python -m tools.docs.node_pictures"
 OF_CORE = {"conditioning", "guidance", "loaders", "sampling"}  # categories that ComfyUI itself translates
 MISTAKES = {"en": "## Common mistakes", "zh": "## 常见错误"}
 CHINESE = re.compile(r"[\u4e00-\u9fff]")

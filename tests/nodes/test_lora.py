@@ -16,9 +16,9 @@ from mova_core.checkpoint.load import load_joint
 from mova_core.checkpoint.lora import merged, parse
 from mova_core.checkpoint.lora_keys import PARTS
 from tests.comfy import needs_comfy
+from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.golden import GOLDEN, needs_golden
 from tests.nodes.graph import Run, Scene, equal, error
-from tools.tiny_checkpoint import write_tiny_checkpoint
 
 pytestmark = needs_comfy
 

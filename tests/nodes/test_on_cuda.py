@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from tests.comfy import needs_comfy
+from tests.fixtures.tiny_model import FPS, tiny_config, tiny_inputs, tiny_model
 from tests.golden import relative_error
 from tests.in_process import Pack
-from tests.tiny import FPS, tiny_config, tiny_inputs, tiny_model
 
 SIZES = tiny_config(head_width=128)  # the published width, for which GPUs have their fast kernels
 

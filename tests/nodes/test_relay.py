@@ -5,7 +5,7 @@ import torch
 
 from tests.comfy import needs_comfy
 from tests.nodes.graph import FPS
-from tools.media import describe_mp4
+from tools.routes.media import describe_mp4
 
 pytestmark = needs_comfy
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from mova_core.checkpoint.convert import convert
 from tests.comfy import needs_comfy
+from tests.fixtures.key_shapes import UMT5Sizes, umt5_shapes
+from tests.fixtures.prism import prism_weights, row_scaled, write_prism
+from tests.fixtures.wan_sized import wide_text, write_wan_sized
 from tests.in_process import Pack
 from tests.nodes.graph import Run, Scene, equal, error
-from tests.nodes.wan_sized import wide_text, write_wan_sized
-from tests.prism import prism_weights, row_scaled, write_prism
-from tools.key_shapes import UMT5Sizes, umt5_shapes
 
 pytestmark = needs_comfy
 

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.comfy import COMFYUI, needs_comfy
-from tools import demo, environment, find_comfyui
-from tools.comfy_events import Event
-from tools.demo_comfyui import follow, image_to_video_audio
-from tools.environment import CannotPrepare, Wanted, interpreter, prepare
-from tools.progress import Bar
+from tools import demo
+from tools.comfy import environment
+from tools.comfy import find as find_comfyui
+from tools.comfy.environment import CannotPrepare, Wanted, interpreter, prepare
+from tools.comfy.events import Event
+from tools.routes.comfyui import follow, image_to_video_audio
+from tools.routes.progress import Bar
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--width", "32", "--height", "32", "--frames", "5", "--steps", "2"]

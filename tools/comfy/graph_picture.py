@@ -1,0 +1,58 @@
+"""Pictures of a whole graph, cut out of ComfyUI's page: no side bars, no empty canvas."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from tools.comfy.page import Page
+
+# Text is drawn at any zoom; by default small text becomes bars.
+SETTINGS = {"LiteGraph.Canvas.MinFontSizeForLOD": 0}
+AROUND = 24  # pixels of canvas kept on every side
+BARS = 160  # more than the page's side, top and bottom bars take
+
+BOUNDS = """
+(() => {
+  const boxes = [...app.graph._nodes.map((node) => node.getBounding()), ...app.graph._groups.map((g) => g._bounding)];
+  const low = (axis) => Math.min(...boxes.map((box) => box[axis]));
+  const high = (axis) => Math.max(...boxes.map((box) => box[axis] + box[axis + 2]));
+  return [low(0), low(1), high(0), high(1)];
+})()"""
+SHOW = """
+(left, top, scale, margin) => {
+  app.canvas.deselectAll();
+  const view = app.canvas.ds;
+  view.scale = scale;
+  view.offset[0] = margin / scale - left;
+  view.offset[1] = margin / scale - top;
+  app.canvas.setDirty(true, true);
+  const box = app.canvas.canvas.getBoundingClientRect();
+  return [box.left, box.top];
+}"""
+
+
+def graph_picture(page: Page, width: int) -> Image.Image:
+    """The graph that the page shows, `width` pixels wide; the page's size is put back."""
+    left, top, right, bottom = page.browser.evaluate(BOUNDS)
+    scale = (width - 2 * AROUND) / (right - left)
+    height = round((bottom - top) * scale) + 2 * AROUND
+    resize(page, width + 2 * BARS, height + 2 * BARS)
+    try:
+        x, y = page.browser.evaluate(SHOW, left, top, scale, BARS + AROUND)
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Image.open(io.BytesIO(page.screenshot(Path(folder) / "page.png").read_bytes())).convert("RGB")
+    finally:
+        resize(page, *page.browser.size)
+    return whole.crop((round(x) + BARS, round(y) + BARS, round(x) + BARS + width, round(y) + BARS + height))
+
+
+def resize(page: Page, width: int, height: int) -> None:
+    """Give the page another size, in pixels."""
+    page.browser.send(
+        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+    )
+    page.browser.evaluate("new Promise((done) => setTimeout(() => done(true), 300))")

@@ -1,0 +1,1 @@
+"""What writes the node table, the help pages, and the pictures of the documentation."""

@@ -1,0 +1,56 @@
+"""The README's table of nodes, from the nodes' own words: `python -m tools.docs.node_table` brings it up to date.
+
+Names and descriptions are read from the sources, inputs and outputs from tests/nodes/schema.json, so neither ComfyUI
+nor torch is needed.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+README, SCHEMA = ROOT / "README.md", ROOT / "tests" / "nodes" / "schema.json"
+BEGIN, END = "<!-- nodes: tools/docs/node_table.py writes this -->", "<!-- end of nodes -->"
+
+
+def words(folder: Path = ROOT / "nodes") -> dict[str, dict[str, str]]:
+    """Node id -> the literal texts of its `io.Schema(...)`: display_name, category, description."""
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        for call in schemas(ast.parse(path.read_text(encoding="utf-8"))):
+            texts = {k.arg: k.value.value for k in call.keywords if k.arg and isinstance(k.value, ast.Constant)}
+            found[texts["node_id"]] = {name: str(text) for name, text in texts.items()}
+    return found
+
+
+def schemas(tree: ast.AST) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "Schema":
+            yield node
+
+
+def table() -> str:
+    """The table in Markdown, nodes in the order of the menu."""
+    schema, texts = json.loads(SCHEMA.read_text(encoding="utf-8")), words()
+    rows = ["| node | what it does | gives |", "|---|---|---|"]
+    for node_id in sorted(schema, key=lambda n: (texts[n]["category"], n)):
+        text = texts[node_id]
+        gives = ", ".join(output["name"] for output in schema[node_id]["outputs"])
+        rows.append(f"| **{text['display_name']}** (`{node_id}`) | {text['description']} | {gives or 'a file'} |")
+    return "\n".join(rows)
+
+
+def with_table(readme: str) -> str:
+    """The README with the table between its marks brought up to date."""
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    if not pattern.search(readme):
+        raise ValueError(f"{README} has no marks {BEGIN} ... {END}")
+    return pattern.sub(lambda _: f"{BEGIN}\n{table()}\n{END}", readme)
+
+
+if __name__ == "__main__":
+    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The demo's two ways to a clip: through ComfyUI, and through the core's own loop."""

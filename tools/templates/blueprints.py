@@ -1,0 +1,245 @@
+"""The pack's subgraph blueprints, as code; and the tool that turns them into files.
+
+    python -m tools.templates.blueprints                 # all of them
+    python -m tools.templates.blueprints "MOVA Talk"     # one
+    python -m tools.templates.blueprints --pictures DIR  # also a picture of each, closed and open
+
+Writes subgraphs/<name>.json, which ComfyUI lists in the node menu under Subgraph Blueprints. The page itself makes
+them: a workflow template is laid out, all but the nodes named `outside` become a subgraph, and the widgets named in
+`knobs` become its inputs. Needs ComfyUI and Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
+from tools.comfy.graph_picture import SETTINGS, graph_picture
+from tools.comfy.page import Page, Workflow
+from tools.comfy.page_scripts import CONVERT_TO_SUBGRAPH, SUBGRAPH_TROUBLE
+from tools.comfy.server import ComfyServer
+from tools.templates.parts import FIRST_FRAME, MODEL, create_video, decode, loader, sampler, save_video, text
+from tools.templates.streams import NEXT_PROMPT, picture_to_sound, prompt_builder
+from tools.templates.template import Area, Node, Template, ids
+from tools.templates.workflows import image_to_video_audio, to_workflow
+
+ROOT = Path(__file__).resolve().parents[2]
+SUBGRAPHS = ROOT / "subgraphs"
+CATEGORY = "Video generation and editing/MOVA"
+GET_IT = f"Needs the folder {MODEL} in models/diffusers."
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A template to be folded into one node.
+
+    Attributes:
+        outside: nodes left out; links from and to them become inputs and outputs.
+        knobs: (node, widget, name of the input), from top to bottom. Widgets of the same name of input share it.
+        renamed: names of inputs and outputs instead of those of the slots they lead to.
+        aliases: words that find it in the node search.
+    """
+
+    template: Template
+    outside: Sequence[str]
+    knobs: Sequence[tuple[str, str, str]]
+    renamed: Mapping[str, str]
+    description: str
+    aliases: Sequence[str]
+
+
+def talk() -> Blueprint:
+    plain = prompt_builder()
+    builder = plain.nodes["builder"]
+    unsaid = {"action": "", "sounds": "", "camera": ""}  # what is hidden in the node must fit every scene
+    written = replace(builder, inputs={**builder.inputs, **unsaid})
+    nodes = {**plain.nodes, "builder": written, "sampler": sampler(bridge_cfg=3.5)}
+    knobs = [(name, name) for name in ("scene", "speakers", "lines")]
+    return Blueprint(
+        template=replace(plain, nodes=nodes),
+        outside=["picture", "save"],
+        knobs=[
+            ("loader", "folder", "folder"),
+            *(("builder", widget, name) for widget, name in knobs),
+            ("sampler", "seed", "seed"),
+            ("sampler", "steps", "steps"),
+        ],
+        renamed={"first_frame": "image"},
+        description=f"A person in the picture speaks the lines, with the dual guidance of MOVA's paper. {GET_IT}",
+        aliases=["mova", "talking head", "lip sync", "speech", "dialogue"],
+    )
+
+
+def scene() -> Blueprint:
+    return Blueprint(
+        template=image_to_video_audio(),
+        outside=["picture", "save"],
+        knobs=[
+            ("loader", "folder", "folder"),
+            ("text", "prompt", "prompt"),
+            ("sampler", "seed", "seed"),
+            ("sampler", "steps", "steps"),
+        ],
+        renamed={"first_frame": "image"},
+        description=f"A clip with its ambience and effects from a prompt, and a first frame if given. {GET_IT}",
+        aliases=["mova", "ambience", "sound effects", "image to video with audio"],
+    )
+
+
+def foley() -> Blueprint:
+    return Blueprint(
+        template=picture_to_sound(),
+        outside=["clip", "save"],
+        knobs=[
+            ("loader", "folder", "folder"),
+            ("text", "prompt", "prompt"),
+            ("sampler", "seed", "seed"),
+            ("sampler", "steps", "steps"),
+        ],
+        renamed={},
+        description=f"A sound for a silent clip of at most 8 seconds; MOVA was not trained for this. {GET_IT}",
+        aliases=["mova", "foley", "video to audio", "sound effects"],
+    )
+
+
+def extend() -> Blueprint:
+    vaes = {"vae": ("loader", 2), "audio_vae": ("loader", 3)}
+    clip = {"images": ("parts", 0), "audio": ("parts", 1), "fps": ("parts", 2)}
+    given = {"positive": ("text", 0), "negative": ("text", 1), **vaes, **clip}
+    walk = {"positive": ("extend", 0), "negative": ("extend", 1), "latent": ("extend", 2)}
+    joined = {**clip, "next_images": ("decode", 0), "next_audio": ("decode", 1), "overlap": 25}
+    return Blueprint(
+        template=Template(
+            nodes={
+                "loader": loader(),
+                "clip": Node("LoadVideo", {"file": ""}, width=340, height=110),
+                "parts": Node("GetVideoComponents", {"video": ("clip", 0)}, width=340),
+                "text": text(NEXT_PROMPT, 380),
+                "extend": Node("MOVAExtend", {**given, "frames": 217, "overlap": 25}, width=500),
+                "sampler": sampler(**walk),
+                "decode": decode(),
+                "join": Node("MOVAJoinClips", joined, width=360),
+                "video": create_video(("join", 0), ("join", 1), ("parts", 2)),
+                "save": save_video("video/MOVA_extended"),
+            },
+            columns=[
+                [Area("Model", [["loader"]]), Area("Clip", [["clip", "parts"]])],
+                [Area("What comes next", [["text", "extend"]])],
+                [Area("Sample", [["sampler"]])],
+                [Area("Decode, join and save", [["decode", "join", "video", "save"]])],
+            ],
+            note="",
+        ),
+        outside=["clip", "save"],
+        knobs=[
+            ("loader", "folder", "folder"),
+            ("text", "prompt", "prompt"),
+            ("extend", "overlap", "overlap"),
+            ("join", "overlap", "overlap"),
+            ("sampler", "seed", "seed"),
+            ("sampler", "steps", "steps"),
+        ],
+        renamed={},
+        description=f"8 seconds more of a clip with sound; MOVA was not trained for this. {GET_IT}",
+        aliases=["mova", "continue video", "longer video"],
+    )
+
+
+BLUEPRINTS = {"MOVA Talk": talk, "MOVA Scene": scene, "MOVA Foley": foley, "MOVA Extend": extend}
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def apart(blueprint: Blueprint) -> Template:
+    """The template with the nodes of `outside` in columns of their own, the first node at the left end."""
+    left_out = set(blueprint.outside)
+
+    def kept(area: Area) -> Area:
+        stacks = [[name for name in stack if name not in left_out] for stack in area.stacks]
+        return replace(area, stacks=[stack for stack in stacks if stack])
+
+    columns = [[area for area in map(kept, column) if area.stacks] for column in blueprint.template.columns]
+    first, last = ([Area("Outside", [[name]])] for name in (blueprint.outside[0], blueprint.outside[-1]))
+    return replace(blueprint.template, columns=[first, *filter(None, columns), last], after_generate="randomize")
+
+
+def to_blueprint(page: Page, name: str, blueprint: Blueprint) -> Workflow:
+    """The blueprint as its file has it, made and checked by the page.
+
+    Raises:
+        ValueError: the page shows something red, missing or unconnected in it.
+    """
+    to_workflow(page, apart(blueprint))
+    number = ids(blueprint.template)
+    knobs = [[number[node], widget, called] for node, widget, called in blueprint.knobs]
+    outside = [number[node] for node in blueprint.outside]
+    made = page.browser.evaluate(CONVERT_TO_SUBGRAPH, name, outside, knobs, dict(blueprint.renamed))
+    subgraph = made["definitions"]["subgraphs"][0]
+    subgraph |= {"category": CATEGORY, "description": blueprint.description}
+    made["extra"] = {"BlueprintDescription": blueprint.description, "BlueprintSearchAliases": list(blueprint.aliases)}
+    made = with_lasting_ids(made, name)
+    if trouble := opened(page, made):
+        raise ValueError(f"the blueprint {name} is not fit to be used: {trouble}")
+    return made
+
+
+def with_lasting_ids(workflow: Workflow, name: str) -> Workflow:
+    """The same workflow with ids that depend on the name alone, so that making it again changes nothing."""
+    content, pattern = json.dumps(workflow), r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    for index, found in enumerate(dict.fromkeys(re.findall(pattern, content))):
+        content = content.replace(found, str(uuid.uuid5(uuid.NAMESPACE_OID, f"{name} {index}")))
+    return json.loads(content)
+
+
+def opened(page: Page, blueprint: Mapping[str, Any]) -> list[str]:
+    """What the page has against a blueprint that is opened as a workflow, inside and out."""
+    report = page.load(blueprint)
+    inside = page.browser.evaluate(SUBGRAPH_TROUBLE)
+    return inside if report.fine else [str(report), *inside]
+
+
+def write_pictures(page: Page, name: str, folder: Path) -> None:
+    """Pictures of the blueprint on the page: the node, and what is in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    graph_picture(page, 700).save(folder / f"{name}.png")
+    page.browser.evaluate("app.canvas.setGraph(app.graph._nodes[0].subgraph)")
+    page.fit()
+    page.screenshot(folder / f"{name} open.png")
+    page.browser.evaluate("app.canvas.setGraph(app.rootGraph)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the subgraph blueprints.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all by default: {', '.join(BLUEPRINTS)}")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="also write a picture of each there")
+    options = parser.parse_args()
+    names = options.names or list(BLUEPRINTS)
+    if unknown := set(names) - set(BLUEPRINTS):
+        parser.error(f"no blueprint is called {', '.join(sorted(unknown))}; there are {', '.join(BLUEPRINTS)}")
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        write_tiny_checkpoint(base / "models" / "diffusers" / MODEL)
+        with ComfyServer(base, pack=ROOT) as server:
+            shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
+            with Page.open(server.url, base / "browser", settings=SETTINGS) as page:
+                SUBGRAPHS.mkdir(exist_ok=True)
+                for name in names:
+                    content = json.dumps(to_blueprint(page, name, BLUEPRINTS[name]()), ensure_ascii=False, indent=1)
+                    path = SUBGRAPHS / f"{name}.json"
+                    path.write_text(content + "\n", encoding="utf-8", newline="\n")
+                    print(path)
+                    if options.pictures:
+                        write_pictures(page, name, options.pictures)
+
+
+if __name__ == "__main__":
+    main()

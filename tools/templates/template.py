@@ -1,0 +1,181 @@
+"""A workflow template as data: nodes by name, areas in columns; and its API graph and layout.
+
+A node's inputs are values, or pairs (name, index) that link to an output of another node. Places are computed: columns
+from left to right, areas from top to bottom in a column, and in an area stacks of nodes side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tools.comfy.page import GROUP_PADDING, GROUP_TITLE, Group, Layout, Note
+
+NODE_TITLE = 30  # height of a node's title bar, which a node's position leaves out
+NODE_GAP, STACK_GAP, AREA_GAP = 54, 60, 30  # a node of the newer kind is up to 22 pixels higher than the page says
+NOTE_WIDTH = 440
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node; an input that is a pair (name, index) is a link to that output of the node so named.
+
+    Attributes:
+        title: instead of the display name.
+        width, height: in pixels, without the title bar; never lower than the page's own height.
+        room: pixels more than that height, for a preview.
+        stretch: takes what its column lacks to the height of the tallest.
+        properties: e.g. {"models": [{"name", "url", "directory"}]}.
+        unfolded: shows its advanced inputs, because some have other values than their defaults.
+    """
+
+    type: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
+    width: float = 320
+    height: float = 0
+    room: float = 0
+    stretch: bool = False
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    unfolded: bool = False
+
+
+@dataclass(frozen=True)
+class Area:
+    """A titled box around nodes: stacks of names side by side."""
+
+    title: str
+    stacks: Sequence[Sequence[str]]
+    color: str = "#3f789e"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A workflow: its nodes by name, its areas in columns from left to right, and the note before them.
+
+    Attributes:
+        app: (node, widget) of what an app shows, from top to bottom; with any, the workflow opens as an app.
+        results: nodes whose results the app shows.
+    """
+
+    nodes: Mapping[str, Node]
+    columns: Sequence[Sequence[Area]]
+    note: str
+    note_height: float = 480
+    after_generate: str = "randomize"
+    app: Sequence[tuple[str, str]] = ()
+    results: Sequence[str] = ()
+
+
+def ids(template: Template) -> dict[str, str]:
+    """Node ids by name: "1", "2", ... in the order of `nodes`."""
+    return {name: str(number) for number, name in enumerate(template.nodes, 1)}
+
+
+def api_graph(template: Template) -> dict[str, dict[str, Any]]:
+    """The template in ComfyUI's API format."""
+    number = ids(template)
+
+    def value(given: Any) -> Any:
+        return [number[given[0]], given[1]] if isinstance(given, tuple) else given
+
+    return {
+        number[name]: {"class_type": node.type, "inputs": {key: value(given) for key, given in node.inputs.items()}}
+        for name, node in template.nodes.items()
+    }
+
+
+def app_mode(template: Template) -> dict[str, Any]:
+    """What a workflow's `extra` says of its app, as the page's own app builder writes it; empty for one without."""
+    number = ids(template)
+    shown = {
+        "inputs": [[number[node], widget] for node, widget in template.app],
+        "outputs": [number[node] for node in template.results],
+    }
+    return {"linearData": shown, "linearMode": True} if template.app else {}
+
+
+def layout(template: Template, heights: Mapping[str, float]) -> Layout:
+    """Places for all nodes.
+
+    Args:
+        heights: of every node by id, as the page makes it, title bar included.
+    """
+    number, nodes = ids(template), template.nodes
+    tall = {name: max(heights[number[name]] + node.room, NODE_TITLE + node.height) for name, node in nodes.items()}
+    lowest = max(_column_height(column, tall) for column in template.columns)
+    places: dict[str, Place] = {}
+    left = NOTE_WIDTH + AREA_GAP
+    for column in template.columns:
+        _stretch(column, nodes, tall, lowest)
+        top = 0.0
+        for area in column:
+            places |= _area_places(area, nodes, tall, left, top)
+            top += _area_height(area, tall) + AREA_GAP
+        left += max(_area_width(area, nodes) for area in column) + AREA_GAP
+    areas = [area for column in template.columns for area in column]
+    return Layout(
+        positions={number[name]: (x, y) for name, (x, y, _, _) in places.items()},
+        sizes={number[name]: (width, height) for name, (_, _, width, height) in places.items()},
+        titles={number[name]: node.title for name, node in nodes.items() if node.title},
+        properties={number[name]: node.properties for name, node in nodes.items() if node.properties},
+        groups=[Group(a.title, [number[name] for stack in a.stacks for name in stack], a.color) for a in areas],
+        notes=[Note(template.note, (0, NODE_TITLE), (NOTE_WIDTH, template.note_height), title="Read me first")],
+        after_generate=template.after_generate,
+        unfolded=[number[name] for name, node in nodes.items() if node.unfolded],
+    )
+
+
+Place = tuple[float, float, float, float]  # left and top of the body, its width and height
+
+
+def _stack_height(stack: Sequence[str], tall: Mapping[str, float]) -> float:
+    return sum(tall[name] for name in stack) + NODE_GAP * (len(stack) - 1)
+
+
+def _area_height(area: Area, tall: Mapping[str, float]) -> float:
+    return GROUP_TITLE + max(_stack_height(stack, tall) for stack in area.stacks) + GROUP_PADDING
+
+
+def _column_height(column: Sequence[Area], tall: Mapping[str, float]) -> float:
+    return sum(_area_height(area, tall) for area in column) + AREA_GAP * (len(column) - 1)
+
+
+def _area_width(area: Area, nodes: Mapping[str, Node]) -> float:
+    widths = [max(nodes[name].width for name in stack) for stack in area.stacks]
+    return sum(widths) + STACK_GAP * (len(widths) - 1) + 2 * GROUP_PADDING
+
+
+def _stretch(column: Sequence[Area], nodes: Mapping[str, Node], tall: dict[str, float], lowest: float) -> None:
+    """Let nodes that may grow fill a column down to `lowest`, in the last area that has any; edits `tall`."""
+    lack = lowest - _column_height(column, tall)
+    growing = [area for area in column if any(nodes[name].stretch for stack in area.stacks for name in stack)]
+    for area in growing[-1:]:
+        target = _area_height(area, tall) - GROUP_TITLE - GROUP_PADDING + lack
+        for stack in area.stacks:
+            for name in [name for name in stack if nodes[name].stretch][-1:]:
+                tall[name] += target - _stack_height(stack, tall)
+
+
+def _area_places(
+    area: Area, nodes: Mapping[str, Node], tall: Mapping[str, float], left: float, top: float
+) -> dict[str, Place]:
+    places: dict[str, Place] = {}
+    x = left + GROUP_PADDING
+    for stack in area.stacks:
+        y = top + GROUP_TITLE
+        for name in stack:
+            places[name] = (x, y + NODE_TITLE, nodes[name].width, tall[name] - NODE_TITLE)
+            y += tall[name] + NODE_GAP
+        x += max(nodes[name].width for name in stack) + STACK_GAP
+    return places
+
+
+def with_values(template: Template, values: Mapping[str, Any]) -> Template:
+    """The template with other values for all inputs of these names."""
+    nodes = {
+        name: replace(node, inputs={key: values.get(key, value) for key, value in node.inputs.items()})
+        for name, node in template.nodes.items()
+    }
+    return replace(template, nodes=nodes)
