@@ -53,7 +53,7 @@ def account_host(pack: Pack, clip: Clip, config: MovaConfig, options: dict[str, 
                     condition=inputs["condition"],
                     fps=DEFAULT_FPS,
                     shifts=SHIFTS,
-                    held=(False, False),
+                    clean_streams=(False, False),
                 )
             del velocities
         finally:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mova_core.config import MOVA, MovaConfig
-from mova_core.estimate import LOW, NORMAL, Load, Rows, activations, work
+from mova_core.estimate import CHUNKED, FULL, ChunkSizes, Workload, activations, work
 from mova_core.model.mova import Mova
 from mova_core.ops import Runtime
 from mova_core.shapes import DEFAULT_FPS, VideoShape
@@ -151,7 +151,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def measure(
-    name: str, model: Mova, clip: Clip, rows: Rows, device: torch.device, rounds: int, stream: bool
+    name: str, model: Mova, clip: Clip, rows: ChunkSizes, device: torch.device, rounds: int, stream: bool
 ) -> Measured:
     """The median forward of `rounds`, after a short one that warms up."""
     dtype = next(model.parameters()).dtype
@@ -176,7 +176,7 @@ def measure(
         if not all(torch.isfinite(velocity).all() for velocity in velocities):
             raise RuntimeError(f"{name}: a velocity is not finite")
     seconds = statistics.median(taken)
-    load = Load.of(VideoShape(batch=clip.batch, frames=clip.frames, height=clip.height, width=clip.width))
+    load = Workload.of(VideoShape(batch=clip.batch, frames=clip.frames, height=clip.height, width=clip.width))
     live, reserved = 0, 0
     if device.type == "cuda":
         live, reserved = torch.cuda.max_memory_allocated(device) - before, torch.cuda.max_memory_reserved(device)
@@ -245,7 +245,7 @@ def runs(config: MovaConfig, clips: dict[str, Clip], device: torch.device, round
     ends_to(model, device)
     counts = {size: rounds if clip.height * clip.width < LARGE else 1 for size, clip in clips.items()}
     for size, clip in clips.items():
-        for path, rows in (("whole", NORMAL), ("low memory", LOW)):
+        for path, rows in (("whole", FULL), ("low memory", CHUNKED)):
             yield measure(f"{size}, streamed, {path}", model, clip, rows, device, counts[size], stream=True)
     if device.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(1.0, device)
@@ -254,7 +254,7 @@ def runs(config: MovaConfig, clips: dict[str, Clip], device: torch.device, round
     except torch.OutOfMemoryError:
         return
     for size, clip in clips.items():
-        yield measure(f"{size}, resident", model, clip, NORMAL, device, counts[size], stream=False)
+        yield measure(f"{size}, resident", model, clip, FULL, device, counts[size], stream=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from mova_core.checkpoint.load import assign
 from mova_core.config import MOVA, MovaConfig
-from mova_core.estimate import Load, work
+from mova_core.estimate import Workload, work
 from mova_core.model.mova import Mova
 from mova_core.shapes import DEFAULT_FPS, VideoShape
 from tests.fixtures.published_configs import bridge_config, tower_config
@@ -149,7 +149,7 @@ def measure(
             raise RuntimeError(f"{name}: a velocity is not finite")
         del velocities
     seconds = statistics.median(taken)
-    shape = Load.of(VideoShape(batch=clip.batch, frames=clip.frames, height=clip.height, width=clip.width))
+    shape = Workload.of(VideoShape(batch=clip.batch, frames=clip.frames, height=clip.height, width=clip.width))
     cuda = device.type == "cuda"
     return Measured(
         name=name,

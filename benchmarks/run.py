@@ -35,13 +35,13 @@ def memory(pack: Any) -> Iterator[str]:
     from benchmarks.comfy_path import account_host
     from benchmarks.peak import GIB, Clip, Ledger, account, at_depth, few_layers
     from mova_core.config import MovaConfig
-    from mova_core.estimate import LOW, NORMAL
+    from mova_core.estimate import CHUNKED, FULL
     from mova_core.ops import Runtime
 
     yield "| layers | size | path | peak GiB | limit | GEMM TFLOP | attention TFLOP | traffic GB | MiB a latent frame |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for size, (height, width) in SIZES.items():
-        for path, rows in (("normal", NORMAL), ("low", LOW)):
+        for path, rows in (("normal", FULL), ("low", CHUNKED)):
 
             def core(config: MovaConfig, frames: int, rows: Any = rows, sides: Any = (height, width)) -> Ledger:
                 clip = Clip(height=sides[0], width=sides[1], frames=frames)

@@ -28,21 +28,21 @@ FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class ChunkSizes:
     """Tokens at once in the feed-forward layer, and queries at once in attention (None: all of them)."""
 
     feed_forward: int | None
     queries: int | None
 
 
-NORMAL = Rows(feed_forward=16384, queries=None)
+FULL = ChunkSizes(feed_forward=16384, queries=None)
 """Chunks far past what saturates a GPU; at most 0.5 GiB of wide activation at full size."""
-LOW = Rows(feed_forward=8192, queries=8192)
+CHUNKED = ChunkSizes(feed_forward=8192, queries=8192)
 """About 0.65 of the memory. Keys and values are whole, everything else comes in chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
+class Workload:
     """What one forward is asked to do."""
 
     video: int  # tokens of one sample
@@ -51,7 +51,7 @@ class Load:
     text: int = CONTEXT_ROWS
 
     @classmethod
-    def of(cls, shape: VideoShape, fps: float = DEFAULT_FPS) -> "Load":
+    def of(cls, shape: VideoShape, fps: float = DEFAULT_FPS) -> "Workload":
         """The load of a clip with its sound."""
         return cls(video=video_tokens(shape), audio=audio_steps(shape.frames, fps), batch=shape.batch)
 
@@ -68,7 +68,9 @@ class Work:
         return self.matrix + self.attention
 
 
-def activations(config: MovaConfig, load: Load, rows: Rows, element: int = 2, *, quantised: bool = False) -> float:
+def activations(
+    config: MovaConfig, load: Workload, rows: ChunkSizes, element: int = 2, *, quantised: bool = False
+) -> float:
     """Bytes alive at the peak of a forward, weights apart, for values of `element` bytes.
 
     `quantised` attention (sage) makes 8-bit copies of the queries, keys and values it is given.
@@ -87,17 +89,21 @@ def activations(config: MovaConfig, load: Load, rows: Rows, element: int = 2, *,
     return always + max(attention, feed_forward)
 
 
-def required(config: MovaConfig, load: Load, rows: Rows, layer: int, element: int = 2, **kernels: bool) -> float:
+def required(
+    config: MovaConfig, load: Workload, rows: ChunkSizes, layer: int, element: int = 2, **kernels: bool
+) -> float:
     """Bytes of a device that a forward needs when every weight is streamed; `layer` is one layer's weights in bytes."""
     return MARGIN * activations(config, load, rows, element, **kernels) + LAYERS_IN_FLIGHT * layer
 
 
-def choose(config: MovaConfig, load: Load, capacity: float, layer: int, element: int = 2, **kernels: bool) -> Rows:
-    """NORMAL where it fits into `capacity` bytes, else LOW."""
-    return NORMAL if required(config, load, NORMAL, layer, element, **kernels) <= capacity else LOW
+def choose(
+    config: MovaConfig, load: Workload, capacity: float, layer: int, element: int = 2, **kernels: bool
+) -> ChunkSizes:
+    """FULL where it fits into `capacity` bytes, else CHUNKED."""
+    return FULL if required(config, load, FULL, layer, element, **kernels) <= capacity else CHUNKED
 
 
-def work(config: MovaConfig, load: Load) -> Work:
+def work(config: MovaConfig, load: Workload) -> Work:
     """Operations of one forward."""
     video, audio, bridge = config.video, config.audio, config.bridge
     d, e, tokens, steps, text = video.width, audio.width, load.video, load.audio, load.text
@@ -127,7 +133,7 @@ def _patch(tower: TowerConfig) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speed:
+class Throughput:
     """Seconds of one operation of a matrix product, and of one of attention, with what goes with each."""
 
     matrix: float
@@ -139,36 +145,48 @@ def block_work(tower: TowerConfig, tokens: int, text: int = CONTEXT_ROWS) -> Wor
     return Work(matrix=_block_matrix(tower, tokens, text), attention=4 * tower.width * tokens * (tokens + text))
 
 
-def speed(few: tuple[Work, float], many: tuple[Work, float]) -> Speed:
+def fit_throughput(few: tuple[Work, float], many: tuple[Work, float]) -> Throughput:
     """From the work and seconds of a shorter and a longer pass. Where noise leaves no room for one term, it is 0."""
     (less, short), (more, long) = few, many
     rise = more.attention * less.matrix - less.attention * more.matrix
     attention = (long * less.matrix - short * more.matrix) / rise
     attention = min(max(attention, 0.0), short / less.attention)
-    return Speed(matrix=(short - attention * less.attention) / less.matrix, attention=attention)
+    return Throughput(matrix=(short - attention * less.attention) / less.matrix, attention=attention)
 
 
-def forward_seconds(config: MovaConfig, load: Load, measured: Speed) -> float:
+def forward_seconds(config: MovaConfig, load: Workload, measured: Throughput) -> float:
     """Seconds of one forward at that speed."""
     done = work(config, load)
     return measured.matrix * done.matrix + measured.attention * done.attention
 
 
 def longest(
-    config: MovaConfig, shape: VideoShape, capacity: float, layer: int, rows: Rows, element: int = 2, **kernels: bool
+    config: MovaConfig,
+    shape: VideoShape,
+    capacity: float,
+    layer: int,
+    rows: ChunkSizes,
+    element: int = 2,
+    **kernels: bool,
 ) -> int:
     """The most frames of the size of `shape` that fit into `capacity` bytes; 0 if not even one does."""
 
     def fits(count: int) -> bool:
         clip = replace(shape, frames=frames_of(count))
-        return required(config, Load.of(clip), rows, layer, element, **kernels) <= capacity
+        return required(config, Workload.of(clip), rows, layer, element, **kernels) <= capacity
 
     count = _most(fits)
     return frames_of(count) if count else 0
 
 
 def largest(
-    config: MovaConfig, shape: VideoShape, capacity: float, layer: int, rows: Rows, element: int = 2, **kernels: bool
+    config: MovaConfig,
+    shape: VideoShape,
+    capacity: float,
+    layer: int,
+    rows: ChunkSizes,
+    element: int = 2,
+    **kernels: bool,
 ) -> tuple[int, int]:
     """The largest (width, height) of about the proportions of `shape` whose frames fit; (0, 0) if none does."""
 
@@ -179,7 +197,7 @@ def largest(
     def fits(height: int) -> bool:
         width, tall = sides(height)
         clip = replace(shape, width=width, height=tall)
-        return required(config, Load.of(clip), rows, layer, element, **kernels) <= capacity
+        return required(config, Workload.of(clip), rows, layer, element, **kernels) <= capacity
 
     height = _most(fits)
     return sides(height) if height else (0, 0)

@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 from .config import MovaConfig
 from .estimate import (
+    CHUNKED,
+    FULL,
     LAYERS_IN_FLIGHT,
-    LOW,
-    NORMAL,
-    Load,
-    Rows,
-    Speed,
+    ChunkSizes,
+    Throughput,
+    Workload,
     activations,
     forward_seconds,
     largest,
@@ -48,22 +48,22 @@ class Plan:
     weights: int
     layer: int
     element: int
-    rows: Rows
+    rows: ChunkSizes
     quantised: bool
 
     @property
-    def load(self) -> Load:
-        return Load.of(self.shape, self.fps)
+    def load(self) -> Workload:
+        return Workload.of(self.shape, self.fps)
 
     @property
     def required(self) -> float:
         return self.required_by(self.rows)
 
-    def required_by(self, rows: Rows) -> float:
+    def required_by(self, rows: ChunkSizes) -> float:
         return required(self.config, self.load, rows, self.layer, self.element, quantised=self.quantised)
 
 
-def step_seconds(plan: Plan, machine: Machine, measured: Speed) -> float:
+def step_seconds(plan: Plan, machine: Machine, measured: Throughput) -> float:
     """Seconds of one step: its forwards, or the weights they wait for where copying takes longer than computing."""
     compute = forward_seconds(plan.config, plan.load, measured)
     resident = plan.required - LAYERS_IN_FLIGHT * plan.layer + plan.weights <= machine.capacity
@@ -71,7 +71,7 @@ def step_seconds(plan: Plan, machine: Machine, measured: Speed) -> float:
     return plan.evaluations * max(compute, copy)
 
 
-def levers(plan: Plan, machine: Machine, measured: Speed) -> list[tuple[str, float]]:
+def speedups(plan: Plan, machine: Machine, measured: Throughput) -> list[tuple[str, float]]:
     """What would make a step shorter, and to how many seconds; the shortest first."""
     now = step_seconds(plan, machine, measured)
     faster = {}
@@ -89,7 +89,7 @@ def levers(plan: Plan, machine: Machine, measured: Speed) -> list[tuple[str, flo
     return sorted(found, key=lambda lever: lever[1])
 
 
-def report(plan: Plan, machine: Machine, measured: Speed | None, decode: float | None = None) -> str:
+def report(plan: Plan, machine: Machine, measured: Throughput | None, decode: float | None = None) -> str:
     """The whole of it, a line a fact. `decode` is what the video VAE asks for, in bytes."""
     shape, load = plan.shape, plan.load
     lines = [
@@ -126,7 +126,7 @@ def _decoded(plan: Plan) -> float:
 
 def _limits(plan: Plan, machine: Machine) -> list[str]:
     lines, sizes = [], (plan.config, plan.shape, machine.capacity, plan.layer)
-    for name, rows in (("whole", NORMAL), ("low-memory", LOW)):
+    for name, rows in (("whole", FULL), ("low-memory", CHUNKED)):
         frames = longest(*sizes, rows, plan.element, quantised=plan.quantised)
         width, height = largest(*sizes, rows, plan.element, quantised=plan.quantised)
         if not frames:
@@ -138,24 +138,24 @@ def _limits(plan: Plan, machine: Machine) -> list[str]:
     return lines
 
 
-def _time(plan: Plan, machine: Machine, measured: Speed) -> list[str]:
+def _time(plan: Plan, machine: Machine, measured: Throughput) -> list[str]:
     seconds = step_seconds(plan, machine, measured)
     rate = plan.evaluations * work(plan.config, plan.load).total / seconds / 1e12
     lines = [
         f"about {seconds:.3g} s a step of {plan.evaluations} evaluations ({rate:.3g} TFLOP/s), "
-        f"{spoken(plan.steps * seconds)} for {plan.steps} steps"
+        f"{format_duration(plan.steps * seconds)} for {plan.steps} steps"
     ]
     forward = forward_seconds(plan.config, plan.load, measured)
     if machine.link is not None and plan.weights / machine.link > forward:
         lines.append(
             f"waiting for weights: they come at {machine.link / GB:.1f} GB/s, computing would take {forward:.3g} s"
         )
-    best = levers(plan, machine, measured)
+    best = speedups(plan, machine, measured)
     lines.append("what would help most: " + "; ".join(f"{name} {there:.3g} s a step" for name, there in best))
     return lines
 
 
-def spoken(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`8.4 s`, `5 min 45 s`, `2 h 07 min`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"

@@ -9,7 +9,7 @@ from ..mova_core.errors import MovaError
 from ..mova_core.sampling.guidance import Guidance
 from ..mova_core.sampling.schedule import Span
 from ..mova_core.shapes import DEFAULT_FPS, audio_samples
-from .host import experts, guiders, listening, messages, pace, sampling
+from .host import audio_preview, experts, guiders, messages, profiling, sampling
 
 
 class MovaSampler(io.ComfyNode):
@@ -208,9 +208,9 @@ class MovaSampler(io.ComfyNode):
         watchers: list[Any] = []
         if listen_every:
             samples = audio_samples(sampling.video_shape(latent).frames, latent.get("frame_rate", DEFAULT_FPS))
-            watchers.append(listening.Listener(shifted, audio_vae, every=listen_every, samples=samples))
+            watchers.append(audio_preview.AudioPreview(shifted, audio_vae, every=listen_every, samples=samples))
         beside = watchers[-1].shown if watchers else str
-        watchers.append(pace.Pace(shifted.load_device, cls.hidden.unique_id, beside))
+        watchers.append(profiling.Progress(shifted.load_device, cls.hidden.unique_id, beside))
         made, kept = sampling.sample_guarded(
             guider, latent, seed=seed, sampler=walker, values=values, action=collapse_guard, watchers=watchers
         )

@@ -21,9 +21,9 @@ from ...mova_core.config import TowerConfig
 from ...mova_core.errors import CheckpointError, ConfigError
 from ...mova_core.model.mova import Mova
 from . import experts
-from .carried import alias
 from .loading import read
 from .model import MovaModel, MovaSettings
+from .self_patching import alias
 
 SIZES = {
     "width": "dim",

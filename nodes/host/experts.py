@@ -14,12 +14,12 @@ import comfy.patcher_extension
 import comfy.sampler_helpers
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, TORCH_COMPILE_KWARGS, set_torch_compile_wrapper
 
-from .caches import BOUNDARY, renew
-from .carried import CarriedPatches
 from .devices import BY_DEVICE, COPIES, OnDevices
 from .lora_names import EXPERT, LOW, ByName
 from .memory import plan
-from .model import HELD
+from .model import CLEAN_STREAMS
+from .self_patching import SelfPatchingWeights
+from .step_caches import BOUNDARY, renew
 
 EVERY_RUN = "mova_every_run"  # key of the wrappers that a MODEL carries from the beginning
 
@@ -124,7 +124,7 @@ class _Experts:
 
 @cache
 def _patcher_class(base: type) -> type:
-    return type("MovaPatcher", (ByName, _Experts, OnDevices, CarriedPatches, base), {})
+    return type("MovaPatcher", (ByName, _Experts, OnDevices, SelfPatchingWeights, base), {})
 
 
 def patcher(model: Any, load_device: Any, offload_device: Any, dynamic: bool = True) -> Any:
@@ -202,4 +202,4 @@ def _with_own_compiled(patcher: Any, low: Any, model_options: dict[str, Any]) ->
 
 def _video_is_clean(conds: Any) -> bool:
     """Whether the model is shown a held video, at timestep 0, whatever the sampler's noise level."""
-    return any(cond["model_conds"][HELD].cond[0] for entries in conds if entries for cond in entries)
+    return any(cond["model_conds"][CLEAN_STREAMS].cond[0] for entries in conds if entries for cond in entries)

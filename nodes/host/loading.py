@@ -24,7 +24,7 @@ from ...mova_core.checkpoint.single import Composed, compose, marked, read_part
 from ...mova_core.config import MovaConfig
 from ...mova_core.errors import CheckpointError
 from ...mova_core.model.mova import Mova
-from . import experts, timeline
+from . import experts, profiling
 from .model import MovaModel, MovaSettings
 
 WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
@@ -162,7 +162,7 @@ def file_experts(composed: Composed, weight_dtype: str, *parts: str, disable_dyn
 
 def _joined(both: list[Any]) -> Any:
     high, low = both
-    return timeline.watched(experts.join(high, low, high.model.model_config.scheduler.boundary))
+    return profiling.watched(experts.join(high, low, high.model.model_config.scheduler.boundary))
 
 
 def _experts(

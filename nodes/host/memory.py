@@ -13,12 +13,12 @@ import comfy.model_management
 import torch
 
 from ...mova_core.config import MovaConfig
-from ...mova_core.estimate import LOW, NORMAL, Load, Rows, activations, choose, required
+from ...mova_core.estimate import CHUNKED, FULL, ChunkSizes, Workload, activations, choose, required
 from .devices import COPIES, everyone
 
 log = logging.getLogger("mova")
 FEED_FORWARD, QUERIES = "mova_ffn_rows", "mova_query_rows"  # transformer options; absent: chosen for each run
-MODES: dict[str, Rows | None] = {"auto": None, "normal": NORMAL, "low": LOW}
+MODES: dict[str, ChunkSizes | None] = {"auto": None, "normal": FULL, "low": CHUNKED}
 
 
 def with_mode(model: Any, mode: str) -> Any:
@@ -41,11 +41,11 @@ def capacity(device: torch.device) -> float:
     return float(management.get_free_memory(device) + held - management.extra_reserved_memory())
 
 
-def asked_rows(options: dict[str, Any]) -> Rows | None:
+def asked_rows(options: dict[str, Any]) -> ChunkSizes | None:
     """What the MODEL's options ask for; None where they leave it open."""
     if FEED_FORWARD not in options and QUERIES not in options:
         return None
-    return Rows(feed_forward=options.get(FEED_FORWARD, NORMAL.feed_forward), queries=options.get(QUERIES))
+    return ChunkSizes(feed_forward=options.get(FEED_FORWARD, FULL.feed_forward), queries=options.get(QUERIES))
 
 
 def plan(executor: Any, patcher: Any, noise_shape: Any, conds: Any, model_options: Any = None, **more: Any) -> Any:
@@ -58,8 +58,8 @@ def plan(executor: Any, patcher: Any, noise_shape: Any, conds: Any, model_option
         room = min(capacity(each.load_device) for each in (patcher, *patcher.get_additional_models_with_key(COPIES)))
         rows = choose(model.sizes, load, room, model.layer_bytes, model.element, **kernels())
         options |= {FEED_FORWARD: rows.feed_forward, QUERIES: rows.queries}
-        if rows is LOW:
-            normal, low = (activations(model.sizes, load, r, model.element) / 2**30 for r in (NORMAL, LOW))
+        if rows is CHUNKED:
+            normal, low = (activations(model.sizes, load, r, model.element) / 2**30 for r in (FULL, CHUNKED))
             log.info("low-memory path: %.1f GiB of activations instead of %.1f", low, normal)
     for expert in everyone(patcher):
         if hasattr(expert.model, "rows"):
@@ -75,7 +75,7 @@ def kernels() -> dict[str, bool]:
 class Planned:
     """Mixed into the BaseModel: what a run on it needs. `rows` are those of the run last planned."""
 
-    rows: Rows = NORMAL
+    rows: ChunkSizes = FULL
     diffusion_model: Any
 
     @property
@@ -93,11 +93,11 @@ class Planned:
         modules = self.diffusion_model.layer_modules()[0]
         return sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
 
-    def load(self, shape: Any) -> Load:
+    def load(self, shape: Any) -> Workload:
         """Of a packed latent (B, 1, N): nearly all of N is 16 channels of 4 positions a video token."""
         tower = self.sizes.video
         tokens = math.prod(shape[1:]) / (tower.out_channels * math.prod(tower.patch))
-        return Load(video=math.ceil(tokens), audio=0, batch=shape[0])
+        return Workload(video=math.ceil(tokens), audio=0, batch=shape[0])
 
     def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
         """Bytes that a forward on the path of this run needs beside weights that stay: activations, layers in flight."""

@@ -27,15 +27,14 @@ from ...mova_core.model.mova import Mova
 from ...mova_core.sampling.schedule import reshift
 from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_steps, frames_of
 from ...mova_core.text import CONTEXT_ROWS, pad_context
-from .hearing import recording, remembered, replays
+from .bridge_cache import BridgeCache, recording
 from .lora_names import ListedModel
 from .memory import Planned
-from .runtime import AUDIO_SIGMA, runtime
+from .runtime import AUDIO_SIGMA, BRIDGE_CACHE, runtime
 from .text import AUDIO_CONTEXT
 
 log = logging.getLogger("mova")
-HELD = "held"  # conditioning key: (video, audio) streams that are shown clean
-NOISED = "mova_held_noised"  # attachment of a MODEL that shows held streams noised along instead
+CLEAN_STREAMS = "clean_streams"  # conditioning key: whether video and audio are shown clean, at timestep 0
 
 
 class MovaLatents(comfy.latent_formats.Wan21):
@@ -93,7 +92,8 @@ class MovaDiffusion(Mova):
         self, x: list[Tensor], timestep: Tensor, context: Tensor, transformer_options: Any = None, **kwargs: Any
     ) -> list[Tensor]:
         options = {} if transformer_options is None else transformer_options
-        if replays(options):  # no evaluation that caches and their like should take for one
+        cache: BridgeCache | None = options.get(BRIDGE_CACHE)
+        if cache is not None and cache.replay:  # no evaluation that caches and their like should take for one
             return self._hear(x, timestep, context, options, **kwargs)
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._denoise, self, wrappers)
@@ -108,14 +108,14 @@ class MovaDiffusion(Mova):
         condition: Tensor,
         fps: float,
         shifts: tuple[float, float],
-        held: tuple[bool, bool],
+        clean_streams: tuple[bool, bool],
         audio_context: Tensor | None = None,
         control: Any = None,
     ) -> list[Tensor]:
         """`timestep` is the video's, (B,). The audio stream arrives and leaves in the sampler's scaled form; where the
         audio's sigma is given, it arrives as it is, and leaves so that x - (video sigma) * output is its clean estimate.
 
-        A `held` stream arrives clean and is shown to the model at timestep 0.
+        A stream of `clean_streams` arrives clean and is shown to the model at timestep 0.
         """
         video, carried = x
         sigma = timestep / 1000.0
@@ -124,15 +124,15 @@ class MovaDiffusion(Mova):
         if given is not None:
             audio_sigma = torch.full_like(sigma, given)
         view = (-1,) + (1,) * (carried.ndim - 1)
-        ratio = shifts[1] / shifts[0] if held[1] else (audio_sigma / sigma.clamp(min=1e-6)).view(view)
+        ratio = shifts[1] / shifts[0] if clean_streams[1] else (audio_sigma / sigma.clamp(min=1e-6)).view(view)
         audio = carried if shifts[0] == shifts[1] else (carried.float() * ratio).to(carried.dtype)
         run, keep = recording(transformer_options, runtime(transformer_options, context, shifts[0]))
         video_velocity, velocity = super().forward(
             video,
             audio,
             context,
-            torch.zeros_like(timestep) if held[0] else timestep,
-            torch.zeros_like(timestep) if held[1] else 1000.0 * audio_sigma,
+            torch.zeros_like(timestep) if clean_streams[0] else timestep,
+            torch.zeros_like(timestep) if clean_streams[1] else 1000.0 * audio_sigma,
             condition=condition,
             fps=fps,
             audio_context=audio_context,
@@ -154,16 +154,18 @@ class MovaDiffusion(Mova):
         context: Tensor,
         options: dict[str, Any],
         shifts: tuple[float, float],
-        held: tuple[bool, bool],
+        clean_streams: tuple[bool, bool],
         audio_context: Tensor | None = None,
         **_: Any,
     ) -> list[Tensor]:
         """The audio tower alone, as it last heard the video, at the audio's sigma given; the video has no velocity."""
         video, audio = x
-        audio_timestep = torch.full_like(timestep, 0.0 if held[1] else 1000.0 * options[AUDIO_SIGMA])
+        audio_timestep = torch.full_like(timestep, 0.0 if clean_streams[1] else 1000.0 * options[AUDIO_SIGMA])
         run = runtime(options, context, shifts[0])
         text = context if audio_context is None else audio_context
-        velocity = hear(self, audio, text, audio_timestep, remembered(options, audio.device), run).float()
+        velocity = hear(
+            self, audio, text, audio_timestep, options[BRIDGE_CACHE].messages(options, audio.device), run
+        ).float()
         ratio = 1000.0 * options[AUDIO_SIGMA] / timestep
         return [torch.zeros_like(video), velocity * ratio.view((-1,) + (1,) * (audio.ndim - 1))]
 
@@ -241,7 +243,7 @@ class MovaModel(Planned, ListedModel):
         out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
         out["fps"] = comfy.conds.CONDConstant(float(kwargs.get("frame_rate", DEFAULT_FPS)))
         out["shifts"] = comfy.conds.CONDConstant(self.shifts())
-        out[HELD] = comfy.conds.CONDConstant(self._held(kwargs.get("denoise_mask"), shapes))
+        out[CLEAN_STREAMS] = comfy.conds.CONDConstant(self._clean_streams(kwargs.get("denoise_mask"), shapes))
         return out
 
     def _check_channels(self, video: int, audio: int) -> None:
@@ -277,10 +279,10 @@ class MovaModel(Planned, ListedModel):
 
     # Held streams
 
-    def _held(self, mask: Tensor | None, shapes: Any) -> tuple[bool, bool]:
+    def _clean_streams(self, mask: Tensor | None, shapes: Any) -> tuple[bool, bool]:
         """Which streams the packed mask keeps whole and the model is to see clean, as training with separate
         timesteps showed it; a stream kept in part runs along at the common noise level."""
-        if mask is None or self.current_patcher.get_attachment(NOISED):
+        if mask is None:
             return False, False
         video, audio = (not bool(part.any()) for part in comfy.utils.unpack_latents(mask, shapes))
         return video, audio
@@ -290,10 +292,10 @@ class MovaModel(Planned, ListedModel):
     ) -> Tensor:
         """What the model sees where the mask keeps the latent: noised to `sigma`, or clean where a whole stream is held."""
         noised = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image)
-        held = self._held(denoise_mask, self.latent_shapes)
-        if not any(held):
+        clean = self._clean_streams(denoise_mask, self.latent_shapes)
+        if not any(clean):
             return noised
-        pairs = zip(comfy.utils.unpack_latents(latent_image, self.latent_shapes), self._streams(noised) or [], held)
+        pairs = zip(comfy.utils.unpack_latents(latent_image, self.latent_shapes), self._streams(noised) or [], clean)
         return comfy.utils.pack_latents([clean if keep else along for clean, along, keep in pairs])[0]
 
     # Context windows

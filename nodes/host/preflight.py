@@ -9,7 +9,7 @@ import comfy.ops
 import torch
 from torch import nn
 
-from ...mova_core.estimate import LOW, NORMAL, Speed, block_work, speed
+from ...mova_core.estimate import CHUNKED, FULL, Throughput, block_work, fit_throughput
 from ...mova_core.model.tower import Block
 from ...mova_core.preflight import Machine, Plan, report
 from ...mova_core.shapes import DEFAULT_FPS
@@ -42,11 +42,11 @@ def preflight(model: Any, latent: dict[str, Any], vae: Any, steps: int, cfg: flo
         weights=sum(p.numel() * p.element_size() for p in base.diffusion_model.parameters()),
         layer=base.layer_bytes,
         element=base.element,
-        rows=memory.asked_rows(options) or NORMAL,
+        rows=memory.asked_rows(options) or FULL,
         **memory.kernels(),
     )
     if memory.asked_rows(options) is None and plan.required > capacity:
-        plan = replace(plan, rows=LOW)
+        plan = replace(plan, rows=CHUNKED)
     machine = Machine(
         device=comfy.model_management.get_torch_device_name(model.load_device),
         capacity=capacity,
@@ -60,7 +60,7 @@ def preflight(model: Any, latent: dict[str, Any], vae: Any, steps: int, cfg: flo
     return report(plan, machine, measured_speed(model, plan.load.video) if measure else None, decode)
 
 
-def measured_speed(model: Any, tokens: int) -> Speed:
+def measured_speed(model: Any, tokens: int) -> Throughput:
     """Of one block of the video tower with random weights, at two lengths that this device takes a moment for."""
     base, device = model.model, model.load_device
     comfy.model_management.free_memory(base.layer_bytes + 2**30, device)
@@ -75,7 +75,7 @@ def measured_speed(model: Any, tokens: int) -> Speed:
         few *= 2
         seconds = block_seconds(block, model, few)
     passes = [(few, seconds), (2 * few, block_seconds(block, model, 2 * few))]
-    return speed(*((block_work(base.sizes.video, count), taken) for count, taken in passes))
+    return fit_throughput(*((block_work(base.sizes.video, count), taken) for count, taken in passes))
 
 
 def block_seconds(block: Block, model: Any, tokens: int) -> float:

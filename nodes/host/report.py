@@ -24,8 +24,8 @@ from ...mova_core.checkpoint.identity import mark
 from .experts import BOUNDARY
 from .loading import FILES
 from .lora_names import LOW, ROOT
+from .profiling import TIMELINE, device_peak
 from .sampling import check_model
-from .timeline import TIMELINE
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 GIB = 2**30
@@ -95,14 +95,14 @@ def _plain(value: Any) -> str | None:
 
 
 def devices() -> list[str]:
-    """Names and memory. The peak is torch's own count since it was last reset, as 'MOVA Sampler' does when a run begins."""
+    """Names and memory. The peak is that of the last run."""
     management = comfy.model_management
     found = []
     for device in dict.fromkeys((management.get_torch_device(), torch.device("cpu"))):
         total, free = (ask(device) / GIB for ask in (management.get_total_memory, management.get_free_memory))
         line = f"{management.get_torch_device_name(device)}: {total:.1f} GiB, {free:.1f} free now"
-        if device.type == "cuda":
-            line += f", {torch.cuda.max_memory_allocated(device) / GIB:.1f} at torch's peak"
+        if peak := device_peak(device):
+            line += f", {peak / GIB:.1f} in use at most since the last run began"
         found.append(line)
     return found
 

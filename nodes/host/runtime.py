@@ -1,25 +1,24 @@
 """ComfyUI's transformer_options -> how mova_core runs one forward."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.model_prefetch
-import comfy.ops
 import torch
-from comfy.quant_ops import QuantizedTensor, ck
+from comfy.quant_ops import ck
 from torch import Tensor, nn
 
-from ...mova_core.estimate import NORMAL
+from ...mova_core.estimate import FULL
 from ...mova_core.ops import ROWS, LayerCall, Runtime, row_slices
 from ...mova_core.sampling.bridge_strength import strengths_at
 from .memory import asked_rows
+from .weights import resident
 
 Options = dict[str, Any]
 AUDIO_SIGMA = "mova_audio_sigma"  # option: the audio's sigma, where no shift ties it to the video's
-HEARING = "mova_hearing"  # option: what the audio tower heard of the video, kept or asked for (`hearing.py`)
+BRIDGE_CACHE = "mova_bridge_cache"  # option: the BridgeCache of a run (`bridge_cache.py`)
 BRIDGE = "mova_bridge"  # option: list of BridgeStrength, which multiply
 
 
@@ -85,86 +84,6 @@ class Layers:
         return out
 
 
-@contextmanager
-def held(layer: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
-    """Weights of `layer` that lie elsewhere, on `device`: brought and patched once, however many chunks use them.
-
-    ComfyUI's layers would do that for every call. The copy runs beside the computation where the device can do that.
-    """
-    modules = list({id(m): m for root in layer for m in root.modules() if hasattr(m, "comfy_cast_weights")}.values())
-    dynamic = [module for module in modules if hasattr(module, "_v")]
-    plain = [module for module in modules if not hasattr(module, "_v")]
-    with brought(layer[0], dynamic, device), patched(dynamic, device), copied(plain, device):
-        yield
-
-
-@contextmanager
-def brought(layer: nn.Module, modules: list[Any], device: torch.device) -> Iterator[None]:
-    """Weights under dynamic VRAM that no queue has brought."""
-    missing = [module for module in modules if not hasattr(module, "_prefetch")]
-    if missing:
-        fast = comfy.model_management.device_supports_non_blocking(device)
-        stream = comfy.ops.cast_modules_with_vbar(missing, None, device, None, fast)
-        comfy.model_management.sync_stream(device, stream)
-    try:
-        yield
-    finally:
-        comfy.model_prefetch.cleanup_prefetched_modules(layer, missing)
-
-
-@contextmanager
-def patched(modules: list[Any], device: torch.device) -> Iterator[None]:
-    """Weights under dynamic VRAM that have no place of their own on `device`, patched for every call of their layers.
-
-    ComfyUI patches such a weight in place at each call: right for the first chunk of rows only.
-    """
-    done = [module for module in modules if needs_patching(module)]
-    for module in done:
-        weight, bias = module._prefetch["cast_geometry"]
-        module._v_weight, module._v_bias = comfy.ops.resolve_cast_module_with_vbar(
-            module, weight.dtype, device, None if bias is None else bias.dtype, None, False
-        )
-        module._prefetch["resident"] = True
-    try:
-        yield
-    finally:
-        for module in done:
-            module._v_weight = module._v_bias = None
-
-
-def needs_patching(module: Any) -> bool:
-    """Whether ComfyUI would patch this weight in its transfer buffer; quantised ones it patches in a copy."""
-    names = ("weight", "bias")
-    patches, others = (
-        [getattr(module, f"{n}_{kind}", None) for n in names] for kind in ("lowvram_function", "function")
-    )
-    if module._prefetch["signature"] is not None or not any(patches) or any(others):
-        return False
-    return not isinstance(module._prefetch["cast_geometry"][0], QuantizedTensor)
-
-
-@contextmanager
-def copied(modules: list[Any], device: torch.device) -> Iterator[None]:
-    """Weights that ComfyUI left in host memory for want of room, without dynamic VRAM."""
-    management = comfy.model_management
-    parameters = [(m, n, p) for m in modules for n, p in m.named_parameters(recurse=False)]
-    # Quantised weights are left to ComfyUI's layers: they are no single storage, and small.
-    away = [(m, n, p) for m, n, p in parameters if p.device != device and not isinstance(p, QuantizedTensor)]
-    stream = management.get_offload_stream(device) if away else None
-    fast = management.device_supports_non_blocking(device)
-    for module, name, parameter in away:
-        copy = management.cast_to(parameter, None, device, non_blocking=fast, stream=stream)
-        if stream is not None:
-            copy.record_stream(management.current_stream(device))
-        setattr(module, name, nn.Parameter(copy, requires_grad=False))
-    management.sync_stream(device, stream)
-    try:
-        yield
-    finally:
-        for module, name, parameter in away:
-            setattr(module, name, parameter)
-
-
 def prefetch(device: torch.device, options: Options) -> Callable[[Sequence[Sequence[nn.Module]]], Iterator[None]]:
     """Each layer's weights, once: ahead of time by ComfyUI's prefetch queue where it has one, an entry a layer."""
 
@@ -173,7 +92,7 @@ def prefetch(device: torch.device, options: Options) -> Callable[[Sequence[Seque
         queue = make([list(layer) for layer in layers], device, options)
         for layer in layers:
             pop(queue, device, layer[0])
-            with held(layer, device):
+            with resident(layer, device):
                 yield
         if queue is not None:
             pop(queue, device, None)
@@ -199,7 +118,7 @@ def runtime(options: Options, context: Tensor, shift: float) -> Runtime:
     rope = options.get("rope_options") or {}
     axes = ("t", "y", "x")
     into_video, into_audio = bridge_strengths(options, shift)
-    rows = asked_rows(options) or NORMAL
+    rows = asked_rows(options) or FULL
     return Runtime(
         attention=layers.attention,
         rotary=KitchenRotary(),

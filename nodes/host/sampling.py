@@ -20,8 +20,8 @@ from ...mova_core.collapse import TRIES, collapsed
 from ...mova_core.errors import ConfigError, MovaError, ShapeError
 from ...mova_core.sampling.schedule import reshift, sigmas
 from ...mova_core.shapes import SPATIAL_STRIDE, VideoShape, frames_of
+from .av_euler import av_euler
 from .model import MovaModel
-from .pairs import paired_euler
 
 log = logging.getLogger("mova")
 EXACT = "mova"
@@ -152,7 +152,7 @@ def sampler_of(name: str, audio_values: Tensor | None = None, substeps: int = 1)
             f"sampler {name!r} knows one noise level, and with audio_denoise or audio_substeps the sound has another; "
             "choose euler, or audio_denoise 0 and audio_substeps 1"
         )
-    return paired_euler(audio_values, substeps)
+    return av_euler(audio_values, substeps)
 
 
 class CollapseError(MovaError):

@@ -6,7 +6,7 @@ import torch
 from benchmarks import gpu
 from benchmarks.peak import Clip
 from mova_core.config import MOVA, MovaConfig
-from mova_core.estimate import LOW, NORMAL
+from mova_core.estimate import CHUNKED, FULL
 from mova_core.model.mova import Mova
 from mova_core.ops import Runtime
 from mova_core.shapes import DEFAULT_FPS
@@ -69,7 +69,7 @@ def test_a_failed_forward_puts_the_weights_back(model: Mova) -> None:
     assert {name: parameter.data_ptr() for name, parameter in model.named_parameters()} == homes
 
 
-@pytest.mark.parametrize("rows", [NORMAL, LOW])
+@pytest.mark.parametrize("rows", [FULL, CHUNKED])
 def test_a_row_has_time_rate_and_bytes(model: Mova, rows: object) -> None:
     with torch.inference_mode():
         measured = gpu.measure("tiny", model, CLIP, rows, CPU, 1, stream=True)  # type: ignore[arg-type]

@@ -6,26 +6,26 @@ import pytest
 
 from mova_core.config import MOVA
 from mova_core.estimate import (
-    LOW,
-    NORMAL,
-    Load,
-    Speed,
+    CHUNKED,
+    FULL,
+    Throughput,
+    Workload,
     block_work,
     choose,
+    fit_throughput,
     forward_seconds,
     largest,
     longest,
     required,
-    speed,
     work,
 )
-from mova_core.preflight import Machine, Plan, levers, report, spoken, step_seconds
+from mova_core.preflight import Machine, Plan, format_duration, report, speedups, step_seconds
 from mova_core.shapes import VideoShape, check_size, latent_frames
 
 LAYER = 973_000_000
 CLIP = VideoShape(batch=1, frames=193, height=352, width=640)
 LARGE = VideoShape(batch=1, frames=193, height=720, width=1280)
-CARD = Speed(matrix=1 / 165.2e12, attention=1 / 165.2e12)  # everything at the rate of a 4090's datasheet
+CARD = Throughput(matrix=1 / 165.2e12, attention=1 / 165.2e12)  # everything at the rate of a 4090's datasheet
 MACHINE = Machine(device="card", capacity=22e9, memory=64e9, link=25e9)
 PLAN = Plan(
     config=MOVA,
@@ -36,22 +36,22 @@ PLAN = Plan(
     weights=36_740_000_000,
     layer=LAYER,
     element=2,
-    rows=NORMAL,
+    rows=FULL,
     quantised=False,
 )
 
 
 def test_a_step_at_datasheet_rate_takes_the_published_floor() -> None:
     """33.5 and 370 s for two forwards on a 4090 at 165 TFLOP/s (../shared/performance.md, section 1.3)."""
-    assert 2 * forward_seconds(MOVA, Load.of(CLIP), CARD) == pytest.approx(33.5, rel=0.02)
-    assert 2 * forward_seconds(MOVA, Load.of(LARGE), CARD) == pytest.approx(370, rel=0.02)
+    assert 2 * forward_seconds(MOVA, Workload.of(CLIP), CARD) == pytest.approx(33.5, rel=0.02)
+    assert 2 * forward_seconds(MOVA, Workload.of(LARGE), CARD) == pytest.approx(370, rel=0.02)
 
 
 def test_two_timings_give_back_the_speed_they_were_made_with() -> None:
-    made = Speed(matrix=7e-15, attention=3e-15)
+    made = Throughput(matrix=7e-15, attention=3e-15)
     works = [block_work(MOVA.video, tokens) for tokens in (4096, 8192)]
     timings = [(done, made.matrix * done.matrix + made.attention * done.attention) for done in works]
-    found = speed(*timings)
+    found = fit_throughput(*timings)
     assert found.matrix == pytest.approx(made.matrix)
     assert found.attention == pytest.approx(made.attention)
 
@@ -59,54 +59,54 @@ def test_two_timings_give_back_the_speed_they_were_made_with() -> None:
 @pytest.mark.parametrize("long", [1.9, 9.0])
 def test_noise_never_gives_a_negative_speed(long: float) -> None:
     few, many = (block_work(MOVA.video, tokens) for tokens in (1000, 2000))
-    found = speed((few, 1.0), (many, long))
+    found = fit_throughput((few, 1.0), (many, long))
     assert found.matrix >= 0
     assert found.attention >= 0
 
 
 def test_blocks_are_most_of_the_work() -> None:
-    blocks = MOVA.video.layers * block_work(MOVA.video, Load.of(CLIP).video).total
-    assert 0.9 < blocks / work(MOVA, Load.of(CLIP)).total < 1
+    blocks = MOVA.video.layers * block_work(MOVA.video, Workload.of(CLIP).video).total
+    assert 0.9 < blocks / work(MOVA, Workload.of(CLIP)).total < 1
 
 
 def test_work_is_that_of_the_official_forward() -> None:
-    assert work(MOVA, Load.of(CLIP)).matrix / 1e12 == pytest.approx(1211.174, abs=0.001)
-    assert work(MOVA, Load.of(LARGE)).total / 1e12 == pytest.approx(30564.7, rel=1e-4)
+    assert work(MOVA, Workload.of(CLIP)).matrix / 1e12 == pytest.approx(1211.174, abs=0.001)
+    assert work(MOVA, Workload.of(LARGE)).total / 1e12 == pytest.approx(30564.7, rel=1e-4)
 
 
 def test_twice_the_clips_are_twice_the_work_and_time() -> None:
-    one, two = Load.of(CLIP), Load.of(replace(CLIP, batch=2))
+    one, two = Workload.of(CLIP), Workload.of(replace(CLIP, batch=2))
     assert work(MOVA, two).total == 2 * work(MOVA, one).total
     assert forward_seconds(MOVA, two, CARD) == 2 * forward_seconds(MOVA, one, CARD)
 
 
-@pytest.mark.parametrize("rows", [NORMAL, LOW])
+@pytest.mark.parametrize("rows", [FULL, CHUNKED])
 @pytest.mark.parametrize("shape", [CLIP, LARGE])
 def test_the_longest_clip_fits_and_the_next_one_does_not(shape: VideoShape, rows: object) -> None:
     frames = longest(MOVA, shape, 12e9, LAYER, rows)
     latent_frames(frames)
     for count, fits in ((frames, True), (frames + 4, False)):
-        assert (required(MOVA, Load.of(replace(shape, frames=count)), rows, LAYER) <= 12e9) is fits
+        assert (required(MOVA, Workload.of(replace(shape, frames=count)), rows, LAYER) <= 12e9) is fits
 
 
 def test_the_largest_picture_fits_and_keeps_its_proportions() -> None:
-    width, height = largest(MOVA, CLIP, 12e9, LAYER, LOW)
+    width, height = largest(MOVA, CLIP, 12e9, LAYER, CHUNKED)
     check_size(width, height)
     assert width / height == pytest.approx(640 / 352, rel=0.03)
-    assert required(MOVA, Load.of(replace(CLIP, width=width, height=height)), LOW, LAYER) <= 12e9
+    assert required(MOVA, Workload.of(replace(CLIP, width=width, height=height)), CHUNKED, LAYER) <= 12e9
 
 
 def test_where_nothing_fits_that_is_said() -> None:
-    assert longest(MOVA, LARGE, 1e9, LAYER, LOW) == 0
-    assert largest(MOVA, LARGE, 1e9, LAYER, LOW) == (0, 0)
+    assert longest(MOVA, LARGE, 1e9, LAYER, CHUNKED) == 0
+    assert largest(MOVA, LARGE, 1e9, LAYER, CHUNKED) == (0, 0)
     text = report(replace(PLAN, shape=LARGE), replace(MACHINE, capacity=1e9), None)
     assert "DOES NOT FIT" in text
     assert text.count("nothing of this size fits") == 2
 
 
-@pytest.mark.parametrize(("capacity", "rows"), [(24e9, NORMAL), (11e9, LOW)])
+@pytest.mark.parametrize(("capacity", "rows"), [(24e9, FULL), (11e9, CHUNKED)])
 def test_the_normal_path_is_chosen_where_it_fits(capacity: float, rows: object) -> None:
-    assert choose(MOVA, Load.of(LARGE), capacity, LAYER) is rows
+    assert choose(MOVA, Workload.of(LARGE), capacity, LAYER) is rows
 
 
 def test_a_slow_link_is_waited_for_and_a_fast_one_is_not() -> None:
@@ -117,13 +117,13 @@ def test_a_slow_link_is_waited_for_and_a_fast_one_is_not() -> None:
 
 
 def test_levers_are_told_best_first_and_only_where_they_help() -> None:
-    names = [name for name, _ in levers(PLAN, MACHINE, CARD)]
+    names = [name for name, _ in speedups(PLAN, MACHINE, CARD)]
     assert names[0] == "97 frames" or names[0].startswith("cfg 1")
     assert {name.split(" ")[0] for name in names} == {"97", "cfg", "sage", "fp8"}
-    large = dict(levers(replace(PLAN, shape=LARGE), MACHINE, CARD))
+    large = dict(speedups(replace(PLAN, shape=LARGE), MACHINE, CARD))
     assert large["sage attention"] < large["fp8 weights with fp8 matrix products"]  # attention is 84 % of it
-    assert "sage attention" not in dict(levers(replace(PLAN, quantised=True), MACHINE, CARD))
-    assert not any(name.startswith("cfg") for name, _ in levers(replace(PLAN, evaluations=1), MACHINE, CARD))
+    assert "sage attention" not in dict(speedups(replace(PLAN, quantised=True), MACHINE, CARD))
+    assert not any(name.startswith("cfg") for name, _ in speedups(replace(PLAN, evaluations=1), MACHINE, CARD))
 
 
 def test_the_report_says_everything_asked_of_it() -> None:
@@ -145,4 +145,4 @@ def test_the_report_says_everything_asked_of_it() -> None:
     ("seconds", "text"), [(8.44, "8.4 s"), (59.99, "1 min 00 s"), (345, "5 min 45 s"), (7620, "2 h 07 min")]
 )
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
-    assert spoken(seconds) == text
+    assert format_duration(seconds) == text

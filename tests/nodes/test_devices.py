@@ -180,10 +180,10 @@ def test_the_path_is_the_one_that_fits_the_smaller_device(
     copy = the_copy(model)
     asked: list[float] = []
     monkeypatch.setattr(memory, "capacity", lambda device: 3.0 if device == SECOND else 7.0)
-    monkeypatch.setattr(memory, "choose", lambda sizes, load, room, *_, **__: asked.append(room) or estimate.LOW)
+    monkeypatch.setattr(memory, "choose", lambda sizes, load, room, *_, **__: asked.append(room) or estimate.CHUNKED)
     sampled(run, scene, model, steps=2)
     assert asked == [3.0]
-    assert {m.model.rows for m in (model, model.low, copy, copy.low)} == {estimate.LOW}
+    assert {m.model.rows for m in (model, model.low, copy, copy.low)} == {estimate.CHUNKED}
 
 
 def test_a_second_run_uses_the_copy_again(run: Run, scene: Scene) -> None:

@@ -16,8 +16,8 @@ from tests.nodes.graph import Run, Scene, equal, error
 pytestmark = needs_comfy
 
 SIZES = {"360p": SIZE_360P, "720p": SIZE_720P}
-LOW = {"mova_ffn_rows": 8192, "mova_query_rows": 8192}
-PATHS: dict[str, dict[str, int]] = {"normal": {}, "low": LOW}
+CHUNKED = {"mova_ffn_rows": 8192, "mova_query_rows": 8192}
+PATHS: dict[str, dict[str, int]] = {"normal": {}, "low": CHUNKED}
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_capacity_counts_what_comfyui_can_move_away(pack: Pack, monkeypatch: pyt
 def test_the_low_path_gives_the_same_clip(run: Run, pack: Pack, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sampled through the node, in chunks smaller than the clip, with both experts told."""
     estimate, memory = pack.module("mova_core.estimate"), pack.module("nodes.host.memory")
-    monkeypatch.setitem(memory.MODES, "low", estimate.Rows(feed_forward=7, queries=8))
+    monkeypatch.setitem(memory.MODES, "low", estimate.ChunkSizes(feed_forward=7, queries=8))
     settings = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent, "steps": 3, "seed": 5}
     low = run("MOVAMemory", model=scene.model, mode="low")[0]
     clips = [run("MOVASampler", model=model, **settings)[0] for model in (scene.model, low)]

@@ -48,7 +48,7 @@ def forward(pack: Pack, device: str, dtype: torch.dtype, **options: Any) -> list
         condition=inputs.condition.to(device, dtype),
         fps=FPS,
         shifts=(5.0, 5.0),
-        held=(False, False),
+        clean_streams=(False, False),
     )
     return [velocity.float().cpu() for velocity in out]
 

@@ -71,7 +71,7 @@ def test_the_predicted_forward_takes_about_the_time_that_was_predicted(scene: Sc
         model, load_device, model_options = base, torch.device("cpu"), {}
 
     grid, steps = (6, 32, 32), 24
-    load = core.Load(video=6 * 16 * 16, audio=steps)
+    load = core.Workload(video=6 * 16 * 16, audio=steps)
 
     def forward() -> float:
         begun = time.perf_counter()
@@ -83,7 +83,7 @@ def test_the_predicted_forward_takes_about_the_time_that_was_predicted(scene: Sc
             condition=torch.zeros(1, 20, *grid),
             fps=24.0,
             shifts=(5.0, 5.0),
-            held=(False, False),
+            clean_streams=(False, False),
         )
         return time.perf_counter() - begun
 

@@ -71,7 +71,7 @@ def test_a_held_picture_is_shown_clean_to_the_low_noise_expert(run, scene, pack,
     plain = model._denoise
 
     def spy(self, x, timestep, *args, **kwargs):
-        seen.append((id(self), kwargs["held"]))
+        seen.append((id(self), kwargs["clean_streams"]))
         return plain(self, x, timestep, *args, **kwargs)
 
     monkeypatch.setattr(model, "_denoise", spy)

@@ -89,7 +89,7 @@ def forward(model: nn.Module, rows: tuple[int, int | None], monkeypatch: pytest.
         condition=inputs["condition"],
         fps=DEFAULT_FPS,
         shifts=SHIFTS,
-        held=(False, False),
+        clean_streams=(False, False),
     )
 
 
@@ -168,12 +168,12 @@ class Elsewhere(nn.Parameter):
 
 
 def test_a_failed_forward_leaves_the_weights_where_they_were(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = pack.module("nodes.host.runtime").held
+    resident = pack.module("nodes.host.weights").resident
     import comfy.ops
 
     layer = comfy.ops.manual_cast.Linear(4, 4, device="cpu")
     weight = layer.weight
-    forward = held([layer], torch.device("meta"))
+    forward = resident([layer], torch.device("meta"))
     forward.__enter__()
     assert layer.weight.device.type == "meta"
     assert not forward.__exit__(RuntimeError, RuntimeError("stop"), None)

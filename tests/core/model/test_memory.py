@@ -10,14 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peak import FRAMES, GIB, SIZE_360P, SIZE_720P, Clip, Ledger, account, at_depth, few_layers, ungraded
 from mova_core.config import MOVA, MovaConfig
-from mova_core.estimate import LOW, NORMAL, Load, Rows, activations, work
+from mova_core.estimate import CHUNKED, FULL, ChunkSizes, Workload, activations, work
 from mova_core.model.mova import Mova
 from mova_core.ops import PAIRS, Rotary, Runtime
 from mova_core.shapes import DEFAULT_FPS, VideoShape
 from tests.fixtures.tiny_model import TINY, tiny_config, tiny_inputs, tiny_model
 
 SIZES = {"360p": SIZE_360P, "720p": SIZE_720P}
-PATHS = {"normal": NORMAL, "low": LOW}
+PATHS = {"normal": FULL, "low": CHUNKED}
 
 
 class Unturned:
@@ -168,14 +168,14 @@ def test_nothing_large_is_double_and_rotary_tables_are_small(path: str) -> None:
 def test_nothing_is_computed_twice(size: str, path: str) -> None:
     """1211.17 and 4942.90 TFLOP of matrix products, as the official forward; chunks add nothing."""
     height, width = SIZES[size]
-    wanted = work(MOVA, Load.of(VideoShape(batch=1, frames=FRAMES, height=height, width=width)))
+    wanted = work(MOVA, Workload.of(VideoShape(batch=1, frames=FRAMES, height=height, width=width)))
     assert at_depth(lambda config: multiplied(size, path, config).matrix_flops) == wanted.matrix
     assert at_depth(lambda config: multiplied(size, path, config).attention_flops) == wanted.attention
     assert wanted.matrix / 1e12 == pytest.approx({"360p": 1211.174, "720p": 4942.895}[size], abs=0.001)
 
 
-@pytest.mark.parametrize("rows", [Rows(feed_forward=5, queries=None), Rows(feed_forward=7, queries=8)])
-def test_chunks_change_rounding_only(rows: Rows) -> None:
+@pytest.mark.parametrize("rows", [ChunkSizes(feed_forward=5, queries=None), ChunkSizes(feed_forward=7, queries=8)])
+def test_chunks_change_rounding_only(rows: ChunkSizes) -> None:
     model, inputs = tiny_model(), tiny_inputs(batch=2)
     whole = inputs.run(model)
     parts = inputs.run(model, runtime=Runtime(ffn_rows=rows.feed_forward, query_rows=rows.queries))
@@ -191,7 +191,7 @@ def test_chunks_change_rounding_only(rows: Rows) -> None:
 @pytest.mark.parametrize("frames", [97, FRAMES])
 def test_predicted_activations_are_the_counted_ones(size: str, path: str, frames: int) -> None:
     height, width = SIZES[size]
-    load = Load.of(VideoShape(batch=1, frames=frames, height=height, width=width))
+    load = Workload.of(VideoShape(batch=1, frames=frames, height=height, width=width))
     assert activations(MOVA, load, PATHS[path]) == pytest.approx(books(size, path, frames=frames).peak, rel=0.15)
 
 
@@ -209,6 +209,6 @@ def test_predicted_work_is_the_counted_work_of_any_configuration() -> None:
         names = {"video": "video_latents", "audio": "audio_latents"}
         with Ledger() as ledger:
             model(**{names.get(k, k): v for k, v in inputs.items()}, fps=DEFAULT_FPS, runtime=run(ledger))
-    expected = work(TINY, Load(video=3 * 2 * 3, audio=11, batch=2, text=7))
+    expected = work(TINY, Workload(video=3 * 2 * 3, audio=11, batch=2, text=7))
     assert ledger.attention_flops == expected.attention
     assert ledger.matrix_flops == pytest.approx(expected.matrix, rel=0.01)

@@ -13,46 +13,46 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from .hearing import Kept
-from .runtime import AUDIO_SIGMA, HEARING
+from .bridge_cache import BridgeCache
+from .runtime import AUDIO_SIGMA, BRIDGE_CACHE
 
 Options = dict[str, Any]
 
 
-def paired_euler(audio_sigmas: Tensor, substeps: int = 1) -> Any:
+def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> Any:
     """A SAMPLER that walks the video down the sigmas it is given and the audio down these.
 
     The audio has `substeps` times as many steps. The first of each group is the full evaluation's; in the others the audio
     tower runs alone and hears the video as it did in that.
     """
 
-    def walk(
+    def sample(
         model: Any, x: Tensor, sigmas: Tensor, extra_args: Options, callback: Any = None, disable: Any = None
     ) -> Tensor:
-        walker = _Walker(model, extra_args, Kept() if substeps > 1 else None)
+        run = _AVSteps(model, extra_args, BridgeCache() if substeps > 1 else None)
         pairs = torch.stack((sigmas.cpu(), audio_sigmas[::substeps])).T.tolist()  # (video, audio) of each step
         fine = audio_sigmas.tolist()
-        x = walker.start(x, *pairs[0])
+        x = run.start(x, *pairs[0])
         for step in comfy.utils.model_trange(len(pairs) - 1, disable=disable):
             here, there = pairs[step], pairs[step + 1]
-            denoised = walker.denoised(x, *here)
+            denoised = run.denoised(x, *here)
             if callback is not None:
                 callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
             group = fine[step * substeps : (step + 1) * substeps + 1]
-            x = walker.step(x, denoised, here, [there[0], group[1]])
+            x = run.step(x, denoised, here, [there[0], group[1]])
             for begin, end in pairwise(group[1:]):
-                x = walker.audio_step(x, here[0], begin, end)
+                x = run.audio_step(x, here[0], begin, end)
         return x
 
-    return comfy.samplers.KSAMPLER(walk)
+    return comfy.samplers.KSAMPLER(sample)
 
 
-class _Walker:
+class _AVSteps:
     """The packed latent of one run, seen as two streams at noise levels of their own."""
 
-    def __init__(self, model: Any, extra_args: Options, kept: Kept | None) -> None:
+    def __init__(self, model: Any, extra_args: Options, cache: BridgeCache | None) -> None:
         """`model` is the KSamplerX0Inpaint that ComfyUI gives its sampler functions."""
-        self.kept = kept
+        self.cache = cache
         self.guider, self.noise, self.latent = model.inner_model, model.noise, model.latent_image
         self.mova, self.sigmas = model.inner_model.inner_model, model.sigmas
         self.options, self.seed = extra_args["model_options"], extra_args.get("seed")
@@ -73,9 +73,9 @@ class _Walker:
             x = x + keep * (noised - x)
         inner = {**self.options.get("transformer_options", {}), AUDIO_SIGMA: audio_sigma}
         predict = self.guider
-        if self.kept is not None:
-            inner[HEARING] = self.kept
-            if self.kept.replay:
+        if self.cache is not None:
+            inner[BRIDGE_CACHE] = self.cache
+            if self.cache.replay:
                 predict = self.guider.predict_noise  # past wrappers that would take it for a step
         out: Tensor = predict(x, levels[0], {**self.options, "transformer_options": inner}, self.seed)
         return out if keep is None else out + keep * (self.latent - out)
@@ -87,12 +87,12 @@ class _Walker:
 
     def audio_step(self, x: Tensor, sigma: float, begin: float, end: float) -> Tensor:
         """The audio alone from `begin` to `end`, the video and what is heard of it as at `sigma`."""
-        assert self.kept is not None
-        self.kept.replay = True
+        assert self.cache is not None
+        self.cache.replay = True
         try:
             denoised = self.denoised(x, sigma, begin)
         finally:
-            self.kept.replay = False
+            self.cache.replay = False
         return self._joined(x, x + (x - denoised) * (end / begin - 1.0))
 
     def _mask(self, sigma: Tensor) -> Tensor:

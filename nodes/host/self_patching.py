@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def carries(weight: Any) -> bool:
+def patches_itself(weight: Any) -> bool:
     """Whether a weight applies its own patches."""
     return isinstance(getattr(weight, "patches", None), list) and not weight.is_floating_point()
 
@@ -19,28 +19,28 @@ def carries(weight: Any) -> bool:
 def alias(weight: Tensor) -> Tensor:
     """The same memory as another tensor, whose patches are not the first one's."""
     new = torch.Tensor.detach(weight)
-    if new is not weight and carries(weight):
+    if new is not weight and patches_itself(weight):
         new.__dict__.update(weight.__dict__)
         new.patches = []  # type: ignore[attr-defined]
     return new
 
 
-class CarriedPatches:
+class SelfPatchingWeights:
     """Mixed into a ModelPatcher class: weights that apply their own patches are given them when the model is loaded."""
 
     def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> Any:
         weight = comfy.utils.get_attr(self.model, key)
-        return weight if carries(weight) else super().patch_weight_to_device(key, *args, **kwargs)
+        return weight if patches_itself(weight) else super().patch_weight_to_device(key, *args, **kwargs)
 
     def load(self, *args: Any, **kwargs: Any) -> None:
         super().load(*args, **kwargs)
         for key, patches in self.patches.items():
             weight = comfy.utils.get_attr(self.model, key)
-            if carries(weight):
+            if patches_itself(weight):
                 weight.patches = [(patches, key)]
 
     def unpatch_model(self, device_to: Any = None, unpatch_weights: bool = True) -> None:
         super().unpatch_model(device_to, unpatch_weights)
         for weight in self.model.parameters() if unpatch_weights else ():
-            if carries(weight):
+            if patches_itself(weight):
                 weight.patches = []

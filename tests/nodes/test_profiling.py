@@ -30,16 +30,16 @@ def shown(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-def walk(pace: Any, clock: Clock, seconds: list[float], steps: int) -> None:
+def walk(progress: Any, clock: Clock, seconds: list[float], steps: int) -> None:
     for step, taken in enumerate(seconds):
         clock.now += taken
-        pace(step, None, steps)
+        progress(step, None, steps)
 
 
 def test_the_pace_is_that_of_the_last_steps_without_loading(pack: Pack, shown: list[str]) -> None:
     clock = Clock()
-    pace = pack.module("nodes.host.pace").Pace(torch.device("cpu"), "7", clock=clock)
-    walk(pace, clock, [60.0, 9.0, 9.0, 40.0, 9.0], 50)
+    progress = pack.module("nodes.host.profiling").Progress(torch.device("cpu"), "7", clock=clock)
+    walk(progress, clock, [60.0, 9.0, 9.0, 40.0, 9.0], 50)
     assert shown[0] == "Step 1 of 50"  # the first one loaded the model: nothing can be said yet
     assert shown[1] == "Step 2 of 50, 9 s a step, 7 min 12 s to go"
     assert shown[4] == "Step 5 of 50, 9 s a step, 6 min 45 s to go"
@@ -49,30 +49,32 @@ def test_the_end_is_logged_once_with_total_and_pace(
     pack: Pack, shown: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
-    pace = pack.module("nodes.host.pace").Pace(torch.device("cpu"), "7", clock=clock)
+    progress = pack.module("nodes.host.profiling").Progress(torch.device("cpu"), "7", clock=clock)
     with caplog.at_level(logging.INFO, "mova"):
-        walk(pace, clock, [5.0, 2.0, 2.0], 3)
+        walk(progress, clock, [5.0, 2.0, 2.0], 3)
     assert [record.message for record in caplog.records] == ["3 steps in 9.0 s, 2 s a step"] == shown[-1:]
 
 
 def test_the_most_memory_is_kept(pack: Pack, shown: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    module, used = pack.module("nodes.host.pace"), iter([3, 5, 4])
+    module, used = pack.module("nodes.host.profiling"), iter([3, 5, 4])
     monkeypatch.setattr(module, "device_peak", lambda device: next(used) * 2**30)
     clock = Clock()
-    walk(module.Pace(torch.device("cpu"), "7", clock=clock), clock, [1.0, 1.0, 1.0], 4)
+    walk(module.Progress(torch.device("cpu"), "7", clock=clock), clock, [1.0, 1.0, 1.0], 4)
     assert [text.split(", ")[-1].split(" GiB")[0] for text in shown] == ["3.0", "5.0", "5.0"]
 
 
 def test_what_stands_beside_it_stays(pack: Pack, shown: list[str]) -> None:
     clock = Clock()
-    pace = pack.module("nodes.host.pace").Pace(torch.device("cpu"), "7", lambda: "listen here", clock=clock)
-    walk(pace, clock, [1.0], 4)
+    progress = pack.module("nodes.host.profiling").Progress(
+        torch.device("cpu"), "7", lambda: "listen here", clock=clock
+    )
+    walk(progress, clock, [1.0], 4)
     assert shown == ["Step 1 of 4\nlisten here"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(8.44, "8.4 s"), (345, "5 min 45 s"), (7620, "2 h 07 min")])
 def test_durations_are_read_at_a_glance(pack: Pack, seconds: float, text: str) -> None:
-    assert pack.module("nodes.host.pace").spoken(seconds) == text
+    assert pack.module("nodes.host.profiling").format_duration(seconds) == text
 
 
 def test_the_sampler_shows_every_step_and_logs_one_line(

@@ -14,7 +14,7 @@ from server import PromptServer
 EVERYWHERE = {"0.0.0.0", "::", ""}  # a server that listens here is reached under the machine's own name
 
 
-class Listener:
+class AudioPreview:
     """A watcher of `sampling.sample`: saves the sound of the batch's first clip after every `every` steps."""
 
     def __init__(self, model: Any, audio_vae: Any, *, every: int, samples: int) -> None:
