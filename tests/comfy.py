@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.comfy.cdp import find_chromium
+from tools.comfy.browser import find_chromium
 from tools.comfy.find import find_comfyui
 
 COMFYUI: Path | None = find_comfyui()

@@ -20,9 +20,12 @@ from tools.comfy.environment import COMFYUI_TORCH, CORE, CannotPrepare, Wanted, 
 from tools.comfy.find import REPOSITORY, find_comfyui
 
 # One version of the tools whose verdicts change with their version.
-DEVELOPMENT = ("ruff==0.17.6", "mypy==2.4.1", "pytest", "pytest-xdist", "diffusers", "transformers")
+DEVELOPMENT = (
+    *("ruff==0.17.6", "mypy==2.4.1", "pytest", "pytest-xdist", "diffusers", "transformers"),
+    *("playwright", "soxr", "pyloudnorm"),
+)
 MODULES = (
-    *("ruff", "mypy", "pytest", "xdist", "diffusers", "transformers"),
+    *("ruff", "mypy", "pytest", "xdist", "diffusers", "transformers", "playwright", "soxr", "pyloudnorm", "tqdm"),
     *("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy"),
 )
 COMFYUI_MODULES = ("torchvision", "torchaudio", "torchsde", "aiohttp", "einops", "comfy_kitchen")
@@ -50,7 +53,7 @@ def fetch_browser() -> None:
     apt = shutil.which("apt-get")
     if os.environ.get("CI") != "true" or apt is None:
         return
-    from tools.comfy.cdp import find_chromium
+    from tools.comfy.browser import find_chromium
 
     if find_chromium() is None:
         root = [] if getattr(os, "geteuid", lambda: 1)() == 0 else ["sudo", "-n"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,14 +17,19 @@ from tests.comfy import PACK
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.fixtures.tiny_companions import write_companions
 from tests.fixtures.tiny_lora import write_tiny_lora
+from tools.comfy.browser import chromium
 from tools.comfy.page import Page
 from tools.comfy.server import ComfyServer, place_pack
 from tools.templates.files import write_single_files
 
 from .graphs import MODEL, NAMES, api_graph, read, write_inputs
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 RECORDER = Path(__file__).parent / "network_record"
 BENCH_PACK = Path(__file__).parent / "bench_pack"
+FRONTEND = os.environ.get("MOVA_FRONTEND")  # the `static` folder of a comfyui-frontend-package other than ComfyUI's own
 
 
 @pytest.fixture(scope="package")
@@ -34,7 +40,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     place_pack(BENCH_PACK, base / "custom_nodes" / "bench")
     path = os.pathsep.join(filter(None, (str(RECORDER), os.environ.get("PYTHONPATH"))))
     environment = {"PYTHONPATH": path, "NETWORK_RECORD": str(base / "network.txt")}
-    with ComfyServer(base, pack=PACK, environment=environment) as running:
+    frontend = ["--front-end-root", FRONTEND] if FRONTEND else []
+    with ComfyServer(base, pack=PACK, environment=environment, arguments=frontend) as running:
         yield running
 
 
@@ -52,8 +59,14 @@ def comfy(server: ComfyServer) -> ComfyServer:
 
 
 @pytest.fixture(scope="package")
-def shared_page(comfy: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with Page.open(comfy.url, tmp_path_factory.mktemp("browser")) as opened:
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def shared_page(comfy: ComfyServer, browser: Browser) -> Iterator[Page]:
+    with Page.open(browser, comfy.url) as opened:
         yield opened
 
 
@@ -61,7 +74,7 @@ def shared_page(comfy: ComfyServer, tmp_path_factory: pytest.TempPathFactory) ->
 def page(shared_page: Page) -> Iterator[Page]:
     """ComfyUI's page in a browser, knowing of all models. Load a workflow before looking: tests share the page."""
     yield shared_page
-    shared_page.browser.evaluate("document.querySelectorAll('video').forEach((video) => video.pause())")
+    shared_page.evaluate("document.querySelectorAll('video').forEach((video) => video.pause())")
 
 
 def network_attempts(server: ComfyServer) -> list[str]:

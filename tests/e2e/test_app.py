@@ -46,14 +46,14 @@ def app(page: Page) -> Page:
 @needs_comfy
 @needs_browser
 def test_the_page_shows_the_app_and_runs_it_to_a_playable_clip(app: Page) -> None:
-    assert app.browser.evaluate(LABELS) == [widget for _, widget in shown(read(NAME))]
+    assert app.evaluate(LABELS) == [widget for _, widget in shown(read(NAME))]
     for node, content in small(api_graph(read(NAME))).items():
         for name in content["inputs"].keys() & SMALL.keys() - {"image"}:
             if not isinstance(content["inputs"][name], list):
                 app.set_widget(node, name, SMALL[name])
-    app.browser.evaluate(PRESS_RUN)
-    app.browser.wait_for(f"{CLIP}?.readyState >= 2", timeout=300)
-    assert app.browser.evaluate(f"[{CLIP}.videoWidth, {CLIP}.videoHeight]") == [SMALL["width"], SMALL["height"]]
+    app.evaluate(PRESS_RUN)
+    app.wait_for(f"{CLIP}?.readyState >= 2", timeout=300)
+    assert app.evaluate(f"[{CLIP}.videoWidth, {CLIP}.videoHeight]") == [SMALL["width"], SMALL["height"]]
     assert app.report().fine
 
 
@@ -61,7 +61,7 @@ def test_the_page_shows_the_app_and_runs_it_to_a_playable_clip(app: Page) -> Non
 @needs_browser
 def test_a_value_typed_into_the_app_goes_into_the_graph(app: Page) -> None:
     builder = node_of(api_graph(read(NAME)), "MOVAPromptBuilder")
-    app.browser.evaluate(
+    app.evaluate(
         """(text) => {
             const area = document.querySelectorAll('[data-testid=linear-widgets] textarea')[3];
             area.value = text;
@@ -69,5 +69,5 @@ def test_a_value_typed_into_the_app_goes_into_the_graph(app: Page) -> None:
         }""",
         "Mova: Hello.",
     )
-    app._settle()
+    app.settle()
     assert app.api_graph()[builder]["inputs"]["lines"] == "Mova: Hello."

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.comfy import needs_browser, needs_comfy
-from tools.comfy.page import BrowserError, Group, Layout, Note, Page
+from tools.comfy.browser import BrowserError
+from tools.comfy.page import Group, Layout, Note, Page
 from tools.comfy.server import ComfyServer, PromptRefused, ServerError, place_pack
 
 from .conftest import RECORDER, network_attempts
@@ -164,6 +165,6 @@ def test_a_screenshot_has_the_size_of_the_page(page: Page, tmp_path: Path) -> No
 
 @needs_browser
 def test_an_unsaved_workflow_does_not_hold_the_page(page: Page) -> None:
-    page.browser.evaluate("window.addEventListener('beforeunload', event => event.preventDefault())")
-    page.browser.press("Escape")  # a browser asks only after the user has done something
+    page.evaluate("window.addEventListener('beforeunload', event => event.preventDefault())")
+    page.tab.keyboard.press("Escape")  # a browser asks only after the user has done something
     page.reload()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
@@ -13,6 +14,9 @@ from tests.comfy import needs_browser, needs_comfy
 from tools.comfy.page import Page, store_settings
 from tools.comfy.server import ComfyServer
 from tools.docs import node_docs, node_pictures
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = needs_comfy
 INFO = "[data-testid=info-button]"
@@ -61,25 +65,23 @@ def test_a_bug_report_runs_without_a_model(server: ComfyServer) -> None:
 @needs_browser
 def test_the_help_panel_shows_the_picture_of_the_node(page: Page) -> None:
     page.load_api({"1": {"class_type": "MOVAMask", "inputs": {}}})
-    page.browser.evaluate(SELECT)
-    page.browser.wait_for(f"!!document.querySelector('{INFO}')", timeout=30)
-    page.browser.evaluate(f"document.querySelector('{INFO}').click(); true")
-    page.browser.wait_for("document.body.innerText.includes('Common mistakes')", timeout=30)
+    page.evaluate(SELECT)
+    page.wait_for(f"!!document.querySelector('{INFO}')", timeout=30)
+    page.evaluate(f"document.querySelector('{INFO}').click(); true")
+    page.wait_for("document.body.innerText.includes('Common mistakes')", timeout=30)
     assert picture_width(page) == Image.open(node_pictures.picture("en", "MOVAMask")).width
 
 
 @pytest.fixture(scope="module")
-def chinese(server: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with Page.open(server.url, tmp_path_factory.mktemp("chinese"), settings={"Comfy.Locale": "zh"}) as opened:
+def chinese(server: ComfyServer, browser: Browser) -> Iterator[Page]:
+    with Page.open(browser, server.url, settings={"Comfy.Locale": "zh"}) as opened:
         yield opened
     store_settings(server.url, {"Comfy.Locale": "en"})
 
 
 @needs_browser
 def test_a_chinese_page_names_the_nodes_in_chinese(chinese: Page) -> None:
-    titles = chinese.browser.evaluate(
-        "Object.entries(LiteGraph.registered_node_types).map(([id, node]) => [id, node.title])"
-    )
+    titles = chinese.evaluate("Object.entries(LiteGraph.registered_node_types).map(([id, node]) => [id, node.title])")
     words = node_docs.locale("zh")
     named = {node_id: title for node_id, title in titles if node_id in words}
     assert named == {node_id: told["display_name"] for node_id, told in words.items()}
@@ -88,11 +90,11 @@ def test_a_chinese_page_names_the_nodes_in_chinese(chinese: Page) -> None:
 @needs_browser
 def test_the_help_panel_shows_the_chinese_page(chinese: Page) -> None:
     chinese.load_api({"1": {"class_type": "MOVADecode", "inputs": {}}})
-    chinese.browser.evaluate(SELECT)
-    chinese.browser.wait_for(f"!!document.querySelector('{INFO}')", timeout=30)
-    chinese.browser.evaluate(f"document.querySelector('{INFO}').click(); true")
-    chinese.browser.wait_for("document.body.innerText.includes('常见错误')", timeout=30)
-    shown = chinese.browser.evaluate("document.body.innerText")
+    chinese.evaluate(SELECT)
+    chinese.wait_for(f"!!document.querySelector('{INFO}')", timeout=30)
+    chinese.evaluate(f"document.querySelector('{INFO}').click(); true")
+    chinese.wait_for("document.body.innerText.includes('常见错误')", timeout=30)
+    shown = chinese.evaluate("document.body.innerText")
     assert node_docs.locale("zh")["MOVADecode"]["inputs"]["tile_size"]["tooltip"] in shown
     assert "tools/docs/node_docs.py" not in shown
     assert picture_width(chinese) == Image.open(node_pictures.picture("zh", "MOVADecode")).width
@@ -100,6 +102,6 @@ def test_the_help_panel_shows_the_chinese_page(chinese: Page) -> None:
 
 def picture_width(page: Page) -> int:
     """Pixels of the picture in the help panel, once it is there; an absent file has none."""
-    page.browser.wait_for(f"{PICTURE}?.complete", timeout=30)
-    width: int = page.browser.evaluate(f"{PICTURE}.naturalWidth")
+    page.wait_for(f"{PICTURE}?.complete", timeout=30)
+    width: int = page.evaluate(f"{PICTURE}.naturalWidth")
     return width

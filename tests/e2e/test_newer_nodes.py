@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ from tools.comfy.page import Page, store_settings, touch
 from tools.comfy.server import ComfyServer
 
 from .graphs import CLIPS, read
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = [needs_comfy, needs_browser]
 
@@ -28,9 +32,8 @@ SAMPLER = "[...document.querySelectorAll('[data-node-id]')].find((node) => node.
 
 
 @pytest.fixture(scope="module")
-def newer(server: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    profile = tmp_path_factory.mktemp("newer")
-    with Page.open(server.url, profile, settings={"Comfy.VueNodes.Enabled": True}) as opened:
+def newer(server: ComfyServer, browser: Browser) -> Iterator[Page]:
+    with Page.open(browser, server.url, settings={"Comfy.VueNodes.Enabled": True}) as opened:
         yield opened
     store_settings(server.url, {"Comfy.VueNodes.Enabled": False})
 
@@ -39,9 +42,9 @@ def newer(server: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_nothing_lies_on_anything(newer: Page, name: str) -> None:
     report = newer.load(read(name))
     assert report.intact, report
-    newer.browser.wait_for(f"document.querySelectorAll('[data-node-id]').length === {report.nodes}", timeout=30)
-    newer._settle()
-    boxes = newer.browser.evaluate(BOXES)
+    newer.wait_for(f"document.querySelectorAll('[data-node-id]').length === {report.nodes}", timeout=30)
+    newer.settle()
+    boxes = newer.evaluate(BOXES)
     lying = [(a, b) for i, (a, box) in enumerate(boxes) for b, other in boxes[i + 1 :] if touch(box, other)]
     assert lying == []
 
@@ -51,9 +54,9 @@ def test_nothing_lies_on_anything(newer: Page, name: str) -> None:
 )
 def test_what_few_people_change_is_folded_where_it_is_not_changed(newer: Page, name: str, shown: bool) -> None:
     newer.load(read(name))
-    newer.browser.wait_for(f"!!{SAMPLER}", timeout=30)
-    newer._settle()
-    words = newer.browser.evaluate(f"{SAMPLER}.innerText").splitlines()
+    newer.wait_for(f"!!{SAMPLER}", timeout=30)
+    newer.settle()
+    words = newer.evaluate(f"{SAMPLER}.innerText").splitlines()
     assert "steps" in words
     assert ("audio_substeps" in words) is shown
     assert ("Show advanced inputs" in words) is not shown

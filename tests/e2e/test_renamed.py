@@ -35,11 +35,11 @@ def old_workflow() -> Workflow:
 def test_the_page_migrates_an_old_workflow_to_the_node_of_today(page: Page) -> None:
     report = page.load(old_workflow(), "old")
     assert OLD in report.missing_types
-    page.browser.evaluate(f"{ERRORS}.click(); true")
-    page.browser.wait_for(f"!!{REPLACE}", timeout=30)
-    assert "MOVADecode" in page.browser.evaluate("document.body.innerText")
-    page.browser.evaluate(f"{REPLACE}.click(); true")
-    page._settle()
+    page.evaluate(f"{ERRORS}.click(); true")
+    page.wait_for(f"!!{REPLACE}", timeout=30)
+    assert "MOVADecode" in page.evaluate("document.body.innerText")
+    page.evaluate(f"{REPLACE}.click(); true")
+    page.settle()
     after = page.report()
     assert after.intact, after
     wanted = api_graph(read(FIRST))

@@ -83,7 +83,7 @@ def test_each_opens_with_nothing_red_and_runs_with_the_values_of_its_knobs(
     page: Page, server: ComfyServer, name: str
 ) -> None:
     assert opened(page, read(SUBGRAPHS / f"{name}.json")) == []
-    page.browser.evaluate(RUN, {**SMALL, "steps": 2, "seed": 7, "lines": "Mova: Hello."})
+    page.evaluate(RUN, {**SMALL, "steps": 2, "seed": 7, "lines": "Mova: Hello."})
     graph = page.api_graph()
     sampler = next(node for node in graph.values() if node["class_type"] == "MOVASampler")
     assert (sampler["inputs"]["steps"], sampler["inputs"]["seed"]) == (2, 7)

@@ -254,7 +254,7 @@ def test_a_folder_that_is_not_there_is_refused_by_name(comfy: ComfyServer) -> No
 @needs_browser
 @pytest.mark.parametrize("name", NAMES)
 def test_a_workflow_opens_whole_and_would_run_what_its_file_says(page: Page, name: str) -> None:
-    page.browser.messages.clear()
+    page.messages.clear()
     report = page.load(read(name))
     assert report.fine, report
     assert page.overlaps() == []
@@ -286,9 +286,9 @@ def test_widgets_of_our_nodes_show_their_defaults_and_every_input_has_a_tooltip(
 
 @needs_browser
 def test_the_page_offers_the_templates(page: Page) -> None:
-    page.browser.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates').then(() => true)")
+    page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates').then(() => true)")
     try:
-        page.browser.wait_for("document.body.innerText.toLowerCase().includes('mova')", timeout=30)
+        page.wait_for("document.body.innerText.toLowerCase().includes('mova')", timeout=30)
     finally:
         page.close_dialogs()
 
@@ -305,8 +305,8 @@ def test_run_in_the_page_ends_with_a_playable_clip(page: Page) -> None:
     assert (run.status, run.message) == ("success", "")
     assert run.previews >= STEPS
     assert page.report().fine
-    page.browser.wait_for("document.querySelector('video')?.readyState >= 2", timeout=30)
-    clip = page.browser.evaluate("""(async () => {
+    page.wait_for("document.querySelector('video')?.readyState >= 2", timeout=30)
+    clip = page.evaluate("""(async () => {
         const video = document.querySelector('video');
         video.muted = true;
         await video.play();

@@ -16,7 +16,10 @@ STAMP = ".mova-environment"  # in a folder made here: a digest of what was insta
 # torch, torchvision and torchaudio of one release; ComfyUI's requirements.txt names them without versions.
 COMFYUI_TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 CORE_TORCH = ("torch==2.13.0",) if sys.version_info < (3, 15) else ("torch",)
-CORE = (*CORE_TORCH, "safetensors", "tokenizers", "sentencepiece", "transformers", "diffusers", "av", "pillow", "numpy")
+CORE = (
+    *(*CORE_TORCH, "safetensors", "tokenizers", "sentencepiece", "transformers", "diffusers"),
+    *("av", "pillow", "numpy", "tqdm"),
+)
 
 FIND = "import sys, importlib.util as u; print(*(m for m in sys.argv[1:] if u.find_spec(m) is None))"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tools.comfy.page import Page
+from tools.comfy.page import SIZE, Page
 
 # Text is drawn at any zoom; by default small text becomes bars.
 SETTINGS = {"LiteGraph.Canvas.MinFontSizeForLOD": 0}
@@ -37,22 +37,14 @@ SHOW = """
 
 def graph_picture(page: Page, width: int) -> Image.Image:
     """The graph that the page shows, `width` pixels wide; the page's size is put back."""
-    left, top, right, bottom = page.browser.evaluate(BOUNDS)
+    left, top, right, bottom = page.evaluate(BOUNDS)
     scale = (width - 2 * AROUND) / (right - left)
     height = round((bottom - top) * scale) + 2 * AROUND
-    resize(page, width + 2 * BARS, height + 2 * BARS)
+    page.resize(width + 2 * BARS, height + 2 * BARS)
     try:
-        x, y = page.browser.evaluate(SHOW, left, top, scale, BARS + AROUND)
+        x, y = page.evaluate(SHOW, left, top, scale, BARS + AROUND)
         with tempfile.TemporaryDirectory() as folder:
             whole = Image.open(io.BytesIO(page.screenshot(Path(folder) / "page.png").read_bytes())).convert("RGB")
     finally:
-        resize(page, *page.browser.size)
+        page.resize(*SIZE)
     return whole.crop((round(x) + BARS, round(y) + BARS, round(x) + BARS + width, round(y) + BARS + height))
-
-
-def resize(page: Page, width: int, height: int) -> None:
-    """Give the page another size, in pixels."""
-    page.browser.send(
-        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-    )
-    page.browser.evaluate("new Promise((done) => setTimeout(() => done(true), 300))")

@@ -1,6 +1,6 @@
 """ComfyUI's page in a headless browser: load workflows, see what the user would see, make workflow files.
 
-    with ComfyServer(base, pack=pack) as server, Page.open(server.url, base / "profile") as page:
+    with ComfyServer(base, pack=pack) as server, chromium() as browser, Page.open(browser, server.url) as page:
         report = page.load(workflow)            # UI format
         assert report.fine, report
         assert page.run().status == "success"
@@ -19,9 +19,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tools.comfy.cdp import BrowserError, Chromium
+from tools.comfy.browser import BrowserError
 from tools.comfy.page_scripts import (
     ADD_GROUPS,
     CLOSE_DIALOGS,
@@ -32,6 +32,10 @@ from tools.comfy.page_scripts import (
     REPORT,
     WATCH,
 )
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage
+    from playwright.sync_api import Page as Tab
 
 Graph = Mapping[str, Mapping[str, Any]]  # API format
 Workflow = dict[str, Any]  # UI format
@@ -47,6 +51,7 @@ SETTINGS: Mapping[str, Any] = {
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Locale": "en",
 }
+SIZE = (1600, 1000)  # of the page, in pixels
 GROUP_PADDING, GROUP_TITLE = 20, 50
 
 
@@ -134,21 +139,29 @@ class Run:
 
 
 class Page:
-    """ComfyUI's page in a browser of its own."""
+    """ComfyUI's page in a tab of its own, with cookies and storage of its own.
 
-    def __init__(self, url: str, browser: Chromium) -> None:
-        self.url, self.browser = url, browser
+    Attributes:
+        tab: playwright's page.
+        messages: errors and warnings of the page's console, uncaught exceptions.
+    """
+
+    def __init__(self, url: str, tab: Tab) -> None:
+        self.url, self.tab = url, tab
+        self.messages: list[str] = []
+        tab.on("console", self._note)
+        tab.on("pageerror", lambda error: self.messages.append(f"exception: {error}"))
+        tab.on("dialog", lambda dialog: dialog.accept())  # leaving a page with an unsaved workflow
 
     @classmethod
-    def open(cls, url: str, profile: Path, *, settings: Mapping[str, Any] | None = None) -> Page:
-        """Start a browser with a page of the ComfyUI at `url`, past the greetings of a first visit.
+    def open(cls, browser: Browser, url: str, *, settings: Mapping[str, Any] | None = None) -> Page:
+        """A page of the ComfyUI at `url`, past the greetings of a first visit.
 
         Args:
-            profile: an empty or new folder for the browser.
             settings: ComfyUI settings to store first, e.g. {"Comfy.VueNodes.Enabled": True}; they stay on the server.
         """
         store_settings(url, {**SETTINGS, **(settings or {})})
-        page = cls(url, Chromium(profile).start())
+        page = cls(url, browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]}))
         try:
             page.reload()
         except BaseException:
@@ -158,14 +171,14 @@ class Page:
 
     def reload(self) -> None:
         """Fetch the page anew: it then knows of new files in the model and input folders, and of changed settings."""
-        self.browser.go(self.url)
-        self.browser.wait_for(READY, timeout=120)
-        self._settle()
+        self.tab.goto(self.url)
+        self.wait_for(READY, timeout=120)
+        self.settle()
         self.close_dialogs()
-        self.browser.messages.clear()  # of the default graph's absent models, and of a fresh user folder
+        self.messages.clear()  # of the default graph's absent models, and of a fresh user folder
 
     def close(self) -> None:
-        self.browser.stop()
+        self.tab.close()
 
     def __enter__(self) -> Page:
         return self
@@ -173,39 +186,68 @@ class Page:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    # ---------------------------------------------------------------- scripts
+
+    def evaluate(self, script: str, *arguments: Any) -> Any:
+        """Value of a JavaScript expression; a promise is awaited. With `arguments` the script is a function of them.
+
+        Raises:
+            BrowserError: the script threw; the message is its own.
+        """
+        from playwright.sync_api import Error
+
+        try:
+            return self.tab.evaluate(f"(given) => ({script})(...given)" if arguments else script, list(arguments))
+        except Error as error:
+            raise BrowserError(error.message) from None
+
+    def wait_for(self, script: str, timeout: float = 60) -> Any:
+        """Value of an expression once it is truthy; `timeout` in seconds.
+
+        Raises:
+            BrowserError: it did not become so in time.
+        """
+        from playwright.sync_api import TimeoutError as TooLate
+
+        try:
+            return self.tab.wait_for_function(script, timeout=1000 * timeout, polling=100).json_value()
+        except TooLate:
+            words = f"waited {timeout} s for {script}; the console said: {self.messages[-5:]}"
+            raise BrowserError(words) from None
+
     # -------------------------------------------------------------- workflows
 
     def load(self, workflow: Mapping[str, Any], name: str = "workflow") -> Report:
         """Open a UI-format workflow as if its file had been dropped on the page, as the only tab; the page fits it."""
         script = "(workflow, name) => app.loadGraphData(workflow, true, true, name).then(() => true)"
-        self.browser.evaluate(script, workflow, name)
-        self.browser.evaluate(CLOSE_OTHER_TABS)
-        self._settle()
+        self.evaluate(script, workflow, name)
+        self.evaluate(CLOSE_OTHER_TABS)
+        self.settle()
         return self.report()
 
     def load_api(self, graph: Graph, name: str = "graph") -> Report:
         """Open an API-format graph as if its file had been dropped on the page."""
-        self.browser.evaluate("(graph, name) => app.loadApiJson(graph, name).then(() => true)", graph, name)
-        self._settle()
+        self.evaluate("(graph, name) => app.loadApiJson(graph, name).then(() => true)", graph, name)
+        self.settle()
         return self.report()
 
     def report(self) -> Report:
         """What the page says about the workflow it shows."""
-        return Report(**self.browser.evaluate(REPORT))
+        return Report(**self.evaluate(REPORT))
 
     def workflow(self) -> Workflow:
         """The workflow on the canvas, UI format."""
-        return self.browser.evaluate("app.graph.serialize()")
+        return self.evaluate("app.graph.serialize()")
 
     def api_graph(self) -> dict[str, Any]:
         """The workflow on the canvas as the page would send it to the server, API format."""
-        return self.browser.evaluate("app.graphToPrompt().then((prompt) => prompt.output)")
+        return self.evaluate("app.graphToPrompt().then((prompt) => prompt.output)")
 
     def widgets(self, node: str | int) -> dict[str, Any]:
         """Widget values of a node by name."""
         script = """(id) => Object.fromEntries(
             (app.graph.getNodeById(id)?.widgets ?? []).map((widget) => [widget.name, widget.value]))"""
-        return self.browser.evaluate(script, node_id(node))
+        return self.evaluate(script, node_id(node))
 
     def set_widget(self, node: str | int, name: str, value: Any) -> None:
         """Change a widget as an edit of the user would."""
@@ -215,11 +257,11 @@ class Page:
             widget.value = value;
             widget.callback?.(value);
         }"""
-        self.browser.evaluate(script, node_id(node), name, value)
+        self.evaluate(script, node_id(node), name, value)
 
     def overlaps(self) -> list[tuple[str, str]]:
         """Pairs of nodes ("id type") that lie on one another."""
-        boxes = self.browser.evaluate(NODE_BOXES)
+        boxes = self.evaluate(NODE_BOXES)
         named = [(f"{entry['id']} {entry['type']}", entry["box"]) for entry in boxes]
         return [(a, b) for i, (a, box) in enumerate(named) for b, other in named[i + 1 :] if touch(box, other)]
 
@@ -234,10 +276,10 @@ class Page:
         report = self.load_api(graph)
         if report.missing_types or report.broken_links:
             raise BrowserError(f"unknown nodes {report.missing_types}, broken links {report.broken_links}")
-        self.browser.evaluate(PLACE, as_json(layout))
-        boxes = {entry["id"]: entry["box"] for entry in self.browser.evaluate(NODE_BOXES)}
+        self.evaluate(PLACE, as_json(layout))
+        boxes = {entry["id"]: entry["box"] for entry in self.evaluate(NODE_BOXES)}
         groups = [{"title": g.title, "color": g.color, "box": around(boxes, g.nodes)} for g in layout.groups]
-        self.browser.evaluate(ADD_GROUPS, groups)
+        self.evaluate(ADD_GROUPS, groups)
         self.fit()
         workflow = {**self.workflow(), "id": str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(graph, sort_keys=True)))}
         self.load(workflow)
@@ -249,13 +291,13 @@ class Page:
 
     def start(self) -> None:
         """Press Run."""
-        self.browser.evaluate(WATCH)
+        self.evaluate(WATCH)
 
     def wait(self, timeout: float = 300) -> Run:
         """Wait for the end of what `start` began."""
-        self.browser.wait_for("window.__run?.status", timeout)
-        self._settle()
-        return Run(**self.browser.evaluate("window.__run"))
+        self.wait_for("window.__run?.status", timeout)
+        self.settle()
+        return Run(**self.evaluate("window.__run"))
 
     def run(self, timeout: float = 300) -> Run:
         """`start` and `wait` in one."""
@@ -266,29 +308,39 @@ class Page:
 
     def fit(self) -> None:
         """Show the whole workflow."""
-        self.browser.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView').then(() => true)")
-        self._settle()
+        self.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView').then(() => true)")
+        self.settle()
 
     def close_dialogs(self) -> None:
         """Close whatever dialog is open."""
-        self.browser.evaluate(CLOSE_DIALOGS)
-        self._settle()
+        self.evaluate(CLOSE_DIALOGS)
+        self.settle()
 
     def screenshot(self, path: Path) -> Path:
         """Write a PNG of the page."""
-        self.browser.evaluate("app.canvas.setDirty(true, true)")
-        self._settle()
-        return self.browser.screenshot(path)
+        self.evaluate("app.canvas.setDirty(true, true)")
+        self.settle()
+        self.tab.screenshot(path=path)
+        return path
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the page another size, in pixels."""
+        self.tab.set_viewport_size({"width": width, "height": height})
+        self.settle(0.3)
 
     def errors(self) -> list[str]:
         """Uncaught exceptions and console errors so far, without look-ups that a closed network or a new user cause."""
         optional = ("/api/userdata", "Content Security Policy")
-        return [m for m in self.browser.messages if not m.startswith("warning") and not any(o in m for o in optional)]
+        return [m for m in self.messages if not m.startswith("warning") and not any(o in m for o in optional)]
 
-    def _settle(self, seconds: float = 0.1) -> None:
+    def settle(self, seconds: float = 0.1) -> None:
         """Let pending drawing and animations finish."""
         time.sleep(seconds)
-        self.browser.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.messages.append(f"{message.type}: {message.text} {message.location.get('url', '')}")
 
 
 def store_settings(url: str, settings: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.fixtures.tiny_lora import write_tiny_lora
+from tools.comfy.browser import chromium
 from tools.comfy.graph_picture import AROUND, SETTINGS, graph_picture
 from tools.comfy.page import Page
 from tools.comfy.server import ComfyServer
@@ -56,7 +57,7 @@ def picture(language: str, node_id: str) -> Path:
 
 def write_picture(page: Page, language: str, node_id: str) -> Path:
     """The node alone on the canvas, new, at the page's own scale."""
-    alone = page.browser.evaluate(ALONE, node_id, zlib.crc32(node_id.encode()), WIDTH)
+    alone = page.evaluate(ALONE, node_id, zlib.crc32(node_id.encode()), WIDTH)
     path = picture(language, node_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = graph_picture(page, round(alone["width"]) + 2 * AROUND)
@@ -77,11 +78,11 @@ def write_models(models: Path) -> None:
 
 def write_pictures(nodes: Sequence[str], folder: Path) -> None:
     write_models(folder / "models")
-    with ComfyServer(folder, pack=ROOT) as server:
+    with chromium() as browser, ComfyServer(folder, pack=ROOT) as server:
         shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
         for language in LANGUAGES:
             settings = {**SETTINGS, "Comfy.Locale": language, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"}
-            with Page.open(server.url, folder / f"browser_{language}", settings=settings) as page:
+            with Page.open(browser, server.url, settings=settings) as page:
                 for node_id in nodes:
                     print(write_picture(page, language, node_id).relative_to(ROOT))
 

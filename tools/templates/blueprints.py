@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
+from tools.comfy.browser import chromium
 from tools.comfy.graph_picture import SETTINGS, graph_picture
 from tools.comfy.page import Page, Workflow
 from tools.comfy.page_scripts import CONVERT_TO_SUBGRAPH, SUBGRAPH_TROUBLE
@@ -182,7 +183,7 @@ def to_blueprint(page: Page, name: str, blueprint: Blueprint) -> Workflow:
     number = ids(blueprint.template)
     knobs = [[number[node], widget, called] for node, widget, called in blueprint.knobs]
     outside = [number[node] for node in blueprint.outside]
-    made = page.browser.evaluate(CONVERT_TO_SUBGRAPH, name, outside, knobs, dict(blueprint.renamed))
+    made = page.evaluate(CONVERT_TO_SUBGRAPH, name, outside, knobs, dict(blueprint.renamed))
     subgraph = made["definitions"]["subgraphs"][0]
     subgraph |= {"category": CATEGORY, "description": blueprint.description}
     made["extra"] = {"BlueprintDescription": blueprint.description, "BlueprintSearchAliases": list(blueprint.aliases)}
@@ -203,7 +204,7 @@ def with_lasting_ids(workflow: Workflow, name: str) -> Workflow:
 def opened(page: Page, blueprint: Mapping[str, Any]) -> list[str]:
     """What the page has against a blueprint that is opened as a workflow, inside and out."""
     report = page.load(blueprint)
-    inside = page.browser.evaluate(SUBGRAPH_TROUBLE)
+    inside = page.evaluate(SUBGRAPH_TROUBLE)
     return inside if report.fine else [str(report), *inside]
 
 
@@ -211,10 +212,10 @@ def write_pictures(page: Page, name: str, folder: Path) -> None:
     """Pictures of the blueprint on the page: the node, and what is in it."""
     folder.mkdir(parents=True, exist_ok=True)
     graph_picture(page, 700).save(folder / f"{name}.png")
-    page.browser.evaluate("app.canvas.setGraph(app.graph._nodes[0].subgraph)")
+    page.evaluate("app.canvas.setGraph(app.graph._nodes[0].subgraph)")
     page.fit()
     page.screenshot(folder / f"{name} open.png")
-    page.browser.evaluate("app.canvas.setGraph(app.rootGraph)")
+    page.evaluate("app.canvas.setGraph(app.rootGraph)")
 
 
 def main() -> None:
@@ -228,9 +229,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         write_tiny_checkpoint(base / "models" / "diffusers" / MODEL)
-        with ComfyServer(base, pack=ROOT) as server:
+        with chromium() as browser, ComfyServer(base, pack=ROOT) as server:
             shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
-            with Page.open(server.url, base / "browser", settings=SETTINGS) as page:
+            with Page.open(browser, server.url, settings=SETTINGS) as page:
                 SUBGRAPHS.mkdir(exist_ok=True)
                 for name in names:
                     content = json.dumps(to_blueprint(page, name, BLUEPRINTS[name]()), ensure_ascii=False, indent=1)

@@ -31,8 +31,9 @@ from PIL import Image
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.fixtures.tiny_companions import write_companions
 from tests.fixtures.tiny_lora import write_tiny_lora
-from tools.comfy.graph_picture import SETTINGS, graph_picture, resize
-from tools.comfy.page import Page, Workflow
+from tools.comfy.browser import chromium
+from tools.comfy.graph_picture import SETTINGS, graph_picture
+from tools.comfy.page import SIZE, Page, Workflow
 from tools.comfy.page_scripts import NODE_BOXES
 from tools.comfy.server import ComfyServer
 from tools.templates.apps import APP_TEMPLATES
@@ -452,7 +453,7 @@ def to_workflow(page: Page, template: Template) -> Workflow:
     graph = api_graph(template)
     page.reload()  # else inputs that the template does not name have the values of the graph before, by id and name
     page.load_api(graph)
-    heights = {entry["id"]: entry["box"][3] for entry in page.browser.evaluate(NODE_BOXES)}
+    heights = {entry["id"]: entry["box"][3] for entry in page.evaluate(NODE_BOXES)}
     workflow = page.to_workflow(graph, layout(template, heights))
     report = page.load(workflow)
     if not report.fine or (lying := page.overlaps()):
@@ -486,19 +487,19 @@ def write_documents(page: Page, server: ComfyServer, *, run: bool) -> None:
     if run:
         to_workflow(page, replace(with_values(shown, SMALL), after_generate="fixed"))
         page.run()
-        resize(page, *PAGE_SIZE)
+        page.resize(*PAGE_SIZE)
         page.fit()
-        page.browser.evaluate(SHOW_MIDDLE)
+        page.evaluate(SHOW_MIDDLE)
         page.screenshot(IMAGES / "run.png")
 
 
 def write_app_picture(page: Page, name: str) -> None:
     """docs/images/app.png: the page with a workflow that opens as an app."""
     page.load(json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")), name)
-    resize(page, *APP_SIZE)
+    page.resize(*APP_SIZE)
     page.screenshot(IMAGES / "app.png")
     Image.open(IMAGES / "app.png").convert("RGB").quantize(256).save(IMAGES / "app.png", optimize=True)
-    resize(page, *page.browser.size)
+    page.resize(*SIZE)
 
 
 def main() -> None:
@@ -518,9 +519,9 @@ def main() -> None:
         for lora_loader in (node for node in lora().nodes.values() if node.type == "MOVALoraLoader"):
             write_tiny_lora(base / "models" / "loras" / lora_loader.inputs["lora_name"])
         write_companions(base / "models")
-        with ComfyServer(base, pack=ROOT) as server:
+        with chromium() as browser, ComfyServer(base, pack=ROOT) as server:
             shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
-            with Page.open(server.url, base / "browser", settings=SETTINGS) as page:
+            with Page.open(browser, server.url, settings=SETTINGS) as page:
                 for name in names:
                     write_template(page, name)
                     print(WORKFLOWS / f"{name}.json")
