@@ -83,6 +83,14 @@ def no_prefetch(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
         yield
 
 
+KeysValues: TypeAlias = tuple[Tensor, Tensor]
+"""(B, S, N*K) keys, turned by their positions, and values."""
+
+
+def keep_nothing(layer: int, keys_values: KeysValues | None) -> None:
+    """The audio tower takes no steps of its own after this forward."""
+
+
 LayerCall = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -99,6 +107,7 @@ class Runtime:
     at once (keys and values are computed first; their weights are then used once a chunk). None means all. Both
     change memory only, not results beyond the rounding of a differently shaped matrix product.
     `audio_to_video` and `video_to_audio` scale what the bridge adds to the tower that listens; 0 cuts it.
+    `keep` is given, layer by layer, the video's keys and values that the audio asks, or None where it asks none.
     `rope_scale` and `rope_shift` stretch and move the positions of the video's (frames, height, width) axes.
     """
 
@@ -106,6 +115,7 @@ class Runtime:
     rotary: Rotary = PAIRS
     prefetch: Prefetch = no_prefetch
     layer: Callable[[int, LayerCall, Tensor, Tensor], tuple[Tensor, Tensor]] = plain_layer
+    keep: Callable[[int, KeysValues | None], None] = keep_nothing
     ffn_rows: int | None = None
     query_rows: int | None = None
     audio_to_video: float = 1.0

@@ -47,13 +47,13 @@ class SelfAttention(Projections):
 class TextAttention(Projections):
     """Attention to the prompt. No mask: the zero rows that pad it to 512 are real keys the model was trained on."""
 
-    def heard(self, context: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the prompt, (B, S, D) each: the same for every chunk of queries."""
         return self.keys(context).flatten(2), self.v(context)
 
-    def forward(self, x: Tensor, heard: tuple[Tensor, Tensor], site: str, runtime: Runtime) -> Tensor:
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], site: str, runtime: Runtime) -> Tensor:
         q = self.queries(x).flatten(2)
         del x
-        y = runtime.attention(q, *heard, self.heads, site)
+        y = runtime.attention(q, *keys_values, self.heads, site)
         del q
         return self.o(y)  # type: ignore[no-any-return]

@@ -8,14 +8,16 @@ Axes: B batch, V video tokens, A audio tokens, D video width, E audio width, N h
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..config import BridgeConfig
-from ..ops import Ops, Runtime, row_slices
+from ..ops import KeysValues, Ops, Runtime, row_slices
 from .attention import Projections
 from .rope import bridge_positions, bridge_table, rotate_halves
 
 Table = tuple[Tensor, Tensor]
+AUDIO_TO_VIDEO, VIDEO_TO_AUDIO = "bridge.audio_to_video", "bridge.video_to_audio"  # sites of attention
 
 
 class Conditioner(nn.Module):
@@ -26,20 +28,18 @@ class Conditioner(nn.Module):
         self.y_norm = ops.LayerNorm(other, eps=eps, **factory)
         self.inner = Projections(width, other, width // head_width, eps, ops=ops, **factory)
 
-    def add_(
-        self, x: Tensor, heard: tuple[Tensor, Tensor], table: Table, strength: float, site: str, run: Runtime
-    ) -> None:
-        """x += strength * attention from x to `heard`, a few positions at a time where queries are held in rows."""
+    def add_(self, x: Tensor, keys_values: KeysValues, table: Table, strength: float, site: str, run: Runtime) -> None:
+        """x += strength * attention from x to `keys_values`, a few positions at a time where queries come in rows."""
         positions, inner = table[0].shape[0], self.inner
         each = x.shape[1] // positions  # tokens that share a position
         step = None if run.query_rows is None else max(1, run.query_rows // each)
         for p in row_slices(positions, step):
             part = x[:, p.start * each : p.stop * each]
             q = rotate_halves(inner.queries(part), (table[0][p], table[1][p])).flatten(2)
-            part.add_(inner.o(run.attention(q, *heard, inner.heads, site)), alpha=strength)
+            part.add_(inner.o(run.attention(q, *keys_values, inner.heads, site)), alpha=strength)
 
-    def listen(self, y: Tensor, table: Table) -> tuple[Tensor, Tensor]:
-        """Keys and values of the other tower's tokens."""
+    def keys_values(self, y: Tensor, table: Table) -> KeysValues:
+        """Of the other tower's tokens, keys turned by their positions."""
         y = self.y_norm(y)
         return rotate_halves(self.inner.keys(y), table).flatten(2), self.inner.v(y)
 
@@ -64,18 +64,24 @@ class Bridge(nn.Module):
         video, sound = (bridge_table(p, self.config.head_width, audio.device) for p in positions)
         return video, sound
 
+    def audio_table(self, audio: Tensor) -> Table:
+        """That of the audio tokens alone: their positions count themselves, whatever the pictures a second."""
+        steps = torch.arange(audio.shape[1], dtype=torch.float32)
+        return bridge_table(steps, self.config.head_width, audio.device)
+
     def forward(
         self, index: int, video: Tensor, audio: Tensor, tables: tuple[Table, Table], run: Runtime
     ) -> tuple[Tensor, Tensor]:
         """(B, V, D) and (B, A, E) tokens, overwritten and returned."""
         into_video: Conditioner = self.audio_to_video_conditioners[index]  # type: ignore[assignment]
         into_audio: Conditioner = self.video_to_audio_conditioners[index]  # type: ignore[assignment]
-        # Both listen before either state changes.
-        sound = into_video.listen(audio, tables[1]) if run.audio_to_video else None
-        sight = into_audio.listen(video, tables[0]) if run.video_to_audio else None
+        # Both read the other before either state changes.
+        sound = into_video.keys_values(audio, tables[1]) if run.audio_to_video else None
+        sight = into_audio.keys_values(video, tables[0]) if run.video_to_audio else None
+        run.keep(index, sight)
         if sight is not None:
-            into_audio.add_(audio, sight, tables[1], run.video_to_audio, "bridge.video_to_audio", run)
+            into_audio.add_(audio, sight, tables[1], run.video_to_audio, VIDEO_TO_AUDIO, run)
             del sight
         if sound is not None:
-            into_video.add_(video, sound, tables[0], run.audio_to_video, "bridge.audio_to_video", run)
+            into_video.add_(video, sound, tables[0], run.audio_to_video, AUDIO_TO_VIDEO, run)
         return video, audio

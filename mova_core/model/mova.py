@@ -11,15 +11,27 @@ Axes: B batch, T latent frames, H W latent rows and columns, A audio steps, S te
 Checked against: OpenMOSS/MOVA 595a976 `pipeline_mova.py` `inference_single_step`, see tests/core/model/test_mova.py.
 """
 
+from dataclasses import dataclass
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from ..config import MovaConfig
 from ..errors import ShapeError
 from ..ops import PLAIN, Ops, Runtime, cast
-from .bridge import Bridge
-from .rope import audio_table, video_table
-from .tower import AudioTower, VideoTower
+from .bridge import Bridge, Table
+from .tower import AudioTower, Prepared, VideoTower
+
+
+@dataclass(frozen=True)
+class Joint:
+    """What the layers of one forward read beside the tokens of both towers."""
+
+    video: Prepared
+    audio: Prepared
+    tables: tuple[Table, Table]
+    run: Runtime
 
 
 class Mova(VideoTower):
@@ -88,41 +100,35 @@ class Mova(VideoTower):
         """
         sound_text = context if audio_context is None else audio_context
         self._check(video_latents, audio_latents, context, sound_text, (video_timestep, audio_timestep), condition, fps)
-        run, dtype = runtime, context.dtype
-        audio_tower, bridge = self.audio_dit, self.dual_tower_bridge
-
-        video, grid = self.patchify(torch.cat((video_latents, condition.to(video_latents)), dim=1).to(dtype))
-        audio = audio_tower.patchify(audio_latents.to(dtype))
-        video_time, video_modulation = self.embed_time(video_timestep)
-        audio_time, audio_modulation = audio_tower.embed_time(audio_timestep)
-        video_text = self.text_embedding(context)
-        audio_text = audio_tower.text_embedding(sound_text)
-
-        place, widths = video.device, (self.config.head_width, audio_tower.config.head_width)
-        video_rope = run.rotary.table(*video_table(grid, widths[0], run.rope_scale, run.rope_shift, place))
-        audio_rope = run.rotary.table(*audio_table(audio.shape[1], widths[1], place))
-        shared_rope = bridge.tables(grid[0], audio, fps)
-
-        fetched = run.prefetch(self.layer_modules(run))
-        for index, block in enumerate(self.blocks):
-
-            def layer(
-                video: Tensor, audio: Tensor, index: int = index, block: nn.Module = block
-            ) -> tuple[Tensor, Tensor]:
-                if index < bridge.config.layers:
-                    video, audio = bridge(index, video, audio, shared_rope, run)
-                video = block(video, video_modulation, video_rope, video_text, run)
-                if index < audio_tower.config.layers:
-                    audio = audio_tower.blocks[index](audio, audio_modulation, audio_rope, audio_text, run)
-                return video, audio
-
+        sound, device = self.audio_dit, video_latents.device
+        video, grid = self.patchify(torch.cat((video_latents, condition.to(video_latents)), dim=1).to(context.dtype))
+        audio = sound.patchify(audio_latents.to(context.dtype))
+        given = Joint(
+            self.prepared(video_timestep, context, self.rope(grid, runtime, device)),
+            sound.prepared(audio_timestep, sound_text, sound.rope(audio.shape[1], runtime, device)),
+            self.dual_tower_bridge.tables(grid[0], audio, fps),
+            runtime,
+        )
+        fetched = runtime.prefetch(self.layer_modules(runtime))
+        for index in range(len(self.blocks)):
             next(fetched)
-            video, audio = run.layer(index, layer, video, audio)
+            video, audio = runtime.layer(index, partial(self.joint_layer, index, given), video, audio)
         next(fetched)
-
-        video_velocity = self.unpatchify(self.head(video, video_time), grid)
-        audio_velocity = audio_tower.unpatchify(audio_tower.head(audio, audio_time))
+        video_velocity = self.unpatchify(self.head(video, given.video.time), grid)
+        audio_velocity = sound.unpatchify(sound.head(audio, given.audio.time))
         return video_velocity.to(video_latents.dtype), audio_velocity.to(audio_latents.dtype)
+
+    def joint_layer(self, index: int, given: Joint, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Layer `index` of both towers on their tokens, which it overwrites; at any time, in any order."""
+        bridge, sound, run = self.dual_tower_bridge, self.audio_dit, given.run
+        if index < bridge.config.layers:
+            video, audio = bridge(index, video, audio, given.tables, run)
+        elif index < sound.config.layers:
+            run.keep(index, None)
+        video = self.layer(index, video, given.video, run)
+        if index < sound.config.layers:
+            audio = sound.layer(index, audio, given.audio, run)
+        return video, audio
 
     def _check(
         self,

@@ -3,6 +3,7 @@
 Axes: B batch, C channels, T latent frames, H W latent rows and columns, A audio steps, L tokens, S text rows, D width.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,17 @@ from ..config import TowerConfig
 from ..ops import Ops, Runtime, row_slices
 from .attention import SelfAttention, TextAttention
 from .layers import FeedForward, Head, add_gated_, modulated, timestep_embedding
+from .rope import audio_table, video_table
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a tower reads in one forward beside its tokens: the same for all of its blocks, and for the head."""
+
+    time: Tensor  # (B, D) float32, for the head
+    modulation: Tensor  # (B, 6, D) float32
+    rope: Any  # in the form of the runtime's `rotary`
+    text: Tensor  # (B, S, D)
 
 
 class Block(nn.Module):
@@ -34,11 +46,11 @@ class Block(nn.Module):
             self._attend(x, shift, scale, gate, rope, runtime)
         else:
             self._attend_by_rows(x, shift, scale, gate, rope, runtime)
-        heard = self.cross_attn.heard(context)
+        keys_values = self.cross_attn.keys_values(context)
         for rows in row_slices(x.shape[1], runtime.query_rows):
             part = x[:, rows]
-            part.add_(self.cross_attn(self.norm3(part), heard, f"{self.name}.text", runtime))
-        del heard
+            part.add_(self.cross_attn(self.norm3(part), keys_values, f"{self.name}.text", runtime))
+        del keys_values
         for rows in row_slices(x.shape[1], runtime.ffn_rows):
             part = x[:, rows]
             add_gated_(part, self.ffn(modulated(part, ffn_shift, ffn_scale, self.eps)), ffn_gate)
@@ -100,6 +112,14 @@ class Tower(nn.Module):
         time: Tensor = self.time_embedding(timestep_embedding(timesteps, self.config.frequency_width))
         return time, self.time_projection(time).unflatten(1, (6, -1))
 
+    def prepared(self, timesteps: Tensor, context: Tensor, rope: Any) -> Prepared:
+        """From (B,) timesteps 0..1000, (B, S, text width) prompt embeddings and a rotary table."""
+        return Prepared(*self.embed_time(timesteps), rope, self.text_embedding(context))
+
+    def layer(self, index: int, x: Tensor, given: Prepared, runtime: Runtime) -> Tensor:
+        """(B, L, D) tokens through block `index`, overwritten and returned."""
+        return self.blocks[index](x, given.modulation, given.rope, given.text, runtime)  # type: ignore[no-any-return]
+
 
 class VideoTower(Tower):
     """Wan 2.2 I2V-A14B: (B, 36, T, H, W) noisy latents, mask and image latents -> (B, 16, T, H, W) velocity."""
@@ -110,6 +130,11 @@ class VideoTower(Tower):
         """(B, T*H/2*W/2, D) tokens, w fastest, and their (T, H/2, W/2) grid."""
         tokens = self.patch_embedding(latents)
         return tokens.flatten(2).transpose(1, 2).contiguous(), tuple(tokens.shape[2:])
+
+    def rope(self, grid: tuple[int, int, int], runtime: Runtime, device: torch.device) -> Any:
+        """The rotary table of a (T, H/2, W/2) grid."""
+        width, scale, shift = self.config.head_width, runtime.rope_scale, runtime.rope_shift
+        return runtime.rotary.table(*video_table(grid, width, scale, shift, device))
 
     def unpatchify(self, values: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """(B, L, 1*2*2*C), channels fastest -> (B, C, T, H, W)."""
@@ -126,6 +151,10 @@ class AudioTower(Tower):
 
     def patchify(self, latents: Tensor) -> Tensor:
         return self.patch_embedding(latents).transpose(1, 2).contiguous()  # type: ignore[no-any-return]
+
+    def rope(self, steps: int, runtime: Runtime, device: torch.device) -> Any:
+        """The rotary table of that many latent steps."""
+        return runtime.rotary.table(*audio_table(steps, self.config.head_width, device))
 
     def unpatchify(self, values: Tensor) -> Tensor:
         return values.transpose(1, 2)

@@ -1,18 +1,18 @@
-"""What the audio tower was told of the video by the bridge, kept between the evaluations of one run.
+"""The keys and values by which the audio asks the video, kept between the evaluations of one run.
 
 Guidance makes several evaluations a step, for several conditions, in whatever batches memory allows; each is kept under the
-identity ComfyUI gives the condition, and under the options that change what is told.
+identity ComfyUI gives the condition, and under the options that change what is kept.
 """
 
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ...mova_core.model.hearing import Hearing
-from ...mova_core.ops import Runtime
+from ...mova_core.model.audio_only import Layers
+from ...mova_core.ops import KeysValues, Runtime
 from .runtime import BRIDGE_CACHE
 
 Options = dict[str, Any]
@@ -20,39 +20,41 @@ Options = dict[str, Any]
 
 @dataclass
 class BridgeCache:
-    """Of one run: by condition, the bridge's message to the audio at each layer; and whether to ask for it or to fill it."""
+    """Of one run: by condition, the bridge's keys and values at each layer; and whether to ask for them or to fill it."""
 
-    kept: dict[Hashable, dict[int, Tensor | None]] = field(default_factory=dict)
+    kept: dict[Hashable, dict[int, KeysValues | None]] = field(default_factory=dict)
     replay: bool = False
 
-    def store(self, options: Options, layers: dict[int, Tensor | None]) -> None:
-        """The messages of a full forward, for each of its conditions."""
+    def store(self, options: Options, layer: int, pair: KeysValues | None) -> None:
+        """Those of a layer of a full forward, for each of its conditions."""
         names = list(_names(options))
-        for place, name in enumerate(names):
-            self.kept[name] = {
-                layer: message if message is None else message.chunk(len(names))[place]
-                for layer, message in layers.items()
-            }
+        shares = [None] * len(names) if pair is None else list(zip(*(part.chunk(len(names)) for part in pair)))
+        for name, share in zip(names, shares):
+            self.kept.setdefault(name, {})[layer] = share  # type: ignore[assignment]
 
-    def messages(self, options: Options, device: torch.device) -> dict[int, Tensor | None]:
-        """What the conditions of this forward were told in the last full one, by layer, on the device of this one."""
+    def forget(self, options: Options) -> None:
+        """Those of these conditions, before a full forward: it may leave layers out that the last one walked."""
+        for name in _names(options):
+            self.kept.pop(name, None)
+
+    def keys_values(self, options: Options, device: torch.device) -> Layers:
+        """Of the conditions of this forward in the last full one, by layer, on the device of this one."""
         parts = [self.kept[name] for name in _names(options)]
-        together = {}
+        together: dict[int, KeysValues | None] = {}
         for layer in parts[0]:
-            messages = [part[layer] for part in parts]
-            together[layer] = (
-                None if messages[0] is None else torch.cat([m.to(device) for m in messages if m is not None])
-            )
+            pairs = [pair for part in parts if (pair := part[layer]) is not None]
+            keys, values = (torch.cat([pair[i].to(device) for pair in pairs]) if pairs else None for i in (0, 1))
+            together[layer] = None if keys is None or values is None else (keys, values)
         return together
 
 
-def recording(options: Options, run: Runtime) -> tuple[Runtime, Callable[[], None]]:
-    """A runtime that remembers, where a run wants that, and what keeps it after the forward."""
+def keeping(options: Options, run: Runtime) -> Runtime:
+    """A runtime that keeps, where a run wants that."""
     cache: BridgeCache | None = options.get(BRIDGE_CACHE)
     if cache is None:
-        return run, lambda: None
-    hearing = Hearing()
-    return hearing.recording(run), lambda: cache.store(options, hearing.heard())
+        return run
+    cache.forget(options)
+    return replace(run, keep=partial(cache.store, options))
 
 
 def _names(options: Options) -> Iterator[Hashable]:

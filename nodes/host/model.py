@@ -22,12 +22,12 @@ from torch import Tensor
 
 from ...mova_core.config import MovaConfig, SchedulerConfig
 from ...mova_core.errors import ShapeError
-from ...mova_core.model.hearing import hear
+from ...mova_core.model.audio_only import audio_velocity
 from ...mova_core.model.mova import Mova
 from ...mova_core.sampling.schedule import reshift
 from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_steps, frames_of
 from ...mova_core.text import CONTEXT_ROWS, pad_context
-from .bridge_cache import BridgeCache, recording
+from .bridge_cache import BridgeCache, keeping
 from .lora_names import ListedModel
 from .memory import Planned
 from .runtime import AUDIO_SIGMA, BRIDGE_CACHE, runtime
@@ -126,7 +126,7 @@ class MovaDiffusion(Mova):
         view = (-1,) + (1,) * (carried.ndim - 1)
         ratio = shifts[1] / shifts[0] if clean_streams[1] else (audio_sigma / sigma.clamp(min=1e-6)).view(view)
         audio = carried if shifts[0] == shifts[1] else (carried.float() * ratio).to(carried.dtype)
-        run, keep = recording(transformer_options, runtime(transformer_options, context, shifts[0]))
+        run = keeping(transformer_options, runtime(transformer_options, context, shifts[0]))
         video_velocity, velocity = super().forward(
             video,
             audio,
@@ -138,7 +138,6 @@ class MovaDiffusion(Mova):
             audio_context=audio_context,
             runtime=run,
         )
-        keep()
         if shifts[0] != shifts[1]:
             scale = shifts[0] / shifts[1]
             noise_share = 1.0 + (scale - 1.0) * audio_sigma.view(view)
@@ -158,14 +157,13 @@ class MovaDiffusion(Mova):
         audio_context: Tensor | None = None,
         **_: Any,
     ) -> list[Tensor]:
-        """The audio tower alone, as it last heard the video, at the audio's sigma given; the video has no velocity."""
+        """The audio tower alone at the audio's sigma given, asking the video of the last full forward, which has no velocity."""
         video, audio = x
         audio_timestep = torch.full_like(timestep, 0.0 if clean_streams[1] else 1000.0 * options[AUDIO_SIGMA])
         run = runtime(options, context, shifts[0])
         text = context if audio_context is None else audio_context
-        velocity = hear(
-            self, audio, text, audio_timestep, options[BRIDGE_CACHE].messages(options, audio.device), run
-        ).float()
+        kept = options[BRIDGE_CACHE].keys_values(options, audio.device)
+        velocity = audio_velocity(self, audio, text, audio_timestep, kept, run).float()
         ratio = 1000.0 * options[AUDIO_SIGMA] / timestep
         return [torch.zeros_like(video), velocity * ratio.view((-1,) + (1,) * (audio.ndim - 1))]
 

@@ -78,8 +78,8 @@ def test_the_video_is_evaluated_no_more_often(
 
 
 def test_what_is_heard_is_the_video_of_the_step(run: Run, scene: Scene, pack: Pack) -> None:
-    """One step of the picture: the sound is that of the core's `hear`, walked by hand."""
-    core = pack.module("mova_core.model.hearing")
+    """One step of the picture: the sound is that of the core's `audio_velocity`, walked by hand."""
+    core = pack.module("mova_core.model.audio_only")
     runtime = pack.module("mova_core.ops").Runtime
     values = sigmas(4)
     made = sampled(run, scene, steps=1, cfg=1.0, audio_substeps=4)
@@ -90,14 +90,16 @@ def test_what_is_heard_is_the_video_of_the_step(run: Run, scene: Scene, pack: Pa
     condition = torch.cat(
         (1 - kept["concat_mask"], scene.model.model.latent_format.process_in(kept["concat_latent_image"])), dim=1
     )
-    hearing, context = core.Hearing(), scene.positive[0][0]
+    kept: dict[int, Any] = {}
+    context = scene.positive[0][0]
     when = torch.tensor([1000.0])
     _, velocity = super(type(model), model).forward(
-        video, audio, context, when, when, condition=condition, fps=24.0, runtime=hearing.recording(runtime())
+        video, audio, context, when, when, condition=condition, fps=24.0, runtime=runtime(keep=kept.__setitem__)
     )
     audio = audio + velocity * (values[1] - values[0])
     for begin, end in pairwise(values[1:]):
-        audio = audio + core.hear(model, audio, context, 1000 * begin[None], hearing.heard(), runtime()) * (end - begin)
+        alone = core.audio_velocity(model, audio, context, 1000 * begin[None], kept, runtime())
+        audio = audio + alone * (end - begin)
     assert relative_error(streams(made)[1], audio) < 1e-5
 
 
