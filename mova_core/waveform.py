@@ -4,6 +4,7 @@ Axes: B batch, C channels, S samples at a rate in Hz.
 """
 
 import math
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -13,6 +14,41 @@ from .shapes import clip_seconds
 
 QUIET = 1e-4  # root mean square below which two sounds are not matched in loudness: there is nothing to match
 MOST_GAIN = 4.0  # at most 12 dB either way
+RATES = (8000, 384000)  # Hz that sound is kept at
+MOST_TERM = 2048  # of a ratio resampled at once: a filter has the product of both terms, 48000 / 47999 would take 9 GB
+
+
+def checked_rate(rate: float) -> int:
+    """A sample rate as a whole number of Hz.
+
+    Raises:
+        ShapeError: not whole, or beyond `RATES`.
+    """
+    try:
+        whole = RATES[0] <= rate <= RATES[1] and rate == int(rate)
+    except (TypeError, ValueError):  # no number at all
+        whole = False
+    if not whole:
+        raise ShapeError(
+            f"sound has a sample rate of {rate!r} Hz; it must be a whole number from {RATES[0]} to {RATES[1]}"
+        )
+    return int(rate)
+
+
+def resampling_steps(rate: int, to: int) -> list[tuple[int, int]]:
+    """Ratios (from, to) that take sound from `rate` to `to` one after the other, none with a term above `MOST_TERM`.
+
+    One step where the ratio is that simple. Else two by way of a little higher rate, too fast by less than one in a
+    million and never too slow, so that no sample is missing at the end.
+    """
+    whole = Fraction(to, rate)
+    if max(whole.numerator, whole.denominator) <= MOST_TERM:
+        return [(whole.denominator, whole.numerator)]
+    most = min(MOST_TERM, int(MOST_TERM / whole))  # so that the numerator of what is near `whole` stays below it too
+    ups = (Fraction(n + 1, n) for n in range(MOST_TERM // 8, MOST_TERM))
+    pairs = ((up, (whole / up).limit_denominator(most)) for up in ups)
+    up, rest = min((pair for pair in pairs if pair[0] * pair[1] >= whole), key=lambda pair: pair[0] * pair[1])
+    return [(up.denominator, up.numerator), (rest.denominator, rest.numerator)]
 
 
 def clip_samples(frames: int, fps: float, rate: int) -> int:

@@ -12,6 +12,7 @@ from ..mova_core.waveform import fit, join_sound
 from . import clips
 from .host import audio as sound
 from .host import sampling
+from .host.resampling import resampled
 
 
 def _check_overlap(overlap: int, frames: int) -> None:
@@ -103,7 +104,7 @@ class MovaExtend(io.ComfyNode):
 
 def _tail(audio: Any, frames: int, overlap: int, fps: float, codec: Any) -> torch.Tensor:
     """(1, C, samples) at the codec's rate: the sound of the last `overlap` of `frames` pictures."""
-    whole = sound.resampled(audio["waveform"][:1], audio["sample_rate"], codec.audio_sample_rate)
+    whole = resampled(audio["waveform"][:1], audio["sample_rate"], codec.audio_sample_rate)
     whole = fit(whole, audio_samples(frames, fps))
     return whole[..., -audio_samples(overlap, fps) :]
 
@@ -146,7 +147,7 @@ class MovaJoinClips(io.ComfyNode):
                 f"pictures of {tuple(images.shape[1:3])} and {tuple(next_images.shape[1:3])} cannot be joined"
             )
         rate = audio["sample_rate"]
-        after = sound.resampled(next_audio["waveform"], next_audio["sample_rate"], rate)
+        after = resampled(next_audio["waveform"], next_audio["sample_rate"], rate)
         waveform = join_sound(audio["waveform"], after, len(images), len(next_images), overlap, fps, rate)
         pictures = torch.cat((images, next_images[overlap:].to(images)))
         return io.NodeOutput(pictures, {"waveform": waveform, "sample_rate": rate})

@@ -10,6 +10,7 @@ from ..mova_core.waveform import clip_samples, fit
 from . import clips
 from .host import audio as sound
 from .host import messages, sampling
+from .host.resampling import resampled
 
 
 class MovaSoundToPicture(io.ComfyNode):
@@ -45,7 +46,7 @@ class MovaSoundToPicture(io.ComfyNode):
         frames, fps = sampling.video_shape(latent).frames, latent.get("frame_rate", DEFAULT_FPS)
         rate = audio["sample_rate"]
         original = fit(audio["waveform"], clip_samples(frames, fps, rate))
-        heard = fit(sound.resampled(original, rate, vae.audio_sample_rate), silence.shape[-1] * vae.downscale_ratio)
+        heard = fit(resampled(original, rate, vae.audio_sample_rate), silence.shape[-1] * vae.downscale_ratio)
         held = vae.encode(heard.movedim(1, -1)).to(silence)
         held = held[:1].expand_as(silence) if len(held) == 1 else held
         masks = joint_masks(video.shape, silence.shape, "all", "nothing", 0.0, 0.0, fps)

@@ -10,7 +10,6 @@ import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
-import torchaudio
 from torch import Tensor
 
 from ...mova_core.audio_vae.codec import AudioVAE
@@ -52,11 +51,6 @@ class MovaAudioVAE(comfy.sd.VAE):
 
     def vae_output_dtype(self) -> torch.dtype:
         return torch.float32
-
-
-def resampled(waveform: Tensor, rate: int, to: int) -> Tensor:
-    """(B, C, samples) at another rate, Hz."""
-    return waveform if rate == to else torchaudio.functional.resample(waveform, rate, to)
 
 
 def check(vae: Any) -> "MovaAudioVAE":

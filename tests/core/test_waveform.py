@@ -1,11 +1,22 @@
 """Sound cut to pictures and joined without a click."""
 
+import math
+from fractions import Fraction
+
 import pytest
 import torch
 
 from mova_core.errors import ShapeError
 from mova_core.shapes import audio_samples
-from mova_core.waveform import clip_samples, crossfade, fit, join_sound, match_loudness
+from mova_core.waveform import (
+    checked_rate,
+    clip_samples,
+    crossfade,
+    fit,
+    join_sound,
+    match_loudness,
+    resampling_steps,
+)
 
 
 def tone(samples: int, level: float = 0.5) -> torch.Tensor:
@@ -82,3 +93,21 @@ def test_a_sound_continued_by_itself_is_itself():
     whole = tone(audio_samples(89, 24.0))
     begin, end = whole[..., : audio_samples(49, 24.0)], whole[..., audio_samples(40, 24.0) :]
     assert torch.allclose(join_sound(begin, end, 49, 49, 9, 24.0, 48000), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("to", [48000, 44100, 16000])
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44056, 44099, 47952, 47988, 47999, 48001, 95999, 192001, 384000])
+def test_any_rate_is_reached_in_small_steps_and_never_a_sample_short(rate, to):
+    steps = resampling_steps(rate, to)
+    reached = math.prod(Fraction(after, before) for before, after in steps) * rate
+    assert to <= reached < to * (1 + 1e-6)
+    assert max(max(step) for step in steps) <= 2048
+
+
+def test_a_usual_rate_is_reached_at_once_and_exactly():
+    assert resampling_steps(44100, 48000) == [(147, 160)]
+    assert resampling_steps(96000, 48000) == [(2, 1)]
+
+
+def test_a_rate_may_come_as_any_whole_number():
+    assert checked_rate(48000.0) == checked_rate(48000) == 48000
