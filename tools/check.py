@@ -16,7 +16,7 @@ from pathlib import Path
 if not __package__:  # started as a script: the repository's packages are one folder up
     sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
-from tools.comfy.environment import COMFYUI_TORCH, CORE, CannotPrepare, Wanted, first_usable, prepare
+from tools.comfy.environment import CORE, CannotPrepare, Wanted, first_usable, prepare, torch_packages
 from tools.comfy.find import REPOSITORY, find_comfyui
 
 # One version of the tools whose verdicts change with their version.
@@ -28,7 +28,7 @@ MODULES = (
     *("ruff", "mypy", "pytest", "xdist", "diffusers", "transformers", "playwright", "soxr", "pyloudnorm", "tqdm"),
     *("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy"),
 )
-COMFYUI_MODULES = ("torchvision", "torchaudio", "torchsde", "aiohttp", "einops", "comfy_kitchen")
+COMFYUI_MODULES = ("torchsde", "aiohttp", "einops", "comfy_kitchen")
 CHECKS = (("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",))
 MOST_PROCESSES = 4  # that run tests side by side: each may hold a ComfyUI and a browser, some 3 GB
 
@@ -43,8 +43,9 @@ def choose_python(comfyui: Path | None) -> Path:
     if comfyui is None:
         modules, wanted = MODULES, Wanted(packages=(*CORE, *DEVELOPMENT), files=(own,))
     else:
-        modules = (*MODULES, *COMFYUI_MODULES)
-        wanted = Wanted(packages=(*COMFYUI_TORCH, *DEVELOPMENT), files=(comfyui / "requirements.txt", own))
+        torch = torch_packages(comfyui)
+        modules = (*MODULES, *COMFYUI_MODULES, *torch)
+        wanted = Wanted(packages=(*torch.values(), *DEVELOPMENT), files=(comfyui / "requirements.txt", own))
     return first_usable([sys.executable], modules) or prepare(REPOSITORY / ".venv", wanted, say)
 
 

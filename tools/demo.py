@@ -23,7 +23,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 - said before a newer syntax fails
 if not __package__:  # started as a script: the repository's packages are one folder up
     sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
-from tools.comfy.environment import COMFYUI_TORCH, CORE, CannotPrepare, Wanted, first_usable, missing, prepare
+from tools.comfy.environment import CORE, CannotPrepare, Wanted, first_usable, missing, prepare, torch_packages
 from tools.comfy.find import REPOSITORY, find_comfyui, install, reachable
 from tools.routes.progress import Bar
 
@@ -31,7 +31,7 @@ DEMO = REPOSITORY / ".demo"
 CORE_MODULES = ("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy")
 LOOP_MODULES = (*CORE_MODULES, "transformers", "diffusers")
 COMFYUI_MODULES = (
-    *(*CORE_MODULES, "torchvision", "torchaudio", "torchsde", "aiohttp", "einops", "yaml", "scipy", "alembic"),
+    *(*CORE_MODULES, "torchsde", "aiohttp", "einops", "yaml", "scipy", "alembic"),
     *("transformers", "comfy_kitchen", "comfyui_frontend_package"),
 )
 PROMPT = (
@@ -104,7 +104,7 @@ def choose_python(comfyui: Path | None, no_venv: bool) -> Path:
     Raises:
         CannotPrepare: there is none, and none can be made.
     """
-    modules = LOOP_MODULES if comfyui is None else COMFYUI_MODULES
+    modules = LOOP_MODULES if comfyui is None else (*COMFYUI_MODULES, *torch_packages(comfyui))
     if no_venv:
         if lacking := missing(sys.executable, modules):
             raise CannotPrepare(f"this Python lacks {', '.join(lacking)}; install them, or leave --no-venv away")
@@ -114,7 +114,8 @@ def choose_python(comfyui: Path | None, no_venv: bool) -> Path:
     own = REPOSITORY / "requirements.txt"
     if comfyui is None:
         return prepare(DEMO / "venv-core", Wanted(packages=CORE, files=(own,)), say)
-    return prepare(DEMO / "venv", Wanted(packages=COMFYUI_TORCH, files=(comfyui / "requirements.txt", own)), say)
+    packages = tuple(torch_packages(comfyui).values())
+    return prepare(DEMO / "venv", Wanted(packages=packages, files=(comfyui / "requirements.txt", own)), say)
 
 
 def comfyui_pythons(comfyui: Path | None) -> list[Path]:

@@ -40,6 +40,8 @@ def resampled(request: pytest.FixtureRequest, pack: Pack, monkeypatch: pytest.Mo
         request.getfixturevalue("without_torchaudio")
     else:
         pytest.importorskip("torchaudio")
+        if request.config.pluginmanager.hasplugin("tests.nodes.no_torchaudio"):
+            pytest.skip("torchaudio is denied")
         monkeypatch.setitem(sys.modules, "comfy.audio", None)
     return pack.module("nodes.host.resampling").resampled
 

@@ -93,6 +93,14 @@ def test_an_environment_made_before_is_used_again(tmp_path: Path) -> None:
     assert wanted.digest() != Wanted(packages=("ftfy", "av")).digest()
 
 
+def test_torchaudio_is_installed_for_a_comfyui_that_asks_for_it_only(tmp_path: Path) -> None:
+    for asked in ("torch\ntorchvision\n", "torch\ntorchvision\ntorchaudio\n"):
+        (tmp_path / "requirements.txt").write_text(f"comfy-kitchen==0.2.36\n{asked}torchsde\n")
+        found = environment.torch_packages(tmp_path)
+        assert list(found) == asked.split()
+        assert found["torch"].startswith("torch==")
+
+
 def test_an_interpreter_is_asked_for_its_modules() -> None:
     assert environment.missing(sys.executable, ["json", "no_such_module"]) == ["no_such_module"]
     assert environment.missing("no-such-python", ["json"]) is None

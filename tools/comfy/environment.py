@@ -13,7 +13,7 @@ from pathlib import Path
 
 STAMP = ".mova-environment"  # in a folder made here: a digest of what was installed into it
 
-# torch, torchvision and torchaudio of one release; ComfyUI's requirements.txt names them without versions.
+# Of one release; a ComfyUI's requirements.txt names those that it needs, without versions.
 COMFYUI_TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 CORE_TORCH = ("torch==2.13.0",) if sys.version_info < (3, 15) else ("torch",)
 CORE = (
@@ -36,6 +36,12 @@ class Wanted:
         """Changes when what would be installed changes."""
         content = [*self.packages, *(file.read_text(encoding="utf-8") for file in self.files), sys.version]
         return hashlib.sha256("\n".join(content).encode()).hexdigest()
+
+
+def torch_packages(comfyui: Path) -> dict[str, str]:
+    """Module -> package and version, of those of torch that this ComfyUI asks for: newer ones do without torchaudio."""
+    asked = (comfyui / "requirements.txt").read_text(encoding="utf-8").split()
+    return {name: package for package in COMFYUI_TORCH if (name := package.split("==")[0]) in asked}
 
 
 class CannotPrepare(RuntimeError):  # noqa: N818 - reads as what happened
