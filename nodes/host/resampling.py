@@ -1,12 +1,9 @@
 """Sound at another rate, by the resampler that this ComfyUI has."""
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 
-from ...mova_core.errors import MovaError
 from ...mova_core.waveform import checked_rate, fit, resampling_steps
+from . import newer
 
 # A Kaiser window 64 zero crossings wide to either side, in place of six under a Hann window: flat to 20 kHz within
 # 0.1 dB from 44.1 kHz, and what lies above the new half rate is more than 130 dB down.
@@ -31,24 +28,9 @@ def resampled(waveform: Tensor, rate: float, to: float) -> Tensor:
     rate, to = checked_rate(rate), checked_rate(to)
     if rate == to:
         return waveform
-    resample, sound, steps = _resampler(), waveform.float(), resampling_steps(rate, to)
+    resample, sound, steps = newer.resampler(), waveform.float(), resampling_steps(rate, to)
     if max(max(step) for step in steps) > FINE:
         sound = sound.double()
     for before, after in steps:
         sound = resample(sound, before, after, **SHARP)
     return fit(sound, -(-waveform.shape[-1] * to // rate)).to(waveform)
-
-
-def _resampler() -> Callable[..., Any]:
-    """`comfy.audio.resample` where there is one; a ComfyUI without it installs torchaudio, whose it is."""
-    try:
-        from comfy.audio import resample
-    except ImportError:
-        try:
-            from torchaudio.functional import resample
-        except (ImportError, OSError) as error:  # OSError: built for another torch
-            raise MovaError(
-                f"this ComfyUI has no resampler of its own, and torchaudio cannot be imported ({error}): update ComfyUI, "
-                "or install the torchaudio that belongs to its torch, or give the sound at the rate that is wanted"
-            ) from error
-    return resample

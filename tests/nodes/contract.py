@@ -3,12 +3,15 @@
 Three kinds. A chain is what stands in the source: `comfy.utils.pack_latents`. A member is an attribute or method of
 one of ComfyUI's classes that our code touches, calls or overrides by name: `ModelPatcher.add_patches`. A keyword is
 one that a call through a chain passes: `comfy.sd.VAE(sd=)`.
+
+What newer versions alone have is asked for in one file, nodes/host/newer.py; newer.json says where each was seen.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import json
 import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
@@ -37,6 +40,8 @@ CLASSES = (
     "comfy.weight_adapter.BypassInjectionManager",
     "server.PromptServer",
 )
+NEWER = ROOT / "nodes" / "host" / "newer.py"
+SEEN: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("newer.json").read_text(encoding="utf-8"))
 EVERYDAY = {"to", "device", "dtype", "shape", "get", "keys", "update", "copy", "append", "forward"}
 
 
@@ -49,7 +54,8 @@ class Used:
 
 
 def sources() -> list[Path]:
-    return sorted((ROOT / "nodes").rglob("*.py"))
+    """Files whose names have to be there."""
+    return sorted(path for path in (ROOT / "nodes").rglob("*.py") if path != NEWER)
 
 
 def used(paths: list[Path]) -> Used:
@@ -172,6 +178,8 @@ def table() -> str:
     rows += [f"| `{module}` | {', '.join(names) or 'itself'} |" for module, names in modules.items()]
     rows += ["", "| class | members called, read, set or overridden |", "|---|---|"]
     rows += [f"| `{c}` | {', '.join(f'`{m}`' for m in sorted(m))} |" for c, m in touched(found.names).items() if m]
+    rows += ["", "| asked for, of newer versions | where it is not there |", "|---|---|"]
+    rows += [f"| `{chain}` | {SEEN[chain]['without']} |" for chain in sorted(used([NEWER]).chains)]
     return "\n".join(rows)
 
 

@@ -40,6 +40,11 @@ def test_every_name_exists(comfy_nodes: ModuleType) -> None:
     assert lacking == []
 
 
+def test_every_name_that_may_be_missing_was_seen_in_a_newer_comfyui() -> None:
+    assert sorted(contract.SEEN) == sorted(contract.used([contract.NEWER]).chains)
+    assert all(re.fullmatch(r"[0-9a-f]{40}", seen["commit"]) for seen in contract.SEEN.values())
+
+
 def test_every_keyword_is_taken(comfy_nodes: ModuleType) -> None:
     chains = contract.used(contract.sources()).chains
     wrong = {chain: contract.refused(chain, keywords) for chain, keywords in chains.items() if keywords}
