@@ -23,11 +23,11 @@ Layers: TypeAlias = Mapping[int, KeysValues | None]
 def audio_velocity(
     model: Mova, audio_latents: Tensor, context: Tensor, timestep: Tensor, kept: Layers, run: Runtime
 ) -> Tensor:
-    """Velocity of (B, C, A) audio latents, in their dtype, through the layers that `kept` names.
+    """Velocity of (n * B, C, A) audio latents, n streams, in their dtype, through the layers that `kept` names.
 
     Args:
-        context: (B, S, text width) prompt embeddings the audio tower reads.
-        timestep: (B,) float32, 0..1000.
+        context: (n * B, S, text width) prompt embeddings the audio tower reads.
+        timestep: (n * B,) float32, 0..1000.
         kept: what `Runtime.keep` was given in a full forward.
         run: its `video_to_audio` scales what is heard.
     """
@@ -42,7 +42,7 @@ def audio_velocity(
         next(fetched)
         sight = kept[index]
         if sight is not None and run.video_to_audio:
-            ears[index].add_(audio, sight, table, run.video_to_audio, VIDEO_TO_AUDIO, run)
+            ears[index].add_each_(audio, sight, table, run.video_to_audio, VIDEO_TO_AUDIO, run)
         audio = tower.layer(index, audio, given, run)
     next(fetched)
     return tower.unpatchify(tower.head(audio, given.time)).to(audio_latents.dtype)

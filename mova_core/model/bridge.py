@@ -38,6 +38,11 @@ class Conditioner(nn.Module):
             q = rotate_halves(inner.queries(part), (table[0][p], table[1][p])).flatten(2)
             part.add_(inner.o(run.attention(q, *keys_values, inner.heads, site)), alpha=strength)
 
+    def add_each_(self, x: Tensor, keys_values: KeysValues, *rest: Any) -> None:
+        """`add_` for each of the streams that ask the same keys and values: x is (n * B, L, D), they are (B, S, D)."""
+        for stream in x.split(len(keys_values[0])):
+            self.add_(stream, keys_values, *rest)
+
     def keys_values(self, y: Tensor, table: Table) -> KeysValues:
         """Of the other tower's tokens, keys turned by their positions."""
         y = self.y_norm(y)
@@ -72,15 +77,15 @@ class Bridge(nn.Module):
     def forward(
         self, index: int, video: Tensor, audio: Tensor, tables: tuple[Table, Table], run: Runtime
     ) -> tuple[Tensor, Tensor]:
-        """(B, V, D) and (B, A, E) tokens, overwritten and returned."""
+        """(B, V, D) and (n * B, A, E) tokens, overwritten and returned; the video hears the first B of the sound."""
         into_video: Conditioner = self.audio_to_video_conditioners[index]  # type: ignore[assignment]
         into_audio: Conditioner = self.video_to_audio_conditioners[index]  # type: ignore[assignment]
         # Both read the other before either state changes.
-        sound = into_video.keys_values(audio, tables[1]) if run.audio_to_video else None
+        sound = into_video.keys_values(audio[: len(video)], tables[1]) if run.audio_to_video else None
         sight = into_audio.keys_values(video, tables[0]) if run.video_to_audio else None
         run.keep(index, sight)
         if sight is not None:
-            into_audio.add_(audio, sight, tables[1], run.video_to_audio, VIDEO_TO_AUDIO, run)
+            into_audio.add_each_(audio, sight, tables[1], run.video_to_audio, VIDEO_TO_AUDIO, run)
             del sight
         if sound is not None:
             into_video.add_(video, sound, tables[0], run.audio_to_video, AUDIO_TO_VIDEO, run)

@@ -30,7 +30,8 @@ class Joint:
 
     video: Prepared
     audio: Prepared
-    tables: tuple[Table, Table]
+    tables: tuple[Table, Table]  # of the bridge
+    grid: tuple[int, int, int]  # (T, H/2, W/2) video tokens
     run: Runtime
 
 
@@ -87,36 +88,56 @@ class Mova(VideoTower):
 
         Args:
             video_latents: (B, 16, T, H, W), H and W even.
-            audio_latents: (B, audio channels, A).
+            audio_latents: (B, audio channels, A), or (n * B, ...): n streams of sound that hear the same video, which
+                hears the first of them.
             context: (B, S, text width) prompt embeddings; all rows are attended to.
-            video_timestep, audio_timestep: (B,) float32, 0..1000, one for each sample.
+            video_timestep, audio_timestep: (B,) and (n * B,) float32, 0..1000, one for each sample.
             condition: (B, 20, T, H, W): mask (4, 1 marks a known frame), then image latents (16).
             fps: pictures a second of the clip.
-            audio_context: another prompt for the audio tower alone; by default both hear `context`.
+            audio_context: (n * B, S, text width), another prompt for the audio tower; by default both read `context`.
             runtime: how the host wants it run.
 
         Raises:
             ShapeError: the inputs do not fit each other or the model.
         """
-        sound_text = context if audio_context is None else audio_context
-        self._check(video_latents, audio_latents, context, sound_text, (video_timestep, audio_timestep), condition, fps)
-        sound, device = self.audio_dit, video_latents.device
-        video, grid = self.patchify(torch.cat((video_latents, condition.to(video_latents)), dim=1).to(context.dtype))
-        audio = sound.patchify(audio_latents.to(context.dtype))
-        given = Joint(
-            self.prepared(video_timestep, context, self.rope(grid, runtime, device)),
-            sound.prepared(audio_timestep, sound_text, sound.rope(audio.shape[1], runtime, device)),
-            self.dual_tower_bridge.tables(grid[0], audio, fps),
-            runtime,
-        )
+        texts, times = (context, context if audio_context is None else audio_context), (video_timestep, audio_timestep)
+        given, video, audio = self.begun(video_latents, audio_latents, texts, times, condition, fps, runtime)
         fetched = runtime.prefetch(self.layer_modules(runtime))
         for index in range(len(self.blocks)):
             next(fetched)
             video, audio = runtime.layer(index, partial(self.joint_layer, index, given), video, audio)
         next(fetched)
-        video_velocity = self.unpatchify(self.head(video, given.video.time), grid)
-        audio_velocity = sound.unpatchify(sound.head(audio, given.audio.time))
+        video_velocity = self.unpatchify(self.head(video, given.video.time), given.grid)
+        audio_velocity = self.audio_dit.unpatchify(self.audio_dit.head(audio, given.audio.time))
         return video_velocity.to(video_latents.dtype), audio_velocity.to(audio_latents.dtype)
+
+    def begun(
+        self,
+        video_latents: Tensor,
+        audio_latents: Tensor,
+        texts: tuple[Tensor, Tensor],
+        timesteps: tuple[Tensor, Tensor],
+        condition: Tensor,
+        fps: float,
+        run: Runtime,
+    ) -> tuple[Joint, Tensor, Tensor]:
+        """What the layers read, and the tokens of both towers before the first. Arguments as `forward`'s, in pairs.
+
+        Raises:
+            ShapeError: the inputs do not fit each other or the model.
+        """
+        self._check(video_latents, audio_latents, *texts, timesteps, condition, fps)
+        sound, device, dtype = self.audio_dit, video_latents.device, texts[0].dtype
+        video, grid = self.patchify(torch.cat((video_latents, condition.to(video_latents)), dim=1).to(dtype))
+        audio = sound.patchify(audio_latents.to(dtype))
+        given = Joint(
+            self.prepared(timesteps[0], texts[0], self.rope(grid, run, device)),
+            sound.prepared(timesteps[1], texts[1], sound.rope(audio.shape[1], run, device)),
+            self.dual_tower_bridge.tables(grid[0], audio, fps),
+            grid,
+            run,
+        )
+        return given, video, audio
 
     def joint_layer(self, index: int, given: Joint, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Layer `index` of both towers on their tokens, which it overwrites; at any time, in any order."""
@@ -148,12 +169,13 @@ class Mova(VideoTower):
                 f"with even height and width: use pictures whose sides are multiples of 16"
             )
         batch = video.shape[0]
+        streams = batch * max(1, audio_context.shape[0] // max(1, batch))
         for name, tensor, wanted in (
-            ("audio latents", audio, (batch, sound, None)),
+            ("audio latents", audio, (streams, sound, None)),
             ("the prompt's context", context, (batch, None, text)),
-            ("the sound prompt's context", audio_context, (batch, None, text)),
+            ("the sound prompt's context", audio_context, (streams, None, text)),
             ("the video timestep", timesteps[0], (batch,)),
-            ("the audio timestep", timesteps[1], (batch,)),
+            ("the audio timestep", timesteps[1], (streams,)),
             ("the condition", condition, (batch, extra, *video.shape[2:])),
         ):
             if tensor.ndim != len(wanted) or any(w not in (None, s) for s, w in zip(tensor.shape, wanted)):

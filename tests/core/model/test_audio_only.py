@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mova_core.errors import ShapeError
 from mova_core.model.audio_only import audio_velocity
 from mova_core.ops import PLAIN, Runtime
 from tests.fixtures.tiny_model import TINY, tiny_inputs, tiny_model
@@ -75,3 +76,39 @@ def test_audio_layers_beyond_the_bridge_are_walked_too():
     kept, wanted = kept_of(model)
     assert kept[1] is None
     assert torch.equal(alone(model, kept), wanted)
+
+
+def two_streams(model, run=PLAIN):
+    """A second stream of sound with a prompt, latents and noise level of its own."""
+    other = {
+        "audio": torch.cat((INPUTS.audio, INPUTS.audio.flip(-1))),
+        "audio_timestep": torch.cat((INPUTS.audio_timestep, torch.tensor([800.0, 40.0]))),
+    }
+    texts = torch.cat((INPUTS.context, INPUTS.context.flip(1) * 0.5))
+    kept = {}
+    run = replace(run, keep=kept.__setitem__)
+    made = replace(INPUTS, **other).run(model, audio_context=texts, runtime=run)
+    return made, kept, other, texts
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+def test_a_second_stream_of_sound_hears_the_video_and_is_not_heard(model, rows):
+    run = Runtime(query_rows=rows, ffn_rows=rows)
+    (video, audio), kept, other, texts = two_streams(model, run)
+    wanted = INPUTS.run(model, runtime=run)
+    torch.testing.assert_close(video, wanted[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(audio[:2], wanted[1], atol=1e-6, rtol=1e-5)
+    with torch.no_grad():
+        second = audio_velocity(model, other["audio"][2:], texts[2:], other["audio_timestep"][2:], kept, run)
+        both = audio_velocity(model, other["audio"], texts, other["audio_timestep"], kept, run)
+    torch.testing.assert_close(audio[2:], second, atol=1e-6, rtol=1e-5)
+    assert torch.equal(both, audio)
+
+
+def test_streams_that_do_not_fit_the_batch_are_refused(model):
+    three = torch.cat((INPUTS.audio, INPUTS.audio[:1]))
+    with pytest.raises(ShapeError, match="audio latents"):
+        replace(INPUTS, audio=three).run(model)
+    twice = replace(INPUTS, audio=torch.cat((INPUTS.audio, INPUTS.audio)))
+    with pytest.raises(ShapeError, match="audio latents"):
+        twice.run(model)
