@@ -12,7 +12,13 @@ from torch import Tensor
 from .errors import ShapeError
 from .shapes import clip_seconds
 
-QUIET = 1e-4  # root mean square below which two sounds are not matched in loudness: there is nothing to match
+CHANNELS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+"""Layouts by their number of channels, in ffmpeg's names and order: L R C LFE, surrounds left and right in turn"""
+
+HALF_POWER = math.sqrt(0.5)  # -3 dB
+SILENCE_RMS = 10 ** (-50 / 20)  # blocks below -50 dB of full scale are pauses: they say nothing of how loud speech is
+BLOCK_SECONDS = 0.02
+FEWEST_BLOCKS = 10  # sounding blocks that a comparison needs
 MOST_GAIN = 4.0  # at most 12 dB either way
 RATES = (8000, 384000)  # Hz that sound is kept at
 MOST_TERM = 2048  # of a ratio resampled at once: a filter has the product of both terms, 48000 / 47999 would take 9 GB
@@ -65,14 +71,58 @@ def fit(waveform: Tensor, samples: int) -> Tensor:
     return torch.nn.functional.pad(waveform, (0, short)) if short > 0 else waveform[..., :samples]
 
 
-def match_loudness(sound: Tensor, reference: Tensor, like: Tensor) -> Tensor:
+def stereo(waveform: Tensor) -> Tensor:
+    """(B, C, S) as (B, 2, S): mono on both sides; of more channels centre and surrounds at -3 dB, without LFE.
+
+    Source: ITU-R BS.775, Lo/Ro.
+    """
+    if waveform.shape[1] <= 2:
+        return waveform.expand(-1, 2, -1)
+    sides = [
+        waveform[:, side] + HALF_POWER * (waveform[:, 2] + waveform[:, 4 + side :: 2].sum(dim=1)) for side in (0, 1)
+    ]
+    return torch.stack(sides, dim=1)
+
+
+def mono(waveform: Tensor) -> Tensor:
+    """(B, C, S) as (B, 1, S): the mean of both sides."""
+    return waveform if waveform.shape[1] == 1 else stereo(waveform).mean(dim=1, keepdim=True)
+
+
+def with_channels(waveform: Tensor, channels: int) -> Tensor:
+    """(B, C, S) in a layout of as many channels or more: mono in stereo on both sides, in 5.1 and 7.1 in the centre."""
+    batch, have, samples = waveform.shape
+    if have == channels:
+        return waveform
+    if (have, channels) == (1, 2):
+        return waveform.repeat(1, 2, 1)
+    wide = waveform.new_zeros(batch, channels, samples)
+    first = 2 if have == 1 else 0  # the centre, or left and right
+    wide[:, first : first + have] = waveform
+    return wide
+
+
+def match_loudness(sound: Tensor, reference: Tensor, like: Tensor, rate: int) -> Tensor:
     """`sound` with the gain that makes its part `like` as loud as `reference`; both are (B, C, S) of the same moment.
 
-    Left alone where either is near silence. The gain is held within 12 dB.
+    Only blocks of 20 ms in which both sound are compared, so that a pause does not set the loudness of what follows it;
+    left alone where these are fewer than ten. The gain is held within 12 dB.
     """
-    loud, ours = (part.float().square().mean(dim=(1, 2), keepdim=True).sqrt() for part in (reference, like))
-    gain = (loud / ours.clamp_min(QUIET)).clamp(1 / MOST_GAIN, MOST_GAIN)
-    return sound * torch.where((loud > QUIET) & (ours > QUIET), gain, torch.ones_like(gain)).to(sound)
+    power, ours = (_block_power(part, rate) for part in (reference, like))
+    sounding = (power > SILENCE_RMS**2) & (ours > SILENCE_RMS**2)
+    loud, quiet = ((part * sounding).sum(dim=1) for part in (power, ours))
+    gain = (loud / quiet.clamp_min(1e-20)).sqrt().clamp(1 / MOST_GAIN, MOST_GAIN)
+    gain = torch.where(sounding.sum(dim=1) >= FEWEST_BLOCKS, gain, torch.ones_like(gain))
+    return sound * gain.view(-1, 1, 1).to(sound)
+
+
+def _block_power(part: Tensor, rate: int) -> Tensor:
+    """(B, blocks) mean squares of (B, C, S), in whole blocks."""
+    block = max(1, round(BLOCK_SECONDS * rate))
+    count = part.shape[-1] // block
+    whole = part[..., : count * block].float().unflatten(-1, (count, block))
+    power: Tensor = whole.square().mean(dim=(1, 3))
+    return power
 
 
 def crossfade(before: Tensor, after: Tensor, overlap: int) -> Tensor:
@@ -106,12 +156,20 @@ def join_sound(
 ) -> Tensor:
     """The sound of a clip of `frames` followed by one of `next_frames` that begins with its last `overlap` frames.
 
-    Matched in loudness and crossfaded over the overlap. Lasts exactly as long as the joined pictures, so the two
-    clocks stay equal however often clips are joined.
+    Both (B, C, S) at `rate`; the one of fewer channels is brought to the other's layout. Matched in
+    loudness and crossfaded over the overlap. Lasts exactly as long as the joined pictures, so the two clocks stay equal
+    however often clips are joined; the new sound ends with them, to the sample.
+
+    Raises:
+        ShapeError: clips that do not reach over the overlap, or sounds of unequal batches.
     """
+    channels = max(before.shape[1], after.shape[1])
+    before, after = with_channels(before, channels), with_channels(after, channels)
     before = fit(before, clip_samples(frames, fps, rate))
     after = fit(after, clip_samples(next_frames, fps, rate))
-    start = clip_samples(frames - overlap, fps, rate) if frames > overlap else 0
-    shared = min(before.shape[-1] - start, after.shape[-1])
-    after = match_loudness(after, before[..., -shared:], after[..., :shared])
-    return fit(crossfade(before, after, shared), clip_samples(frames + next_frames - overlap, fps, rate))
+    start = clip_samples(frames + next_frames - overlap, fps, rate) - after.shape[-1]  # so that both end together
+    shared = before.shape[-1] - start
+    if not 0 <= shared <= after.shape[-1]:
+        raise ShapeError(f"clips of {frames} and {next_frames} pictures cannot share {overlap}; shorten the overlap")
+    after = match_loudness(after, before[..., start:], after[..., :shared], rate)
+    return crossfade(before, after, shared)

@@ -12,10 +12,10 @@ from .memory import MovaMemory
 from .meter import MovaMeter, MovaPickDraft
 from .preflight import MovaPreflight
 from .prompting import MovaPromptBuilder
-from .relay import MovaJoinSegments, MovaSaveSegment, MovaSegmentTail
 from .replacements import register
 from .report import MovaBugReport
 from .sampling import MovaJoinExperts, MovaSampler, MovaSplitExperts
+from .segments import MovaJoinSegments, MovaSaveSegment, MovaSegmentTail
 from .streams import MovaMask, MovaPictureToSound, MovaSoundToPicture
 
 NODES: list[type[io.ComfyNode]] = [

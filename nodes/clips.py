@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..mova_core.errors import ShapeError
 from ..mova_core.image import crop_and_resize, guide_clip, guide_mask
 from ..mova_core.shapes import (
     AUDIO_LATENT_CHANNELS,
@@ -22,11 +23,25 @@ Conditionings = tuple[Any, Any]
 
 
 def guided(pair: Conditionings, vae: Any, guides: Mapping[int, Tensor], shape: VideoShape, fps: float) -> Conditionings:
-    """Positive and negative with pictures at chosen frames; `guides` maps frame -> (1, H, W, 3) in 0..1, any size."""
+    """Positive and negative with pictures at chosen frames.
+
+    `guides` maps frame -> (N, H, W, 3) in 0..1 of any size, where N is 1 for all clips of the batch, or one each.
+
+    Raises:
+        ShapeError: another number of pictures.
+    """
     height, width = shape.height, shape.width
-    fitted = {frame: crop_and_resize(picture[:1], height, width) for frame, picture in guides.items()}
-    clip = guide_clip(fitted, shape.frames)  # (1, 3, F, H, W) in -1..1
-    latents = vae.encode((clip[0].movedim(0, -1) + 1.0) / 2.0)
+    for frame, picture in guides.items():
+        if len(picture) not in (1, shape.batch):
+            raise ShapeError(
+                f"{len(picture)} pictures for frame {frame} of {shape.batch} {'clip' if shape.batch == 1 else 'clips'}; "
+                "give one for all, or as many as batch_size. 'ImageFromBatch' picks one"
+            )
+    several = max(map(len, guides.values()))
+    fitted = {frame: crop_and_resize(picture, height, width) for frame, picture in guides.items()}
+    fitted = {frame: picture.expand(several, -1, -1, -1) for frame, picture in fitted.items()}
+    begun = guide_clip(fitted, shape.frames)  # (N, 3, F, H, W) in -1..1
+    latents = torch.cat([vae.encode((clip.movedim(0, -1) + 1.0) / 2.0) for clip in begun])
     mask = guide_mask(guides.keys(), shape.frames, height // SPATIAL_STRIDE, width // SPATIAL_STRIDE)
     values = {"concat_latent_image": latents, "concat_mask": 1.0 - mask, "frame_rate": fps}
     positive, negative = (sampling.conditioned(conditioning, values) for conditioning in pair)

@@ -6,16 +6,16 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mova_core.errors import MovaError, ShapeError
-from ..mova_core.shapes import DEFAULT_FPS, VideoShape
-from ..mova_core.text import CONTEXT_ROWS, NEGATIVE_PROMPT
-from . import clips
-from .host import audio as codec
-from .host import messages, sampling, text
+from ..mova_core.shapes import VideoShape
+from ..mova_core.text import CONTEXT_ROWS, NEGATIVE_PROMPT, clean_prompt
+from . import clips, inputs
+from .base import MovaNode
+from .host import checks, messages, sampling, text
 
 log = logging.getLogger("mova")
 
 
-class MovaTextEncode(io.ComfyNode):
+class MovaTextEncode(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -62,11 +62,11 @@ class MovaTextEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip: Any, prompt: str, negative_prompt: str, audio_prompt: str = "") -> io.NodeOutput:
-        if not prompt.strip():
+    def run(cls, clip: Any, prompt: str, negative_prompt: str, audio_prompt: str = "") -> io.NodeOutput:
+        if not clean_prompt(prompt):
             raise MovaError("the prompt is empty; say what is seen and heard")
         prompts = {"prompt": prompt, "negative prompt": negative_prompt}
-        if audio_prompt.strip():
+        if clean_prompt(audio_prompt):
             prompts["audio prompt"] = audio_prompt
         encoded, notes = [], []
         for name, words in prompts.items():
@@ -81,7 +81,7 @@ class MovaTextEncode(io.ComfyNode):
         return io.NodeOutput(text.with_audio_prompt(positive, sound[0]) if sound else positive, negative)
 
 
-class MovaImageToVideoAudio(io.ComfyNode):
+class MovaImageToVideoAudio(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -104,22 +104,12 @@ class MovaImageToVideoAudio(io.ComfyNode):
                     tooltip="Pixels, a multiple of 16. Trained sizes: 640 x 352 and 352 x 640 (MOVA-360p), 1280 x 720 and "
                     "720 x 1280 (MOVA-720p).",
                 ),
-                io.Int.Input(
-                    "frames",
-                    default=193,
-                    min=1,
-                    max=2001,
-                    step=4,
-                    tooltip="Pictures, 4n + 1. 193 at 24 a second are the 8 seconds the model was trained on; time grows "
-                    "with the square.",
+                inputs.frames(
+                    "Pictures, 4n + 1. 193 at 24 a second are the 8 seconds the model was trained on; time grows "
+                    "with the square."
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=DEFAULT_FPS,
-                    min=1.0,
-                    max=120.0,
-                    step=0.01,
-                    tooltip="Pictures a second. Sets the sound's length and its alignment with the picture; trained at 24.",
+                inputs.fps(
+                    "Pictures a second. Sets the sound's length and its alignment with the picture; trained at 24."
                 ),
                 io.Int.Input(
                     "batch_size", default=1, min=1, max=64, tooltip="Clips made at once, from different noise."
@@ -145,7 +135,7 @@ class MovaImageToVideoAudio(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def run(
         cls,
         positive: Any,
         negative: Any,
@@ -158,7 +148,6 @@ class MovaImageToVideoAudio(io.ComfyNode):
         first_frame: Any = None,
         last_frame: Any = None,
     ) -> io.NodeOutput:
-        codec.check_video(vae)
         shape = VideoShape(batch=batch_size, frames=frames, height=height, width=width)
         guides = {0: clips.white(height, width) if first_frame is None else first_frame}
         if last_frame is not None:
@@ -167,7 +156,7 @@ class MovaImageToVideoAudio(io.ComfyNode):
         return io.NodeOutput(*pair, clips.empty_latent(vae, shape, fps))
 
 
-class MovaGuideFrames(io.ComfyNode):
+class MovaGuideFrames(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -198,11 +187,11 @@ class MovaGuideFrames(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, positive: Any, negative: Any, vae: Any, latent: Any, images: Any, positions: str) -> io.NodeOutput:
+    def run(cls, positive: Any, negative: Any, vae: Any, latent: Any, images: Any, positions: str) -> io.NodeOutput:
         shape = sampling.video_shape(latent)
         frames = _positions(positions, len(images), shape.frames)
         guides = {frame: images[index : index + 1] for index, frame in enumerate(frames)}
-        fps = latent.get("frame_rate", DEFAULT_FPS)
+        fps = checks.frame_rate(latent)
         return io.NodeOutput(*clips.guided((positive, negative), vae, guides, shape, fps))
 
 

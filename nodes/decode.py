@@ -4,12 +4,22 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..mova_core.shapes import DEFAULT_FPS, SPATIAL_STRIDE, audio_samples, frames_of
+from ..mova_core.errors import ShapeError
+from ..mova_core.shapes import SPATIAL_STRIDE, frames_of
+from ..mova_core.waveform import clip_samples
+from . import inputs
+from .base import MovaNode
 from .host import audio as codec
-from .host import sampling
+from .host import checks, messages, sampling
+
+SMALLEST_TILE = 32  # pixels; of smaller ones hardly anything is left beside the overlap
+SEVERAL = (
+    "{clips} clips of {frames} pictures, one after the other, with {clips} sounds. 'Create Video' would take them for one "
+    "clip and the first sound alone: give it one clip at a time, from a 'MOVA Decode' for each with its number in 'clip'."
+)
 
 
-class MovaDecode(io.ComfyNode):
+class MovaDecode(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -21,7 +31,7 @@ class MovaDecode(io.ComfyNode):
             inputs=[
                 io.Latent.Input("latent", tooltip="Joint latent from 'MOVA Sampler' or any sampler on MOVA."),
                 io.Vae.Input("vae", tooltip="The video VAE: of 'MOVA Loader', or wan_2.1_vae."),
-                io.Vae.Input("audio_vae", tooltip="The audio VAE of 'MOVA Loader'."),
+                inputs.AudioVae("The audio VAE of 'MOVA Loader'."),
                 io.Int.Input(
                     "tile_size",
                     default=0,
@@ -40,7 +50,17 @@ class MovaDecode(io.ComfyNode):
                     tooltip="Pixels by which neighbouring tiles overlap.",
                     advanced=True,
                 ),
+                io.Int.Input(
+                    "clip",
+                    default=-1,
+                    min=-1,
+                    max=63,
+                    optional=True,
+                    tooltip="Which clip of a batch, from 0. -1 is all of them, one after the other, for 'MOVA Meter' and "
+                    "'MOVA Pick Draft'; 'Create Video' takes one clip at a time.",
+                ),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="All pictures, clips of a batch one after the other."),
                 io.Audio.Output(display_name="audio", tooltip="48 kHz mono, int(48000 * frames / fps) samples."),
@@ -49,17 +69,34 @@ class MovaDecode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: Any, vae: Any, audio_vae: Any, tile_size: int, overlap: int) -> io.NodeOutput:
-        codec.check_video(vae)
-        codec.check(audio_vae)
-        video, audio = sampling.streams(latent)
-        fps = latent.get("frame_rate", DEFAULT_FPS)
+    def run(cls, latent: Any, vae: Any, audio_vae: Any, tile_size: int, overlap: int, clip: int = -1) -> io.NodeOutput:
+        video, audio = sampling.streams(_chosen(latent, clip))
+        codec.check_channels(video, audio, vae, audio_vae)
+        fps, frames = checks.frame_rate(latent), frames_of(video.shape[2])
+        if 0 < tile_size < SMALLEST_TILE:
+            raise ShapeError(
+                f"tile_size {tile_size} is too small a tile; 0 decodes whole, {SMALLEST_TILE} is the least"
+            )
+        if len(video) > 1:
+            messages.show(SEVERAL.format(clips=len(video), frames=frames), cls.hidden.unique_id)
         if tile_size:
             tile, seam = tile_size // SPATIAL_STRIDE, min(overlap, tile_size // 2) // SPATIAL_STRIDE
             pictures = vae.decode_tiled(video, tile_x=tile, tile_y=tile, overlap=seam)
         else:
             pictures = vae.decode(video)
         waveform = audio_vae.decode(audio).movedim(-1, 1)  # (B, 1, samples)
-        samples = audio_samples(frames_of(video.shape[2]), fps)
+        samples = clip_samples(frames, fps, audio_vae.audio_sample_rate)
         sound = {"waveform": waveform[..., :samples], "sample_rate": audio_vae.audio_sample_rate}
-        return io.NodeOutput(pictures.flatten(0, 1), sound, float(fps))
+        return io.NodeOutput(pictures.flatten(0, 1), sound, fps)
+
+
+def _chosen(latent: dict[str, Any], clip: int) -> dict[str, Any]:
+    """One clip of a batch, or all of them at -1.
+
+    Raises:
+        ShapeError: there is no such clip.
+    """
+    clips = sampling.video_shape(latent).batch
+    if clip >= clips:
+        raise ShapeError(f"clip {clip} is not in this latent of {clips}; the last is {clips - 1}, and -1 is all")
+    return latent if clip < 0 else sampling.one_of(latent, clip)

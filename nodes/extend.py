@@ -6,11 +6,12 @@ import torch
 from comfy_api.latest import io
 
 from ..mova_core.errors import ShapeError
+from ..mova_core.inputs.sounds import Sound, of_clips
 from ..mova_core.masks import lead_masks
-from ..mova_core.shapes import DEFAULT_FPS, VideoShape, audio_samples, latent_frames
-from ..mova_core.waveform import fit, join_sound
-from . import clips
-from .host import audio as sound
+from ..mova_core.shapes import VideoShape, latent_frames
+from ..mova_core.waveform import clip_samples, fit, join_sound
+from . import clips, inputs
+from .base import MovaNode
 from .host import sampling
 from .host.resampling import resampled
 
@@ -21,7 +22,7 @@ def _check_overlap(overlap: int, frames: int) -> None:
         raise ShapeError(f"an overlap of {overlap} frames leaves nothing of {frames} to make; shorten it")
 
 
-class MovaExtend(io.ComfyNode):
+class MovaExtend(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -36,33 +37,14 @@ class MovaExtend(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="From 'MOVA Text Encode': what happens next."),
                 io.Conditioning.Input("negative", tooltip="From 'MOVA Text Encode'."),
                 io.Vae.Input("vae", tooltip="The video VAE of 'MOVA Loader'."),
-                io.Vae.Input("audio_vae", tooltip="The audio VAE of 'MOVA Loader'."),
+                inputs.AudioVae("The audio VAE of 'MOVA Loader'."),
                 io.Image.Input("images", tooltip="The clip so far; sides multiples of 16."),
-                io.Audio.Input("audio", tooltip="Its sound, as long as the pictures."),
-                io.Float.Input(
-                    "fps",
-                    default=DEFAULT_FPS,
-                    min=1.0,
-                    max=120.0,
-                    step=0.01,
-                    tooltip="Pictures a second of both clips.",
-                ),
-                io.Int.Input(
-                    "frames",
-                    default=193,
-                    min=5,
-                    max=2001,
-                    step=4,
-                    tooltip="Pictures of the new clip, the overlap included, 4n + 1.",
-                ),
-                io.Int.Input(
-                    "overlap",
-                    default=25,
-                    min=1,
-                    max=1001,
-                    step=4,
-                    tooltip="Pictures taken over from the end of the clip so far, 4n + 1. More carries motion and voice "
-                    "further; 25 is about a second.",
+                inputs.SoundOrSilence("audio", tooltip="Its sound, as long as the pictures."),
+                inputs.fps("Pictures a second of both clips."),
+                inputs.frames("Pictures of the new clip, the overlap included, 4n + 1.", least=5),
+                inputs.overlap(
+                    "Pictures taken over from the end of the clip so far, 4n + 1. More carries motion and voice "
+                    "further; 25 is about a second."
                 ),
             ],
             outputs=[
@@ -73,7 +55,7 @@ class MovaExtend(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def run(
         cls,
         positive: Any,
         negative: Any,
@@ -86,7 +68,7 @@ class MovaExtend(io.ComfyNode):
         overlap: int,
     ) -> io.NodeOutput:
         _check_overlap(overlap, min(frames, len(images) + 1))
-        codec, tail = sound.check(audio_vae), images[-overlap:, ..., :3]
+        codec, tail = audio_vae, images[-overlap:]
         shape = VideoShape(batch=1, frames=frames, height=images.shape[1], width=images.shape[2])
         pair = clips.guided((positive, negative), vae, {0: tail[:1]}, shape, fps)
         latent = clips.empty_latent(vae, shape, fps)
@@ -94,7 +76,7 @@ class MovaExtend(io.ComfyNode):
         shown = vae.encode(tail).to(video)
         video[:, :, : shown.shape[2]] = shown
         heard = _tail(audio, len(images), overlap, fps, codec)
-        whole_steps = audio_samples(overlap, fps) // codec.downscale_ratio  # a step that is cut off is made anew
+        whole_steps = heard.shape[-1] // codec.downscale_ratio  # a step that is cut off is made anew
         if whole_steps:
             silence[..., :whole_steps] = codec.encode(heard.movedim(1, -1)).to(silence)[..., :whole_steps]
         masks = lead_masks(video.shape, silence.shape, shown.shape[2], whole_steps)
@@ -102,14 +84,17 @@ class MovaExtend(io.ComfyNode):
         return io.NodeOutput(*pair, begun)
 
 
-def _tail(audio: Any, frames: int, overlap: int, fps: float, codec: Any) -> torch.Tensor:
+def _tail(audio: Sound | None, frames: int, overlap: int, fps: float, codec: Any) -> torch.Tensor:
     """(1, C, samples) at the codec's rate: the sound of the last `overlap` of `frames` pictures."""
-    whole = resampled(audio["waveform"][:1], audio["sample_rate"], codec.audio_sample_rate)
-    whole = fit(whole, audio_samples(frames, fps))
-    return whole[..., -audio_samples(overlap, fps) :]
+    rate = codec.audio_sample_rate
+    samples = clip_samples(overlap, fps, rate)
+    if audio is None:
+        return torch.zeros(1, 1, samples)
+    whole = resampled(of_clips(audio, 1).waveform, audio.rate, rate)
+    return fit(whole, clip_samples(frames, fps, rate))[..., -samples:]
 
 
-class MovaJoinClips(io.ComfyNode):
+class MovaJoinClips(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -121,33 +106,35 @@ class MovaJoinClips(io.ComfyNode):
             search_aliases=["concatenate", "append video", "crossfade"],
             inputs=[
                 io.Image.Input("images", tooltip="The clip so far."),
-                io.Audio.Input("audio", tooltip="Its sound."),
+                inputs.SoundOrSilence("audio", tooltip="Its sound."),
                 io.Image.Input("next_images", tooltip="The new clip, beginning with the overlap."),
-                io.Audio.Input("next_audio", tooltip="Its sound."),
-                io.Float.Input("fps", default=DEFAULT_FPS, min=1.0, max=120.0, step=0.01, tooltip="Pictures a second."),
-                io.Int.Input(
-                    "overlap",
-                    default=25,
-                    min=1,
-                    max=1001,
-                    step=4,
-                    tooltip="Pictures both clips share, as in 'MOVA Extend'.",
-                ),
+                inputs.SoundOrSilence("next_audio", tooltip="Its sound."),
+                inputs.fps("Pictures a second."),
+                inputs.overlap("Pictures both clips share, as in 'MOVA Extend'."),
             ],
             outputs=[io.Image.Output(display_name="images"), io.Audio.Output(display_name="audio")],
         )
 
     @classmethod
-    def execute(
-        cls, images: Any, audio: Any, next_images: Any, next_audio: Any, fps: float, overlap: int
-    ) -> io.NodeOutput:
+    def run(cls, images: Any, audio: Any, next_images: Any, next_audio: Any, fps: float, overlap: int) -> io.NodeOutput:
         _check_overlap(overlap, min(len(images), len(next_images)) + 1)
         if images.shape[1:3] != next_images.shape[1:3]:
             raise ShapeError(
                 f"pictures of {tuple(images.shape[1:3])} and {tuple(next_images.shape[1:3])} cannot be joined"
             )
-        rate = audio["sample_rate"]
-        after = resampled(next_audio["waveform"], next_audio["sample_rate"], rate)
-        waveform = join_sound(audio["waveform"], after, len(images), len(next_images), overlap, fps, rate)
         pictures = torch.cat((images, next_images[overlap:].to(images)))
-        return io.NodeOutput(pictures, {"waveform": waveform, "sample_rate": rate})
+        return io.NodeOutput(pictures, _joined(audio, next_audio, len(images), len(next_images), overlap, fps))
+
+
+def _joined(
+    audio: Sound | None, next_audio: Sound | None, frames: int, next_frames: int, overlap: int, fps: float
+) -> dict[str, Any] | None:
+    """The AUDIO of both at the rate of the first that has sound; the other is silent. None without any."""
+    known = audio or next_audio
+    if known is None:
+        return None
+    silence = Sound(waveform=torch.zeros(1, 1, 1), rate=known.rate)
+    parts = [of_clips(part or silence, 1) for part in (audio, next_audio)]
+    before, after = (resampled(part.waveform, part.rate, known.rate) for part in parts)
+    waveform = join_sound(before, after, frames, next_frames, overlap, fps, known.rate)
+    return {"waveform": waveform, "sample_rate": known.rate}

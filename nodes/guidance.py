@@ -7,20 +7,12 @@ from comfy_api.latest import io
 from ..mova_core.sampling.bridge_strength import BridgeStrength
 from ..mova_core.sampling.guidance import Guidance
 from ..mova_core.sampling.schedule import Span
+from . import inputs
+from .base import MovaNode
 from .host import guiders
 
 
-def percent_input(name: str, default: float, tooltip: str) -> io.Float.Input:
-    """A share of the steps."""
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.001, advanced=True, tooltip=tooltip)
-
-
-def scale_input(name: str, default: float, tooltip: str) -> io.Float.Input:
-    """A guidance scale."""
-    return io.Float.Input(name, default=default, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=tooltip)
-
-
-class MovaBridgeStrength(io.ComfyNode):
+class MovaBridgeStrength(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -51,8 +43,8 @@ class MovaBridgeStrength(io.ComfyNode):
                     tooltip="Factor on what the sound takes from the picture. 1 as trained, 0 not at all; other values are "
                     "untrained.",
                 ),
-                percent_input("start_percent", 0.0, "Share of the steps done when it begins: 0 is the first step."),
-                percent_input(
+                inputs.percent("start_percent", 0.0, "Share of the steps done when it begins: 0 is the first step."),
+                inputs.percent(
                     "end_percent",
                     1.0,
                     "Share of the steps done when it ends: 1 is after the last step. Outside the range the bridge works as "
@@ -63,7 +55,7 @@ class MovaBridgeStrength(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def run(
         cls, model: Any, audio_to_video: float, video_to_audio: float, start_percent: float, end_percent: float
     ) -> io.NodeOutput:
         span = Span(start_percent, end_percent)
@@ -71,7 +63,7 @@ class MovaBridgeStrength(io.ComfyNode):
         return io.NodeOutput(guiders.with_bridge_strength(model, strength))
 
 
-class MovaGuider(io.ComfyNode):
+class MovaGuider(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -86,25 +78,25 @@ class MovaGuider(io.ComfyNode):
                 io.Model.Input("model", tooltip="MOVA, with any LoRAs and patches."),
                 io.Conditioning.Input("positive", tooltip="From 'MOVA Image to Video+Audio'."),
                 io.Conditioning.Input("negative", tooltip="From 'MOVA Image to Video+Audio'."),
-                scale_input("text_cfg", 5.0, "Guidance towards the prompt. Trained and released at 5."),
-                scale_input(
+                inputs.scale("text_cfg", 5.0, "Guidance towards the prompt. Trained and released at 5."),
+                inputs.scale(
                     "audio_text_cfg",
                     0.0,
                     "Guidance of the sound towards the prompt, where it is to differ from the picture's. 0 is the same as "
                     "text_cfg; lower it where the sound gets loud or harsh.",
                 ),
-                scale_input(
+                inputs.scale(
                     "bridge_cfg",
                     3.5,
                     "Guidance towards picture and sound that hear each other. 1 is none and costs nothing; the paper tried "
                     "up to 4 and reports 3.5: better lip sync and timing, less clear words.",
                 ),
-                percent_input(
+                inputs.percent(
                     "bridge_start",
                     0.0,
                     "Share of the steps done when guidance by the bridge begins: 0 is the first step.",
                 ),
-                percent_input(
+                inputs.percent(
                     "bridge_end",
                     1.0,
                     "Share of the steps done when it ends: 0.5 saves half of its cost. Outside the range it is as with "
@@ -125,7 +117,7 @@ class MovaGuider(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def run(
         cls,
         model: Any,
         positive: Any,

@@ -5,6 +5,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from . import inputs
+from .base import MovaNode
 from .host import attach, audio, loading, messages, text
 
 log = logging.getLogger("mova")
@@ -15,7 +17,7 @@ WEIGHT_DTYPE_TOOLTIP = (
 )
 
 
-class MovaLoader(io.ComfyNode):
+class MovaLoader(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -25,7 +27,7 @@ class MovaLoader(io.ComfyNode):
             description="Load a downloaded MOVA folder: both video experts behind one MODEL, text encoder and both VAEs.",
             search_aliases=["MOVA", "OpenMOSS", "load MOVA", "audio video model"],
             inputs=[
-                io.Combo.Input(
+                inputs.FileChoice(
                     "folder",
                     options=loading.folders(),
                     tooltip="A folder in models/diffusers that holds model_index.json, video_dit, video_dit_2, audio_dit, "
@@ -49,14 +51,14 @@ class MovaLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, folder: str, weight_dtype: str) -> io.NodeOutput:
+    def run(cls, folder: str, weight_dtype: str) -> io.NodeOutput:
         path = loading.find_folder(folder)
         model = loading.load_model(path, weight_dtype)
         sound = audio.load_audio_vae(path)
         return io.NodeOutput(model, text.load_clip(path), loading.load_video_vae(path, sound.latent_channels), sound)
 
 
-class MovaModelLoader(io.ComfyNode):
+class MovaModelLoader(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         files = loading.model_files()
@@ -68,19 +70,19 @@ class MovaModelLoader(io.ComfyNode):
             "behind one MODEL. Files are known by their contents, not by their names.",
             search_aliases=["MOVA", "Prism", "MOVA UNET", "load MOVA safetensors"],
             inputs=[
-                io.Combo.Input(
+                inputs.FileChoice(
                     "high_noise",
                     options=files,
                     tooltip="File of the expert of the first steps (video_dit), or one file that holds everything. In "
                     "models/diffusion_models.",
                 ),
-                io.Combo.Input(
+                inputs.FileChoice(
                     "low_noise",
                     options=[loading.SAME_FILE, *files],
                     default=loading.SAME_FILE,
                     tooltip="File of the expert of the last steps (video_dit_2).",
                 ),
-                io.Combo.Input(
+                inputs.FileChoice(
                     "shared",
                     options=[loading.SAME_FILE, *files],
                     default=loading.SAME_FILE,
@@ -102,7 +104,7 @@ class MovaModelLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, high_noise: str, low_noise: str, shared: str, weight_dtype: str) -> io.NodeOutput:
+    def run(cls, high_noise: str, low_noise: str, shared: str, weight_dtype: str) -> io.NodeOutput:
         high, low, both = (
             None if name == loading.SAME_FILE else loading.find_file("diffusion_models", name)
             for name in (high_noise, low_noise, shared)
@@ -116,7 +118,7 @@ class MovaModelLoader(io.ComfyNode):
         return io.NodeOutput(model)
 
 
-class MovaAttachSound(io.ComfyNode):
+class MovaAttachSound(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -126,11 +128,11 @@ class MovaAttachSound(io.ComfyNode):
             description="Make a MOVA expert of a MODEL that another loader took for Wan: give it audio tower and bridge.",
             search_aliases=["MOVA GGUF", "GGUF", "Load Diffusion Model", "shared file"],
             inputs=[
-                io.Model.Input(
+                inputs.AnyModel(
                     "model",
                     tooltip="One of MOVA's experts, from 'Load Diffusion Model' or a GGUF loader. LoRAs come after this node.",
                 ),
-                io.Combo.Input(
+                inputs.FileChoice(
                     "shared",
                     options=loading.model_files(),
                     tooltip="File of audio tower and bridge in models/diffusion_models; a merged file serves too.",
@@ -146,7 +148,7 @@ class MovaAttachSound(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, shared: str) -> io.NodeOutput:
+    def run(cls, model: Any, shared: str) -> io.NodeOutput:
         expert, notes = attach.attach(model, loading.find_file("diffusion_models", shared))
         for note in notes:
             log.warning(note)
@@ -154,7 +156,7 @@ class MovaAttachSound(io.ComfyNode):
         return io.NodeOutput(expert)
 
 
-class MovaAudioVAELoader(io.ComfyNode):
+class MovaAudioVAELoader(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -164,7 +166,7 @@ class MovaAudioVAELoader(io.ComfyNode):
             description="Load the 48 kHz audio codec of MOVA from one file.",
             search_aliases=["DAC", "audio codec", "MOVA VAE"],
             inputs=[
-                io.Combo.Input(
+                inputs.FileChoice(
                     "vae_file",
                     options=loading.vae_files(),
                     tooltip="File in models/vae: audio_vae of a downloaded folder, or a converted one.",
@@ -174,5 +176,5 @@ class MovaAudioVAELoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vae_file: str) -> io.NodeOutput:
+    def run(cls, vae_file: str) -> io.NodeOutput:
         return io.NodeOutput(audio.load_audio_vae_file(loading.find_file("vae", vae_file)))

@@ -4,6 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from . import inputs
+from .base import MovaNode
 from .host import lora, messages
 
 
@@ -12,7 +14,7 @@ def _strength(name: str, of: str) -> Any:
     return io.Float.Input(name, default=1.0, min=-100.0, max=100.0, step=0.01, advanced=True, tooltip=tooltip)
 
 
-class MovaLoraLoader(io.ComfyNode):
+class MovaLoraLoader(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -25,7 +27,7 @@ class MovaLoraLoader(io.ComfyNode):
             search_aliases=["MOVA LoRA", "load lora", "lora loader", "high noise lora", "low noise lora"],
             inputs=[
                 io.Model.Input("model", tooltip="MOVA: both experts, or one of 'MOVA Split Experts'."),
-                io.Combo.Input(
+                inputs.FileChoice(
                     "lora_name", options=lora.files(), tooltip="A .safetensors or .pt file in models/loras."
                 ),
                 io.Combo.Input(
@@ -60,7 +62,7 @@ class MovaLoraLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def run(
         cls,
         model: Any,
         lora_name: str,

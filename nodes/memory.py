@@ -4,10 +4,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host import memory, sampling
+from .base import MovaNode
+from .host import memory
 
 
-class MovaMemory(io.ComfyNode):
+class MovaMemory(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -31,6 +32,5 @@ class MovaMemory(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, mode: str) -> io.NodeOutput:
-        sampling.check_model(model)
+    def run(cls, model: Any, mode: str) -> io.NodeOutput:
         return io.NodeOutput(memory.with_mode(model, mode))

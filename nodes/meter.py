@@ -5,20 +5,22 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mova_core.errors import ShapeError
+from ..mova_core.inputs.sounds import Sound
 from ..mova_core.meter import Reading, read
-from ..mova_core.shapes import DEFAULT_FPS
-from .host import messages, sampling
+from . import inputs
+from .base import MovaNode
+from .host import checks, messages, sampling
 
 
-def _readings(images: Any, audio: Any, fps: float) -> list[Reading]:
+def _readings(images: Any, audio: Sound, fps: float) -> list[Reading]:
     """One a clip of a batch, as 'MOVA Decode' lays them out: pictures one clip after the other, sounds stacked."""
-    waveform = audio["waveform"]
+    waveform = audio.waveform
     clips = len(waveform)
     if len(images) % clips:
         raise ShapeError(
             f"{len(images)} pictures do not share out among {clips} sounds; connect both from one 'MOVA Decode'"
         )
-    return [read(part, waveform[n], audio["sample_rate"], fps) for n, part in enumerate(images.chunk(clips))]
+    return [read(part, waveform[n], audio.rate, fps) for n, part in enumerate(images.chunk(clips))]
 
 
 def _report(readings: list[Reading]) -> str:
@@ -27,7 +29,7 @@ def _report(readings: list[Reading]) -> str:
     )
 
 
-class MovaMeter(io.ComfyNode):
+class MovaMeter(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -40,7 +42,7 @@ class MovaMeter(io.ComfyNode):
             inputs=[
                 io.Image.Input("images", tooltip="Pictures of a clip or a batch of clips."),
                 io.Audio.Input("audio", tooltip="Its sound."),
-                io.Float.Input("fps", default=DEFAULT_FPS, min=1.0, max=120.0, step=0.01, tooltip="Pictures a second."),
+                inputs.fps("Pictures a second."),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="One line a clip."),
@@ -52,13 +54,13 @@ class MovaMeter(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images: Any, audio: Any, fps: float) -> io.NodeOutput:
+    def run(cls, images: Any, audio: Any, fps: float) -> io.NodeOutput:
         readings = _readings(images, audio, fps)
         messages.show(_report(readings), cls.hidden.unique_id)
         return io.NodeOutput(_report(readings), max(reading.score for reading in readings))
 
 
-class MovaPickDraft(io.ComfyNode):
+class MovaPickDraft(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -82,11 +84,11 @@ class MovaPickDraft(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: Any, images: Any, audio: Any) -> io.NodeOutput:
+    def run(cls, latent: Any, images: Any, audio: Any) -> io.NodeOutput:
         batch = sampling.video_shape(latent).batch
-        if len(audio["waveform"]) != batch:
-            raise ShapeError(f"{batch} drafts but {len(audio['waveform'])} sounds; decode the same latent for both")
-        readings = _readings(images, audio, latent.get("frame_rate", DEFAULT_FPS))
+        if len(audio.waveform) != batch:
+            raise ShapeError(f"{batch} drafts but {len(audio.waveform)} sounds; decode the same latent for both")
+        readings = _readings(images, audio, checks.frame_rate(latent))
         best = max(range(batch), key=lambda n: readings[n].score)
         report = f"draft {best} of {batch} is best\n{_report(readings)}"
         messages.show(report, cls.hidden.unique_id)

@@ -4,11 +4,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from .base import MovaNode
 from .host import messages
 from .host import preflight as facts
 
 
-class MovaPreflight(io.ComfyNode):
+class MovaPreflight(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -51,7 +52,7 @@ class MovaPreflight(io.ComfyNode):
         return float("nan")
 
     @classmethod
-    def execute(
+    def run(
         cls, model: Any, latent: Any, vae: Any = None, steps: int = 50, cfg: float = 5.0, measure: bool = True
     ) -> io.NodeOutput:
         report = facts.preflight(model, latent, vae, steps, cfg, measure)

@@ -5,12 +5,14 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mova_core.prompting import Script, check_speech, compose, parse_lines, parse_speakers
-from ..mova_core.shapes import DEFAULT_FPS, clip_seconds
+from ..mova_core.shapes import clip_seconds
 from ..mova_core.text import CONTEXT_ROWS
+from . import inputs
+from .base import MovaNode
 from .host import messages, text
 
 
-class MovaPromptBuilder(io.ComfyNode):
+class MovaPromptBuilder(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -50,22 +52,8 @@ class MovaPromptBuilder(io.ComfyNode):
                     "music", default="", tooltip="Music, if any. Singing and complex music are weak points."
                 ),
                 io.String.Input("camera", default="", tooltip="What the camera does: 'The camera moves in slowly'."),
-                io.Int.Input(
-                    "frames",
-                    default=193,
-                    min=1,
-                    max=2001,
-                    step=4,
-                    tooltip="Pictures of the clip, for the check of the speech.",
-                ),
-                io.Float.Input(
-                    "fps",
-                    default=DEFAULT_FPS,
-                    min=1.0,
-                    max=120.0,
-                    step=0.01,
-                    tooltip="Pictures a second, for the same check.",
-                ),
+                inputs.frames("Pictures of the clip, for the check of the speech."),
+                inputs.fps("Pictures a second, for the same check."),
                 io.Clip.Input("clip", optional=True, tooltip="UMT5-XXL, to count tokens; the limit is 512."),
             ],
             outputs=[
@@ -76,7 +64,7 @@ class MovaPromptBuilder(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def run(
         cls,
         scene: str,
         action: str,

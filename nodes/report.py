@@ -4,11 +4,13 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from . import inputs
+from .base import MovaNode
 from .host import messages
 from .host import report as facts
 
 
-class MovaBugReport(io.ComfyNode):
+class MovaBugReport(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -19,7 +21,7 @@ class MovaBugReport(io.ComfyNode):
             "paste under a bug report. No prompt, no path, no name of yours is in it.",
             search_aliases=["diagnostics", "system info", "versions", "debug", "help"],
             inputs=[
-                io.Model.Input(
+                inputs.AnyModel(
                     "model",
                     optional=True,
                     tooltip="MOVA as it goes into the sampler, with its LoRAs and patches. Its files are marked by size, "
@@ -37,7 +39,7 @@ class MovaBugReport(io.ComfyNode):
         return float("nan")
 
     @classmethod
-    def execute(cls, model: Any = None) -> io.NodeOutput:
+    def run(cls, model: Any = None) -> io.NodeOutput:
         report = facts.report(model)
         messages.show(report, cls.hidden.unique_id)
         return io.NodeOutput(report, ui=ui.PreviewText(report))

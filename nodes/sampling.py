@@ -8,11 +8,13 @@ from ..mova_core.collapse import ACTIONS
 from ..mova_core.errors import MovaError
 from ..mova_core.sampling.guidance import Guidance
 from ..mova_core.sampling.schedule import Span
-from ..mova_core.shapes import DEFAULT_FPS, audio_samples
-from .host import audio_preview, experts, guiders, messages, profiling, sampling
+from ..mova_core.waveform import clip_samples
+from . import inputs
+from .base import MovaNode
+from .host import audio_preview, checks, experts, guiders, messages, profiling, sampling
 
 
-class MovaSampler(io.ComfyNode):
+class MovaSampler(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -42,14 +44,10 @@ class MovaSampler(io.ComfyNode):
                     max=1000,
                     tooltip="Steps; 50 is official, 25 is the usual quicker choice.",
                 ),
-                io.Float.Input(
+                inputs.scale(
                     "cfg",
-                    default=5.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Guidance towards the prompt, for picture and sound. 1 skips the negative prompt and halves the "
+                    5.0,
+                    "Guidance towards the prompt, for picture and sound. 1 skips the negative prompt and halves the "
                     "time; high values make the sound loud.",
                 ),
                 io.Float.Input(
@@ -88,28 +86,20 @@ class MovaSampler(io.ComfyNode):
                     step=0.01,
                     tooltip="Below 1 the latent is kept in part: only the last share of a longer schedule is run.",
                 ),
-                io.Float.Input(
+                inputs.scale(
                     "bridge_cfg",
-                    default=1.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    optional=True,
-                    tooltip="Guidance towards picture and sound that hear each other: lips, impacts. 1 is none; 3.5 gave the "
+                    1.0,
+                    "Guidance towards picture and sound that hear each other: lips, impacts. 1 is none; 3.5 gave the "
                     "published lip sync, for half as much time again and less clear words. 'MOVA Guider' has more of it.",
+                    optional=True,
                 ),
-                io.Float.Input(
+                inputs.scale(
                     "audio_cfg",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
+                    0.0,
+                    "Guidance of the sound towards the prompt, where it is to differ from the picture's. 0 is the "
+                    "same as cfg.",
                     optional=True,
                     advanced=True,
-                    tooltip="Guidance of the sound towards the prompt, where it is to differ from the picture's. 0 is the "
-                    "same as cfg.",
                 ),
                 io.Float.Input(
                     "audio_denoise",
@@ -132,11 +122,7 @@ class MovaSampler(io.ComfyNode):
                     "warn in the log, stop, or start again with the next seed (up to 8). Its threshold was not measured on "
                     "real weights.",
                 ),
-                io.Vae.Input(
-                    "audio_vae",
-                    optional=True,
-                    tooltip="The audio VAE of 'MOVA Loader', to listen while the clip is made.",
-                ),
+                inputs.AudioVae("The audio VAE of 'MOVA Loader', to listen while the clip is made.", optional=True),
                 io.Int.Input(
                     "listen_every",
                     default=0,
@@ -170,7 +156,7 @@ class MovaSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def run(
         cls,
         model: Any,
         positive: Any,
@@ -207,7 +193,8 @@ class MovaSampler(io.ComfyNode):
         guider = guiders.guider(shifted, positive, negative, guidance, Span())
         watchers: list[Any] = []
         if listen_every:
-            samples = audio_samples(sampling.video_shape(latent).frames, latent.get("frame_rate", DEFAULT_FPS))
+            frames, rate = sampling.video_shape(latent).frames, audio_vae.audio_sample_rate
+            samples = clip_samples(frames, checks.frame_rate(latent), rate)
             watchers.append(audio_preview.AudioPreview(shifted, audio_vae, every=listen_every, samples=samples))
         beside = watchers[-1].shown if watchers else str
         watchers.append(profiling.Progress(shifted.load_device, cls.hidden.unique_id, beside))
@@ -219,7 +206,7 @@ class MovaSampler(io.ComfyNode):
         return io.NodeOutput(made, kept)
 
 
-class MovaSplitExperts(io.ComfyNode):
+class MovaSplitExperts(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -236,11 +223,11 @@ class MovaSplitExperts(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any) -> io.NodeOutput:
+    def run(cls, model: Any) -> io.NodeOutput:
         return io.NodeOutput(*experts.split(model))
 
 
-class MovaJoinExperts(io.ComfyNode):
+class MovaJoinExperts(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -265,7 +252,5 @@ class MovaJoinExperts(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, high_noise: Any, low_noise: Any, boundary: float) -> io.NodeOutput:
-        for model in (high_noise, low_noise):
-            sampling.check_model(model)
+    def run(cls, high_noise: Any, low_noise: Any, boundary: float) -> io.NodeOutput:
         return io.NodeOutput(experts.join(high_noise, low_noise, boundary))

@@ -4,16 +4,17 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..mova_core.inputs.sounds import of_clips
 from ..mova_core.masks import PARTS, joint_masks
-from ..mova_core.shapes import DEFAULT_FPS, TEMPORAL_STRIDE, VideoShape
+from ..mova_core.shapes import TEMPORAL_STRIDE, VideoShape
 from ..mova_core.waveform import clip_samples, fit
-from . import clips
-from .host import audio as sound
-from .host import messages, sampling
+from . import clips, inputs
+from .base import MovaNode
+from .host import checks, messages, sampling
 from .host.resampling import resampled
 
 
-class MovaSoundToPicture(io.ComfyNode):
+class MovaSoundToPicture(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -30,7 +31,7 @@ class MovaSoundToPicture(io.ComfyNode):
                     "audio",
                     tooltip="Any rate, mono or stereo, any length: cut at the clip's end, or followed by silence up to it.",
                 ),
-                io.Vae.Input("audio_vae", tooltip="The audio VAE of 'MOVA Loader'."),
+                inputs.AudioVae("The audio VAE of 'MOVA Loader'."),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Joint latent whose sound is held by its mask."),
@@ -41,11 +42,11 @@ class MovaSoundToPicture(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: Any, audio: Any, audio_vae: Any) -> io.NodeOutput:
-        vae, (video, silence) = sound.check(audio_vae), sampling.streams(latent)
-        frames, fps = sampling.video_shape(latent).frames, latent.get("frame_rate", DEFAULT_FPS)
-        rate = audio["sample_rate"]
-        original = fit(audio["waveform"], clip_samples(frames, fps, rate))
+    def run(cls, latent: Any, audio: Any, audio_vae: Any) -> io.NodeOutput:
+        vae, (video, silence) = audio_vae, sampling.streams(latent)
+        frames, fps = sampling.video_shape(latent).frames, checks.frame_rate(latent)
+        rate = audio.rate
+        original = fit(of_clips(audio, len(video)).waveform, clip_samples(frames, fps, rate))
         heard = fit(resampled(original, rate, vae.audio_sample_rate), silence.shape[-1] * vae.downscale_ratio)
         held = vae.encode(heard.movedim(1, -1)).to(silence)
         held = held[:1].expand_as(silence) if len(held) == 1 else held
@@ -54,7 +55,7 @@ class MovaSoundToPicture(io.ComfyNode):
         return io.NodeOutput(kept, {"waveform": original, "sample_rate": rate})
 
 
-class MovaPictureToSound(io.ComfyNode):
+class MovaPictureToSound(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -72,9 +73,7 @@ class MovaPictureToSound(io.ComfyNode):
                     "images",
                     tooltip="The clip, sides multiples of 16. Up to three pictures at its end are left out, to make 4n + 1.",
                 ),
-                io.Float.Input(
-                    "fps", default=DEFAULT_FPS, min=1.0, max=120.0, step=0.01, tooltip="Pictures a second of the clip."
-                ),
+                inputs.fps("Pictures a second of the clip."),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -88,7 +87,7 @@ class MovaPictureToSound(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, positive: Any, negative: Any, vae: Any, images: Any, fps: float) -> io.NodeOutput:
+    def run(cls, positive: Any, negative: Any, vae: Any, images: Any, fps: float) -> io.NodeOutput:
         surplus = (len(images) - 1) % TEMPORAL_STRIDE
         kept = images[: len(images) - surplus]
         if surplus:
@@ -98,12 +97,12 @@ class MovaPictureToSound(io.ComfyNode):
         latent = clips.empty_latent(vae, shape, fps)
         empty, silence = sampling.streams(latent)
         masks = joint_masks(empty.shape, silence.shape, "nothing", "all", 0.0, 0.0, fps)
-        video = vae.encode(kept[..., :3]).to(empty)
+        video = vae.encode(kept).to(empty)
         held = {**latent, "samples": sampling.joint(video, silence), "noise_mask": sampling.joint(*masks)}
         return io.NodeOutput(*pair, held, kept)
 
 
-class MovaMask(io.ComfyNode):
+class MovaMask(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -129,8 +128,8 @@ class MovaMask(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: Any, picture: Any, sound: Any, start: float, end: float) -> io.NodeOutput:
+    def run(cls, latent: Any, picture: Any, sound: Any, start: float, end: float) -> io.NodeOutput:
         video, audio = sampling.streams(latent)
-        fps = latent.get("frame_rate", DEFAULT_FPS)
+        fps = checks.frame_rate(latent)
         masks = joint_masks(video.shape, audio.shape, picture, sound, start, end, fps)
         return io.NodeOutput({**latent, "noise_mask": sampling.joint(*masks)})

@@ -13,7 +13,7 @@ LAYERS = (  # a part imports itself and the layers before its own
     {"errors"},
     {"config", "ops", "shapes"},
     {"audio_vae", "collapse", "image", "masks", "meter", "model", "prompting", "sampling", "text", "waveform"},
-    {"checkpoint", "estimate"},
+    {"checkpoint", "estimate", "inputs"},
     {"preflight", "segments"},
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}

@@ -16,7 +16,10 @@ from ...mova_core.audio_vae.codec import AudioVAE
 from ...mova_core.checkpoint.load import assign, audio_vae_parts, shapes_of
 from ...mova_core.checkpoint.single import single_audio_vae
 from ...mova_core.config import AudioVAEConfig
-from ...mova_core.errors import CheckpointError
+from ...mova_core.errors import CheckpointError, ShapeError
+from ...mova_core.inputs.numbers import told
+from ...mova_core.shapes import VIDEO_LATENT_CHANNELS
+from ...mova_core.waveform import mono
 
 STEP_BYTES = 1.2 * 2**20  # float32 activations a latent step of the full-size decoder, counted 0.94 MiB
 ENCODE_STEP_BYTES = 2.3 * 2**20  # of the encoder, counted 1.9 MiB
@@ -46,8 +49,8 @@ class MovaAudioVAE(comfy.sd.VAE):
 
     def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor:
         """(B, samples, channels) mixed down to one channel, whole latent steps."""
-        mono = pixels.mean(dim=-1, keepdim=True)
-        return torch.nn.functional.pad(mono, (0, 0, 0, -mono.shape[1] % self.downscale_ratio))
+        one = mono(pixels.movedim(-1, 1)).movedim(1, -1)
+        return torch.nn.functional.pad(one, (0, 0, 0, -one.shape[1] % self.downscale_ratio))
 
     def vae_output_dtype(self) -> torch.dtype:
         return torch.float32
@@ -65,14 +68,40 @@ def check(vae: Any) -> "MovaAudioVAE":
 
 
 def check_video(vae: Any) -> Any:
-    """Accept any VAE but MOVA's audio VAE.
+    """Accept a video VAE of 16 channels.
 
     Raises:
-        CheckpointError: the audio VAE is connected where the video VAE belongs.
+        CheckpointError: another is connected where the video VAE belongs.
     """
     if isinstance(vae, MovaAudioVAE):
         raise CheckpointError("this VAE is MOVA's audio VAE; connect the VAE output of 'MOVA Loader', or wan_2.1_vae")
+    if not callable(getattr(vae, "decode", None)):
+        raise CheckpointError(f"{told(vae)} is no VAE; connect the VAE output of 'MOVA Loader', or wan_2.1_vae")
+    made = getattr(vae, "latent_channels", VIDEO_LATENT_CHANNELS), getattr(vae, "latent_dim", 3)
+    if made != (VIDEO_LATENT_CHANNELS, 3):
+        kind = {1: "sound", 2: "pictures", 3: "video"}.get(made[1], "something else")
+        raise CheckpointError(
+            f"this VAE is of another model: it makes {made[0]} channels of {kind}, MOVA's {VIDEO_LATENT_CHANNELS} of "
+            "video; connect the VAE output of 'MOVA Loader', or wan_2.1_vae"
+        )
     return vae
+
+
+def check_channels(video: Tensor, sound: Tensor, vae: Any, audio_vae: MovaAudioVAE) -> None:
+    """Accept the streams of a joint latent that these VAEs made.
+
+    Raises:
+        ShapeError: another number of channels.
+    """
+    for name, part, made in (
+        ("picture", video, getattr(vae, "latent_channels", VIDEO_LATENT_CHANNELS)),
+        ("sound", sound, audio_vae.latent_channels),
+    ):
+        if part.shape[1] != made:
+            raise ShapeError(
+                f"the {name} of this latent has {part.shape[1]} channels, its VAE decodes {made}; connect latent and VAE "
+                "of the same 'MOVA Loader'"
+            )
 
 
 def load_audio_vae(folder: Path) -> MovaAudioVAE:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...mova_core.collapse import TRIES, collapsed
 from ...mova_core.errors import ConfigError, MovaError, ShapeError
+from ...mova_core.inputs.latents import joint_streams
 from ...mova_core.sampling.schedule import reshift, sigmas
 from ...mova_core.shapes import SPATIAL_STRIDE, VideoShape, frames_of
 from .av_euler import av_euler
@@ -41,14 +42,7 @@ def streams(latent: dict[str, Any]) -> tuple[Tensor, Tensor]:
         ShapeError: it is not a joint latent.
     """
     samples = latent["samples"]
-    parts = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
-    if len(parts) != 2 or parts[0].ndim != 5 or parts[1].ndim != 3 or len(parts[0]) != len(parts[1]):
-        found = ", ".join(str(tuple(part.shape)) for part in parts)
-        raise ShapeError(
-            f"this latent holds {found}; MOVA wants a joint latent: video (batch, 16, frames, height, width) and audio "
-            "(batch, channels, steps). Make it with 'MOVA Image to Video+Audio' or join both with 'Concat AV Latent'"
-        )
-    return parts[0], parts[1]
+    return joint_streams(samples.unbind() if getattr(samples, "is_nested", False) else [samples])
 
 
 def video_shape(latent: dict[str, Any]) -> VideoShape:
@@ -117,8 +111,9 @@ def check_model(model: Any) -> None:
     Raises:
         ShapeError: the MODEL is another one.
     """
-    if not isinstance(model.model, MovaModel):
-        raise ShapeError(f"this MODEL is {type(model.model).__name__}, not MOVA; connect the MODEL of 'MOVA Loader'")
+    inner = getattr(model, "model", None)
+    if not isinstance(inner, MovaModel):
+        raise ShapeError(f"this MODEL is {type(inner).__name__}, not MOVA; connect the MODEL of 'MOVA Loader'")
 
 
 def schedule(model: Any, scheduler: str, steps: int, shift: float, denoise: float) -> Tensor:

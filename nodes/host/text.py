@@ -138,14 +138,23 @@ def prompt_ids(clip: Any, prompt: str) -> tuple[list[int], int]:
     Raises:
         CheckpointError: the CLIP is not UMT5.
     """
-    name = getattr(clip.tokenizer, "clip_name", None)
+    tokenizer = getattr(check_clip(clip).tokenizer, clip.tokenizer.clip).tokenizer
+    return cap_tokens(tokenizer(clean_prompt(prompt))["input_ids"])
+
+
+def check_clip(clip: Any) -> Any:
+    """Accept UMT5 only.
+
+    Raises:
+        CheckpointError: the CLIP is another.
+    """
+    name = getattr(getattr(clip, "tokenizer", None), "clip_name", None)
     if name != NAME:
         raise CheckpointError(
             f"this CLIP is {name!r}; MOVA reads UMT5-XXL. Use the CLIP of 'MOVA Loader', or 'Load CLIP' with a "
             "umt5_xxl file and type 'wan'"
         )
-    tokenizer = getattr(clip.tokenizer, clip.tokenizer.clip).tokenizer
-    return cap_tokens(tokenizer(clean_prompt(prompt))["input_ids"])
+    return clip
 
 
 def encode(clip: Any, ids: list[int]) -> list[Any]:

@@ -1,18 +1,32 @@
 """An MP4 written piece by piece, and where ComfyUI keeps what nodes write."""
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import comfy.model_management
+import comfy.utils
 import folder_paths
 from comfy.cli_args import args
 from torch import Tensor
 
-LAYOUTS = {1: "mono", 2: "stereo"}
+from ...mova_core.errors import CheckpointError, MovaError
+from ...mova_core.segments import sweep, temporary
+from ...mova_core.waveform import CHANNELS
+
 SEGMENTS = "mova_segments"
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)  # Hz
+BT709, SRGB, LIMITED = 1, 13, 1
+DEVICES = re.compile(
+    r"(?i:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3]|conin\$|conout\$) *([.:].*)?"
+)
+Show = Callable[[Tensor | None], None]
+Play = Callable[[int | None], None]
 
 
 def segment_folder(name: str) -> Path:
@@ -20,11 +34,41 @@ def segment_folder(name: str) -> Path:
     return Path(folder_paths.get_output_directory()) / SEGMENTS / name
 
 
+def check_name(name: str) -> None:
+    """Accept what every system takes for the name of a file or folder.
+
+    Raises:
+        MovaError: control characters, which may cut a name, or a name that Windows keeps for a device.
+    """
+    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+        raise MovaError(f"{name!r} holds a control character and cannot name a file; type it again")
+    if DEVICES.fullmatch(name):
+        raise MovaError(f"{name!r} is a device on Windows and cannot name a file; choose another name")
+
+
 def output_file(prefix: str, width: int, height: int) -> tuple[Path, str]:
-    """A new file for `prefix` in the output folder, and its sub-folder there."""
-    output = folder_paths.get_output_directory()
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, width, height)
+    """A new file for `prefix` in the output folder, and its sub-folder there.
+
+    Raises:
+        MovaError: `prefix` names no file, or one outside the output folder, or its folder cannot be made.
+    """
+    output = Path(folder_paths.get_output_directory()).resolve()
+    parts = [part for part in re.split(r"[/\\]", prefix) if part]
+    for part in parts:
+        check_name(part)
+    if not parts or not parts[-1].strip(". ") or not (output / prefix).resolve().is_relative_to(output):
+        raise MovaError(f"filename_prefix {prefix!r} names no file in the output folder; give one such as video/MOVA")
+    try:
+        found = folder_paths.get_save_image_path(prefix, str(output), width, height)
+    except OSError as error:
+        raise MovaError(f"no folder can be made for filename_prefix {prefix!r}: {error.strerror or error}") from error
+    folder, name, counter, subfolder, _ = found
     return Path(folder) / f"{name}_{counter:05}_.mp4", subfolder
+
+
+def player_rate(rates: Sequence[int]) -> int:
+    """The sample rate of AAC, Hz, that keeps all of sounds of these rates, as far as there is one; 48000 for none."""
+    return next((rate for rate in AAC_RATES if rate >= max(rates, default=48000)), AAC_RATES[-1])
 
 
 def workflow_metadata(prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -38,36 +82,90 @@ def write(
     path: Path,
     size: tuple[int, int],
     pieces: Iterable[Tensor],
-    sound: Tensor,
+    sound: Tensor | None,
     fps: float,
     sample_rate: int,
     metadata: Mapping[str, Any],
-) -> int:
-    """Write (F, H, W, 3) uint8 pieces of `size` (W, H) with (C, S) sound as H.264 and AAC; returns the pictures written.
+    *,
+    frames: int,
+) -> None:
+    """Write (F, H, W, 3) uint8 pieces of `size` (W, H) with (C, S) sound, or none, as H.264 and AAC.
 
-    Sound is written up to the end of each piece, so a player finds both together. `metadata` goes into the file as
-    JSON, where ComfyUI looks for the workflow of a clip that is dropped on its page.
+    The file has another name until it is whole; cancelling and progress are ComfyUI's. Sound is written up to the end of
+    each piece, so a player finds both together. `metadata` goes into the file as JSON, where ComfyUI looks for the
+    workflow of a clip that is dropped on its page. `frames` is how many pictures there will be.
+
+    Raises:
+        CheckpointError: the disk did not take it.
     """
-    samples, frames, written = sound.float().clamp(-1, 1).cpu().contiguous().numpy(), 0, 0
-    with av.open(str(path), "w", format="mp4", options={"movflags": "use_metadata_tags+faststart"}) as file:
-        file.metadata.update({key: json.dumps(value) for key, value in metadata.items()})
-        rate = Fraction(fps).limit_denominator(1001)
-        video = file.add_stream("libx264", rate=rate, options={"crf": "18"})
-        video.width, video.height = size
-        video.pix_fmt = "yuv420p"
-        audio = file.add_stream("aac", rate=sample_rate, layout=LAYOUTS[len(samples)])
-        for piece in pieces:
-            for picture in piece.numpy():
-                file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            frames += len(piece)
-            end = min(samples.shape[-1], round(frames * sample_rate / fps))
-            if end > written:
-                block = av.AudioFrame.from_ndarray(
-                    samples[:, written:end].copy(), format="fltp", layout=LAYOUTS[len(samples)]
-                )
-                block.sample_rate, block.pts = sample_rate, written
-                file.mux(audio.encode(block))
-                written = end
-        file.mux(video.encode(None))
-        file.mux(audio.encode(None))
-    return frames
+    part = temporary(path)
+    try:
+        sweep(path)
+        with av.open(str(part), "w", format="mp4", options={"movflags": "use_metadata_tags+faststart"}) as file:
+            file.metadata.update({key: json.dumps(value) for key, value in metadata.items()})
+            show = _pictures(file, size, fps)
+            play = None if sound is None else _sound(file, sound, sample_rate)
+            _interleave(pieces, show, play, sample_rate / fps, comfy.utils.ProgressBar(frames))
+        os.replace(part, path)  # noqa: PTH105, atomic on every system
+    except (OSError, av.FFmpegError) as error:
+        raise CheckpointError(f"{path} cannot be written: {error}. Look at the disk's space") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _interleave(
+    pieces: Iterable[Tensor], show: Show, play: Play | None, samples_a_picture: float, progress: Any
+) -> None:
+    shown = 0
+    for piece in pieces:
+        for picture in piece:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            show(picture)
+            progress.update(1)
+        shown += len(piece)
+        if play is not None:
+            play(round(shown * samples_a_picture))
+    show(None)
+    if play is not None:
+        play(None)
+
+
+def _pictures(file: Any, size: tuple[int, int], fps: float) -> Show:
+    """Takes a (H, W, 3) uint8 picture at a time, None after the last. BT.709 and tagged so, as 'Save Video' writes."""
+    video = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
+    (video.width, video.height), video.pix_fmt = size, "yuv420p"
+    _tag(video.codec_context)
+
+    def show(picture: Tensor | None) -> None:
+        frame = None
+        if picture is not None:
+            frame = av.VideoFrame.from_ndarray(picture.contiguous().numpy(), format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+            _tag(frame)
+        file.mux(video.encode(frame))
+
+    return show
+
+
+def _tag(target: Any) -> None:
+    """Say how the numbers stand for colours; without it players guess by the size. Codes of ITU-T H.273."""
+    target.color_primaries, target.color_trc, target.colorspace, target.color_range = BT709, SRGB, BT709, LIMITED
+
+
+def _sound(file: Any, sound: Tensor, sample_rate: int) -> Play:
+    """Takes the sample up to which (C, S) is written next, None after the last."""
+    layout = CHANNELS[len(sound)]
+    samples, written = sound.float().clamp(-1, 1).cpu().contiguous().numpy(), 0
+    audio = file.add_stream("aac", rate=sample_rate, layout=layout)
+
+    def play(end: int | None) -> None:
+        nonlocal written
+        stop = samples.shape[-1] if end is None else min(samples.shape[-1], end)
+        if stop > written:
+            block = av.AudioFrame.from_ndarray(samples[:, written:stop].copy(), format="fltp", layout=layout)
+            block.sample_rate, block.pts, written = sample_rate, written, stop
+            file.mux(audio.encode(block))
+        if end is None:
+            file.mux(audio.encode(None))
+
+    return play

@@ -1,31 +1,52 @@
 """Nodes that make a long clip part by part, each kept on disk: one run a part, and memory for one part."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..mova_core.errors import MovaError
-from ..mova_core.segments import check_alike, joined_sound, open_segment, segments, write_segment
-from ..mova_core.shapes import DEFAULT_FPS, latent_frames
+from ..mova_core.segments import (
+    SOUNDLESS,
+    check_alike,
+    joined_sound,
+    open_segment,
+    segment_path,
+    segments,
+    write_segment,
+)
+from ..mova_core.shapes import latent_frames
 from ..mova_core.waveform import clip_samples
-from .host import messages, video
+from . import inputs
+from .base import MovaNode
+from .host import messages, resampling, video
 
-NAME = io.String.Input(
-    "name", default="clip", tooltip="Name of the long clip: a folder in output/mova_segments. Letters, digits, - and _."
-)
-OVERLAP = io.Int.Input(
-    "overlap", default=25, min=1, max=1001, step=4, tooltip="Pictures neighbouring parts share, as in 'MOVA Extend'."
-)
+LAST_INDEX = 99999
 
 
-def _folder(name: str) -> Any:
+def _name() -> io.String.Input:
+    tooltip = "Name of the long clip: a folder in output/mova_segments. Letters, digits, - and _."
+    return io.String.Input("name", default="clip", tooltip=tooltip)
+
+
+def _overlap() -> io.Int.Input:
+    return inputs.overlap("Pictures neighbouring parts share, as in 'MOVA Extend'.")
+
+
+def _folder(name: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
         raise MovaError(f"{name!r} cannot name a clip; use letters, digits, - and _")
+    video.check_name(name)
     return video.segment_folder(name)
 
 
-class MovaSaveSegment(io.ComfyNode):
+def _changed(*paths: Path) -> list[Any]:
+    """What tells that a part was made again."""
+    return [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.is_file()]
+
+
+class MovaSaveSegment(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -38,14 +59,14 @@ class MovaSaveSegment(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Image.Input("images", tooltip="Pictures of the part, the overlap included."),
-                io.Audio.Input("audio", tooltip="Its sound, as long as the pictures."),
-                io.Float.Input("fps", default=DEFAULT_FPS, min=1.0, max=120.0, step=0.01, tooltip="Pictures a second."),
-                NAME,
+                inputs.SoundOrSilence("audio", tooltip="Its sound, as long as the pictures."),
+                inputs.fps("Pictures a second."),
+                _name(),
                 io.Int.Input(
                     "index",
                     default=0,
                     min=0,
-                    max=999,
+                    max=LAST_INDEX,
                     tooltip="Number of the part, from 0. A part of that number is replaced.",
                 ),
             ],
@@ -54,16 +75,15 @@ class MovaSaveSegment(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images: Any, audio: Any, fps: float, name: str, index: int) -> io.NodeOutput:
-        path = _folder(name) / f"{index:03d}.safetensors"
-        segment = write_segment(path, images, audio["waveform"][0], fps, audio["sample_rate"])
-        messages.show(
-            f"part {index:03d}: {segment.frames} pictures, {segment.width} x {segment.height}", cls.hidden.unique_id
-        )
+    def run(cls, images: Any, audio: Any, fps: float, name: str, index: int) -> io.NodeOutput:
+        segment = write_segment(segment_path(_folder(name), index), images, audio, fps)
+        silent = ", without sound" if audio is None else ""
+        told = f"part {index:03d}: {segment.frames} pictures, {segment.width} x {segment.height}{silent}"
+        messages.show(told, cls.hidden.unique_id)
         return io.NodeOutput(index)
 
 
-class MovaSegmentTail(io.ComfyNode):
+class MovaSegmentTail(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -74,9 +94,11 @@ class MovaSegmentTail(io.ComfyNode):
             search_aliases=["relay", "continue"],
             is_experimental=True,
             inputs=[
-                NAME,
-                io.Int.Input("index", default=0, min=0, max=999, tooltip="Number of the part whose end is wanted."),
-                OVERLAP,
+                _name(),
+                io.Int.Input(
+                    "index", default=0, min=0, max=LAST_INDEX, tooltip="Number of the part whose end is wanted."
+                ),
+                _overlap(),
             ],
             outputs=[
                 io.Image.Output(display_name="images"),
@@ -86,21 +108,24 @@ class MovaSegmentTail(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name: str, index: int, overlap: int) -> Any:
-        path = _folder(name) / f"{index:03d}.safetensors"
-        return (overlap, path.stat().st_mtime_ns if path.is_file() else None)
+    def fingerprint_inputs(cls, name: Any, index: Any, overlap: Any) -> Any:
+        if None in (name, index):  # linked: not known before the run
+            return float("nan")
+        return _changed(segment_path(_folder(name), index))
 
     @classmethod
-    def execute(cls, name: str, index: int, overlap: int) -> io.NodeOutput:
+    def run(cls, name: str, index: int, overlap: int) -> io.NodeOutput:
         latent_frames(overlap)
-        segment = open_segment(_folder(name) / f"{index:03d}.safetensors")
+        segment = open_segment(segment_path(_folder(name), index))
         check_alike([segment, segment], overlap - 1)
-        images = segment.pictures(segment.frames - overlap).float() / 255
-        waveform = segment.sound()[..., -clip_samples(overlap, segment.fps, segment.sample_rate) :]
-        return io.NodeOutput(images, {"waveform": waveform, "sample_rate": segment.sample_rate}, segment.fps)
+        images, sound = segment.pictures(segment.frames - overlap).float() / 255, segment.sound()
+        if sound is None:
+            return io.NodeOutput(images, None, segment.fps)
+        tail = sound[..., -clip_samples(overlap, segment.fps, segment.sample_rate) :]
+        return io.NodeOutput(images, {"waveform": tail, "sample_rate": segment.sample_rate}, segment.fps)
 
 
-class MovaJoinSegments(io.ComfyNode):
+class MovaJoinSegments(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -113,8 +138,8 @@ class MovaJoinSegments(io.ComfyNode):
             is_experimental=True,
             is_output_node=True,
             inputs=[
-                NAME,
-                OVERLAP,
+                _name(),
+                _overlap(),
                 io.String.Input(
                     "filename_prefix",
                     default="video/MOVA_long",
@@ -124,7 +149,7 @@ class MovaJoinSegments(io.ComfyNode):
                     "last",
                     default=-1,
                     min=-1,
-                    max=999,
+                    max=LAST_INDEX,
                     optional=True,
                     tooltip="Number of the last part to join, -1 for all. Linked to the index of 'MOVA Save Segment' it also "
                     "makes this node wait for that part.",
@@ -135,23 +160,21 @@ class MovaJoinSegments(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name: str, overlap: int, filename_prefix: str, last: int = -1) -> Any:
-        return [path.stat().st_mtime_ns for path in sorted(_folder(name).glob("*.safetensors"))]
+    def fingerprint_inputs(cls, name: Any, overlap: Any, filename_prefix: Any, last: Any = -1) -> Any:
+        return float("nan") if name is None else _changed(*sorted(_folder(name).glob("*.safetensors")))
 
     @classmethod
-    def execute(cls, name: str, overlap: int, filename_prefix: str, last: int = -1) -> io.NodeOutput:
-        parts = segments(_folder(name))
-        if last >= len(parts):
-            raise MovaError(
-                f"part {last:03d} of {name!r} is not there, only {len(parts)} parts; make it, or set last to -1"
-            )
-        parts = parts[: last + 1] if last >= 0 else parts
+    def run(cls, name: str, overlap: int, filename_prefix: str, last: int = -1) -> io.NodeOutput:
+        parts = segments(_folder(name), None if last < 0 else last)
         check_alike(parts, overlap)
         first = parts[0]
         path, subfolder = video.output_file(filename_prefix, first.width, first.height)
+        rate = video.player_rate([part.sample_rate for part in parts if part.sample_rate != SOUNDLESS])
+        sound = joined_sound(parts, overlap, rate, resampling.resampled)
         pieces = (part.pictures(overlap if n else 0) for n, part in enumerate(parts))
-        sound = joined_sound(parts, overlap)[0]
+        frames = sum(part.frames for part in parts) - overlap * (len(parts) - 1)
         notes = video.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
-        video.write(path, (first.width, first.height), pieces, sound, first.fps, first.sample_rate, notes)
+        size = first.width, first.height
+        video.write(path, size, pieces, None if sound is None else sound[0], first.fps, rate, notes, frames=frames)
         preview = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(f"{subfolder}/{path.name}" if subfolder else path.name, ui=preview)

@@ -1,0 +1,48 @@
+"""LATENT: the two streams of a joint latent.
+
+Axes: B batch, T latent frames, h w latent pixels, C channels, A audio steps.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..errors import ShapeError
+from .numbers import extent
+
+MAKE_IT = "Make it with 'MOVA Image to Video+Audio' or join both with 'Concat AV Latent'"
+LARGEST = 1e6  # latents are of the order of 1
+
+
+def joint_streams(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Video (B, C, T, h, w) and audio (B, C, A), both with something in them.
+
+    Raises:
+        ShapeError: other streams, of unequal batches, or an empty one.
+    """
+    found = ", ".join(str(tuple(part.shape)) for part in parts)
+    if len(parts) != 2 or parts[0].ndim != 5 or parts[1].ndim != 3 or len(parts[0]) != len(parts[1]):
+        raise ShapeError(
+            f"this latent holds {found}; MOVA wants a joint latent: video (batch, 16, frames, height, width) and audio "
+            f"(batch, channels, steps). {MAKE_IT}"
+        )
+    for name, part in zip(("picture", "sound"), parts):
+        if not part.numel():
+            raise ShapeError(f"the {name} of this latent is empty: it holds {found}. {MAKE_IT}")
+    return parts[0], parts[1]
+
+
+def check_finite(name: str, part: Tensor) -> None:
+    """Accept numbers only.
+
+    Raises:
+        ShapeError: NaN, infinity or the like among them, or no floating point.
+    """
+    if not part.is_floating_point():
+        raise ShapeError(f"{name} holds {part.dtype}; it must be floating point")
+    low, high = extent(part)
+    if not (low > -LARGEST and high < LARGEST):  # NaN fails both
+        raise ShapeError(
+            f"{name} runs from {low:g} to {high:g}, NaN or without bound: the node or model that made it failed. "
+            "Make it again, in another precision or without the last patch"
+        )

@@ -1,0 +1,101 @@
+"""AUDIO: sound of any usual depth -> (B, C, S) float32 and a whole rate in Hz; None where there is none.
+
+Axes: B batch, C channels, S samples.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import MovaError, ShapeError
+from ..waveform import CHANNELS
+from .numbers import extent, told, whole
+
+LOWEST_RATE, HIGHEST_RATE = 8000, 384000  # Hz
+MIDDLE = {torch.uint8: 128.0, torch.int8: 0.0, torch.int16: 0.0, torch.int32: 0.0}  # of whole-number samples
+FULL = {torch.uint8: 128.0, torch.int8: 128.0, torch.int16: 32768.0, torch.int32: 2147483648.0}
+LOUDEST = 100.0  # 40 dB above full scale: no sound in -1..1 any more, but a number on another scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """(B, C, S) float32 in about -1..1, at least one sample, at `rate` Hz."""
+
+    waveform: Tensor
+    rate: int
+
+
+def sound(value: Any, silence: bool = False) -> Sound | None:
+    """The sound of an AUDIO. None, as of a video without sound, and zero samples are None where `silence` will do.
+
+    Raises:
+        MovaError, ShapeError: no AUDIO, no sound where sound is the point, another shape or kind of numbers, channels
+            that belong to no loudspeakers, NaN or infinity, an impossible rate.
+    """
+    if value is None:
+        _check_silence(silence)
+        return None
+    if not isinstance(value, Mapping) or not {"waveform", "sample_rate"} <= set(value):
+        raise MovaError(f"{told(value)} is no AUDIO; it must hold waveform and sample_rate")
+    waveform = value["waveform"]
+    if not isinstance(waveform, Tensor) or waveform.ndim != 3:
+        shape = tuple(waveform.shape) if isinstance(waveform, Tensor) else told(waveform)
+        raise ShapeError(f"a waveform of shape {shape} cannot be read; it must be (batch, channels, samples)")
+    if not waveform.numel():
+        _check_silence(silence)
+        return None
+    if waveform.shape[1] not in CHANNELS:
+        raise ShapeError(
+            f"a waveform of shape {tuple(waveform.shape)} has {waveform.shape[1]} channels; mono, stereo, 5.1 and 7.1 "
+            "are known (1, 2, 6 and 8 channels): mix it down to one of them"
+        )
+    return Sound(waveform=_samples(waveform), rate=rate_of(value["sample_rate"]))
+
+
+def of_clips(given: Sound, clips: int) -> Sound:
+    """`given`, one sound for all of so many clips or one each.
+
+    Raises:
+        ShapeError: another number of sounds.
+    """
+    count = len(given.waveform)
+    if count not in (1, clips):
+        wanted = "1 clip; give one" if clips == 1 else f"{clips} clips; give one, or one each"
+        raise ShapeError(
+            f"audio: {count} sounds for {wanted}. 'MOVA Decode' gives a single clip of a batch with its input 'clip'"
+        )
+    return given
+
+
+def rate_of(value: Any) -> int:
+    """A sample rate in Hz.
+
+    Raises:
+        MovaError: not a whole number from 8000 to 384000.
+    """
+    try:
+        return whole(value, LOWEST_RATE, HIGHEST_RATE)
+    except MovaError as error:
+        raise MovaError(f"the sample rate of the sound: {error} (Hz)") from None
+
+
+def _check_silence(silence: bool) -> None:
+    if not silence:
+        raise MovaError("there is no sound: a video without a sound track gives none. Connect a sound")
+
+
+def _samples(waveform: Tensor) -> Tensor:
+    if waveform.dtype in FULL:
+        return (waveform.float() - MIDDLE[waveform.dtype]) / FULL[waveform.dtype]
+    if not waveform.is_floating_point():
+        raise ShapeError(f"samples of {waveform.dtype} have no known scale; give floating point in -1..1, or 16 bit")
+    low, high = extent(waveform)
+    if not (low >= -LOUDEST and high <= LOUDEST):  # NaN fails both
+        raise ShapeError(
+            f"the samples run from {low:g} to {high:g}; they must lie in -1..1. NaN comes from a node or model that "
+            "failed; numbers up to 32768 want dividing by it"
+        )
+    return waveform.float()

@@ -1,0 +1,91 @@
+"""What comes in through ComfyUI's own types: latents, conditionings, models."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.model_patcher
+from torch import Tensor
+
+from ...mova_core.errors import MovaError, ShapeError
+from ...mova_core.inputs.latents import check_finite
+from ...mova_core.inputs.numbers import real, told
+from ...mova_core.shapes import DEFAULT_FPS
+from .sampling import check_model, streams
+
+FPS_RANGE = 1.0, 120.0  # pictures a second
+
+
+def check_latent(value: Any) -> dict[str, Any]:
+    """Accept a joint LATENT whose streams, mask and frame rate can be worked with.
+
+    Raises:
+        MovaError: it is none, holds NaN, or states an impossible frame rate.
+    """
+    if not isinstance(value, Mapping) or not _stacks(value.get("samples")):
+        raise ShapeError(f"{told(value)} is no LATENT; connect that of 'MOVA Image to Video+Audio'")
+    for name, part in zip(("the picture of this latent", "the sound of this latent"), streams(dict(value))):
+        check_finite(name, part)
+    mask = value.get("noise_mask")
+    if mask is not None and not _stacks(mask):
+        raise ShapeError(f"the noise mask of this latent is {told(mask)}; set it with 'MOVA Mask'")
+    for part in () if mask is None else mask.unbind() if getattr(mask, "is_nested", False) else [mask]:
+        check_finite("the noise mask of this latent", part)
+    if "frame_rate" in value:
+        frame_rate(value)
+    return dict(value)
+
+
+def _stacks(value: Any) -> bool:
+    """A tensor, or ComfyUI's nested tensor of several."""
+    parts = getattr(value, "tensors", None) if getattr(value, "is_nested", False) else [value]
+    return bool(parts) and all(isinstance(part, Tensor) for part in parts or ())
+
+
+def frame_rate(latent: Mapping[str, Any]) -> float:
+    """Pictures a second of a LATENT; 24 where it does not say.
+
+    Raises:
+        MovaError: it states an impossible one.
+    """
+    try:
+        return real(latent.get("frame_rate", DEFAULT_FPS), *FPS_RANGE)
+    except MovaError as error:
+        raise MovaError(f"the frame rate of this latent: {error}") from None
+
+
+def check_conditioning(value: Any) -> Any:
+    """Accept a CONDITIONING: prompts with their values.
+
+    Raises:
+        ShapeError: it is none, or holds NaN.
+    """
+    if not isinstance(value, list | tuple) or not value:
+        raise ShapeError(f"{told(value)} is no CONDITIONING; connect that of 'MOVA Text Encode'")
+    for entry in value:
+        if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[1], Mapping):
+            raise ShapeError("this CONDITIONING is not made of prompts and their values; use 'MOVA Text Encode'")
+        for name, part in (("the prompt", entry[0]), ("the first frame", entry[1].get("concat_latent_image"))):
+            if isinstance(part, Tensor) and part.numel():
+                check_finite(f"{name} in this conditioning", part)
+    return value
+
+
+def checked_model(model: Any) -> Any:
+    """`model`, if it is MOVA.
+
+    Raises:
+        ShapeError: the MODEL is another one.
+    """
+    check_model(model)
+    return model
+
+
+def check_patcher(model: Any) -> Any:
+    """Accept any MODEL.
+
+    Raises:
+        ShapeError: something else.
+    """
+    if not isinstance(model, comfy.model_patcher.ModelPatcher):
+        raise ShapeError(f"{told(model)} is no MODEL; connect that of a loader")
+    return model

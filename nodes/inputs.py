@@ -1,0 +1,127 @@
+"""Inputs that several nodes have, made in one place, and the check of everything that comes in.
+
+ComfyUI checks what is typed into a widget; a linked value arrives as it is. `checked` holds every value against what its
+input states (type, range, choices), in the same words for every node.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..mova_core.errors import MovaError
+from ..mova_core.inputs import numbers, pictures, sounds
+from ..mova_core.shapes import DEFAULT_FPS
+from .host import audio, checks, text
+
+# Inputs that several nodes have
+
+
+def fps(tooltip: str) -> io.Float.Input:
+    """Pictures a second."""
+    low, high = checks.FPS_RANGE
+    return io.Float.Input("fps", default=DEFAULT_FPS, min=low, max=high, step=0.01, tooltip=tooltip)
+
+
+def frames(tooltip: str, *, least: int = 1) -> io.Int.Input:
+    """Pictures of a clip, 4n + 1."""
+    return io.Int.Input("frames", default=193, min=least, max=2001, step=4, tooltip=tooltip)
+
+
+def overlap(tooltip: str) -> io.Int.Input:
+    """Pictures that two clips share, 4n + 1."""
+    return io.Int.Input("overlap", default=25, min=1, max=1001, step=4, tooltip=tooltip)
+
+
+def percent(name: str, default: float, tooltip: str) -> io.Float.Input:
+    """A share of the steps."""
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.001, advanced=True, tooltip=tooltip)
+
+
+def scale(name: str, default: float, tooltip: str, **options: Any) -> io.Float.Input:
+    """A guidance scale."""
+    return io.Float.Input(name, default=default, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=tooltip, **options)
+
+
+# Inputs that check their value in a way of their own
+
+
+class SoundOrSilence(io.Audio.Input):
+    """AUDIO where no sound means silence; its value is a `Sound`, or None."""
+
+    def checked(self, value: Any) -> sounds.Sound | None:
+        return sounds.sound(value, silence=True)
+
+
+class AudioVae(io.Vae.Input):
+    """MOVA's audio VAE."""
+
+    def __init__(self, tooltip: str, **options: Any) -> None:
+        super().__init__("audio_vae", tooltip=tooltip, **options)
+
+    def checked(self, value: Any) -> Any:
+        return audio.check(value)
+
+
+class AnyModel(io.Model.Input):
+    """A MODEL that need not be MOVA."""
+
+    def checked(self, value: Any) -> Any:
+        return checks.check_patcher(value)
+
+
+class FileChoice(io.Combo.Input):
+    """A file or folder: who opens it says best what is wrong with a name that is not listed."""
+
+    def checked(self, value: Any) -> str:
+        return numbers.words(value)
+
+
+# Checks of all others, by their type
+
+
+def _choice(given: io.Combo.Input, value: Any) -> str:
+    return numbers.choice(value, given.options)
+
+
+CHECKS = {
+    "INT": lambda given, value: numbers.whole(value, given.min, given.max),
+    "FLOAT": lambda given, value: numbers.real(value, given.min, given.max),
+    "STRING": lambda _, value: numbers.words(value),
+    "BOOLEAN": lambda _, value: numbers.switch(value),
+    "COMBO": _choice,
+    "IMAGE": lambda _, value: pictures.pictures(value),
+    "AUDIO": lambda _, value: sounds.sound(value),
+    "LATENT": lambda _, value: checks.check_latent(value),
+    "CONDITIONING": lambda _, value: checks.check_conditioning(value),
+    "VAE": lambda _, value: audio.check_video(value),
+    "CLIP": lambda _, value: text.check_clip(value),
+    "MODEL": lambda _, value: checks.checked_model(value),
+}
+
+
+def checked(stated: Sequence[io.Input], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` by input, each in the form that our nodes work with; an optional input that brings nothing is left out.
+
+    Raises:
+        MovaError: a value that its input does not take; the message begins with the input's name.
+    """
+    known = {given.id: given for given in stated}
+    found = dict(values)
+    for name, given in known.items():
+        if name in values and values[name] is None and given.optional:
+            del found[name]
+        elif name in values:
+            found[name] = _checked(given, values[name])
+    return found
+
+
+def _checked(given: io.Input, value: Any) -> Any:
+    own = getattr(given, "checked", None)
+    check = own or CHECKS.get(given.get_io_type())
+    if check is None:
+        return value
+    try:
+        return own(value) if own else check(given, value)
+    except MovaError as error:
+        raise type(error)(f"{given.id}: {error}") from None
