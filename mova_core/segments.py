@@ -19,8 +19,8 @@ from .checkpoint.files import Header, read_header
 from .checkpoint.writer import Piece, header_of
 from .errors import CheckpointError, MovaError, ShapeError
 from .inputs.numbers import real, whole
-from .inputs.sounds import Sound, of_clips, rate_of
-from .waveform import CHANNELS, clip_samples, fit, join_sound
+from .inputs.sounds import Sound, of_clips
+from .waveform import CHANNELS, checked_rate, clip_samples, fit, join_sound
 
 MARK = "mova_segment"
 SOUNDLESS = 0  # the sample rate of a part without sound
@@ -176,7 +176,7 @@ def _segment(path: Path, header: Header) -> Segment:
         raise ShapeError(f"its pictures have shape {pictures}, not (frames, even height, even width, 3)")
     fps = real(float(header.metadata["fps"]), *FPS_RANGE)
     rate = whole(int(header.metadata["sample_rate"]))
-    wanted = 0 if rate == SOUNDLESS else clip_samples(pictures[0], fps, rate_of(rate))
+    wanted = 0 if rate == SOUNDLESS else clip_samples(pictures[0], fps, checked_rate(rate))
     if len(sound) != 2 or sound[0] not in CHANNELS or sound[1] != wanted:
         raise ShapeError(f"its sound has shape {sound}, for {pictures[0]} pictures (channels, {wanted}) is right")
     return Segment(

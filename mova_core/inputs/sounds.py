@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from ..errors import MovaError, ShapeError
-from ..waveform import CHANNELS
-from .numbers import extent, told, whole
+from ..waveform import CHANNELS, checked_rate
+from .numbers import extent, told
 
-LOWEST_RATE, HIGHEST_RATE = 8000, 384000  # Hz
 MIDDLE = {torch.uint8: 128.0, torch.int8: 0.0, torch.int16: 0.0, torch.int32: 0.0}  # of whole-number samples
 FULL = {torch.uint8: 128.0, torch.int8: 128.0, torch.int16: 32768.0, torch.int32: 2147483648.0}
 LOUDEST = 100.0  # 40 dB above full scale: no sound in -1..1 any more, but a number on another scale
@@ -52,7 +51,7 @@ def sound(value: Any, silence: bool = False) -> Sound | None:
             f"a waveform of shape {tuple(waveform.shape)} has {waveform.shape[1]} channels; mono, stereo, 5.1 and 7.1 "
             "are known (1, 2, 6 and 8 channels): mix it down to one of them"
         )
-    return Sound(waveform=_samples(waveform), rate=rate_of(value["sample_rate"]))
+    return Sound(waveform=_samples(waveform), rate=checked_rate(value["sample_rate"]))
 
 
 def of_clips(given: Sound, clips: int) -> Sound:
@@ -68,18 +67,6 @@ def of_clips(given: Sound, clips: int) -> Sound:
             f"audio: {count} sounds for {wanted}. 'MOVA Decode' gives a single clip of a batch with its input 'clip'"
         )
     return given
-
-
-def rate_of(value: Any) -> int:
-    """A sample rate in Hz.
-
-    Raises:
-        MovaError: not a whole number from 8000 to 384000.
-    """
-    try:
-        return whole(value, LOWEST_RATE, HIGHEST_RATE)
-    except MovaError as error:
-        raise MovaError(f"the sample rate of the sound: {error} (Hz)") from None
 
 
 def _check_silence(silence: bool) -> None:

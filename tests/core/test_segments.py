@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mova_core.errors import CheckpointError, ShapeError
-from mova_core.segments import check_alike, joined_sound, open_segment, segments, write_segment
+from mova_core.inputs.sounds import Sound
+from mova_core.segments import check_alike, joined_sound, open_segment, segment_path, segments, write_segment
 from mova_core.shapes import audio_samples
 
 FPS, RATE = 24.0, 48000
@@ -13,7 +14,17 @@ FPS, RATE = 24.0, 48000
 def write(folder, index, frames=9, fps=FPS):
     pictures = torch.rand(frames, 16, 32, 3, generator=torch.Generator().manual_seed(index))
     sound = torch.randn(1, audio_samples(frames, fps), generator=torch.Generator().manual_seed(index)) * 0.1
-    return write_segment(folder / f"{index:03d}.safetensors", pictures, sound, fps, RATE), pictures, sound
+    return write_segment(segment_path(folder, index), pictures, heard(sound), fps), pictures, sound
+
+
+def heard(sound, rate=RATE):
+    return Sound(waveform=sound[None], rate=rate)
+
+
+def same(sound, rate, to):
+    """No part is of another rate here."""
+    assert rate == to
+    return sound
 
 
 def test_what_was_written_is_read_again_in_slices(tmp_path):
@@ -40,17 +51,34 @@ def test_no_segment_at_all_is_refused(tmp_path):
 
 def test_sound_of_ten_parts_is_as_long_as_their_pictures(tmp_path):
     parts = [write(tmp_path, index, frames=13)[0] for index in range(10)]
-    assert joined_sound(parts, 5).shape == (1, 1, audio_samples(13 + 9 * 8, FPS))
+    assert joined_sound(parts, 5, RATE, same).shape == (1, 1, audio_samples(13 + 9 * 8, FPS))
 
 
 def test_sound_of_another_length_is_refused(tmp_path):
-    with pytest.raises(ShapeError, match="18000 samples, the sound has 17999"):
-        write_segment(tmp_path / "000.safetensors", torch.rand(9, 8, 8, 3), torch.zeros(1, 17999), FPS, RATE)
+    with pytest.raises(ShapeError, match="18000 samples, the sound has 8000"):
+        write_segment(tmp_path / "000.safetensors", torch.rand(9, 8, 8, 3), heard(torch.zeros(1, 8000)), FPS)
+
+
+@pytest.mark.parametrize("samples", [17999, 18001, 17000, 20000])
+def test_a_sound_that_ends_a_little_early_or_late_is_fitted(tmp_path, samples):
+    part = write_segment(tmp_path / "000.safetensors", torch.rand(9, 8, 8, 3), heard(torch.ones(1, samples)), FPS)
+    assert part.sound().shape == (1, 1, 18000)
+
+
+def test_a_part_without_sound_is_silent_among_others_and_none_alone(tmp_path):
+    silent = write_segment(segment_path(tmp_path, 0), torch.rand(9, 16, 32, 3), None, FPS)
+    assert (silent.sample_rate, silent.sound()) == (0, None)
+    assert open_segment(silent.path) == silent
+    assert joined_sound([silent, silent], 5, RATE, same) is None
+    sound = joined_sound([silent, write(tmp_path, 1)[0]], 5, RATE, same)
+    assert sound.shape == (1, 1, audio_samples(13, FPS))
+    assert not sound[..., : audio_samples(4, FPS)].any()
+    assert sound.any()
 
 
 def test_parts_that_do_not_fit_each_other_are_refused(tmp_path):
     one, other = write(tmp_path, 0)[0], write(tmp_path, 1, fps=30.0)[0]
-    with pytest.raises(ShapeError, match=r"001\.safetensors has another size or rate"):
+    with pytest.raises(ShapeError, match=r"001.safetensors has 32 x 16 at 30 .* 000.safetensors has 32 x 16 at 24"):
         check_alike([one, other], 1)
     with pytest.raises(ShapeError, match="no more than the overlap of 9"):
         check_alike([one, one], 9)

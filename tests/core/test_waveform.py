@@ -15,7 +15,10 @@ from mova_core.waveform import (
     fit,
     join_sound,
     match_loudness,
+    mono,
     resampling_steps,
+    stereo,
+    with_channels,
 )
 
 
@@ -64,20 +67,98 @@ def test_sounds_of_different_channels_are_not_joined():
 
 
 def test_loudness_follows_the_reference_at_the_seam():
-    quiet = tone(1000, 0.2)
-    matched = match_loudness(quiet, tone(1000, 0.4)[..., :300], quiet[..., :300])
+    quiet = tone(48000, 0.2)
+    matched = match_loudness(quiet, tone(48000, 0.4)[..., :24000], quiet[..., :24000], 48000)
     assert torch.allclose(matched, 2 * quiet, rtol=1e-4)
 
 
 def test_silence_on_either_side_changes_no_loudness():
-    sound = tone(1000)
-    assert torch.equal(match_loudness(sound, torch.zeros(1, 1, 300), sound[..., :300]), sound)
-    assert torch.equal(match_loudness(sound, sound[..., :300], torch.zeros(1, 1, 300)), sound)
+    sound = tone(48000)
+    assert torch.equal(match_loudness(sound, torch.zeros(1, 1, 24000), sound[..., :24000], 48000), sound)
+    assert torch.equal(match_loudness(sound, sound[..., :24000], torch.zeros(1, 1, 24000), 48000), sound)
 
 
 def test_a_gain_stays_within_twelve_decibels():
-    faint = tone(1000, 0.001)
-    assert match_loudness(faint, tone(300, 0.9), faint[..., :300]).abs().max() <= 0.0041
+    faint = tone(48000, 0.01)
+    matched = match_loudness(faint, tone(24000, 0.9), faint[..., :24000], 48000)
+    assert torch.allclose(matched, 4 * faint, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pause", [0.3, 0.6, 0.8])
+def test_a_pause_at_the_seam_does_not_set_the_loudness_of_what_follows(pause):
+    """Speech of one loudness on both sides; before the seam it pauses, with the noise of a room."""
+    generator = torch.Generator().manual_seed(0)
+    speech = 0.1 * torch.randn(1, 1, 48000, generator=generator)
+    before, quiet = speech.clone(), int(pause * 48000)
+    before[..., -quiet:] *= 0.02
+    matched = match_loudness(speech, before, speech, 48000)
+    assert 20 * torch.log10(matched.std() / speech.std()).abs() < 0.5
+
+
+@pytest.mark.parametrize("gain", [0.25, 0.5, 2.0, 4.0])
+def test_a_real_difference_is_corrected_in_spite_of_a_pause(gain):
+    speech = 0.1 * torch.randn(1, 1, 48000, generator=torch.Generator().manual_seed(0))
+    before = speech.clone()
+    before[..., -14400:] *= 0.01
+    assert torch.allclose(match_loudness(gain * speech, before, gain * speech, 48000), speech, rtol=1e-3)
+
+
+def test_a_pause_throughout_the_overlap_changes_nothing():
+    speech = 0.1 * torch.randn(1, 1, 9600, generator=torch.Generator().manual_seed(0))
+    few = speech.clone()
+    few[..., 4800:] = 0  # five blocks sound
+    assert torch.equal(match_loudness(speech, 0.5 * few, speech, 48000), speech)
+
+
+def test_speech_in_the_centre_is_3_db_down_and_low_effects_are_left_out():
+    surround = torch.zeros(1, 6, 100)
+    surround[:, 2] = 1.0
+    assert torch.allclose(stereo(surround), torch.full((1, 2, 100), 0.5**0.5))
+    assert torch.allclose(mono(surround), torch.full((1, 1, 100), 0.5**0.5))
+    low = torch.zeros(1, 6, 100)
+    low[:, 3] = 1.0
+    assert not mono(low).any()
+
+
+@pytest.mark.parametrize(("channels", "side"), [(6, 4), (8, 4), (8, 6)])
+def test_a_surround_goes_to_its_own_side_3_db_down(channels, side):
+    surround = torch.zeros(1, channels, 10)
+    surround[:, side] = 1.0
+    left, right = stereo(surround)[0]
+    assert torch.allclose(left, torch.full((10,), 0.5**0.5))
+    assert not right.any()
+
+
+def test_stereo_becomes_the_mean_of_its_sides_and_mono_stays():
+    both = torch.randn(2, 2, 50)
+    assert torch.equal(mono(both), both.mean(dim=1, keepdim=True))
+    assert torch.equal(mono(both[:, :1]), both[:, :1])
+
+
+@pytest.mark.parametrize(("have", "wanted"), [(1, 2), (1, 6), (2, 6), (6, 8), (2, 2), (1, 8)])
+def test_a_wider_layout_mixes_down_to_what_it_was(have, wanted):
+    """But for mono in the centre, which is 3 dB down as any centre."""
+    sound = torch.randn(1, have, 20)
+    wide = with_channels(sound, wanted)
+    assert wide.shape == (1, wanted, 20)
+    level = 0.5**0.5 if have == 1 and wanted > 2 else 1.0
+    assert torch.allclose(mono(wide), level * mono(sound), atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000, 96000])
+@pytest.mark.parametrize("fps", [24.0, 23.976, 29.97, 12.5])
+def test_the_last_sample_of_a_join_is_sound(rate, fps):
+    before, after = (torch.ones(1, 1, clip_samples(frames, fps, rate)) for frames in (49, 33))
+    joined = join_sound(before, after, 49, 33, 9, fps, rate)
+    assert joined.shape[-1] == clip_samples(73, fps, rate)
+    assert torch.allclose(joined, torch.ones(()), atol=1e-6)
+
+
+def test_mono_and_stereo_join_as_stereo():
+    one, two = tone(96000), tone(96000).repeat(1, 2, 1)
+    joined = join_sound(one, two, 48, 48, 24, 24.0, 48000)
+    assert joined.shape == (1, 2, 144000)
+    assert torch.allclose(joined[:, 0], joined[:, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("fps", [24.0, 23.976, 30.0])

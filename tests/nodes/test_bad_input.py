@@ -37,10 +37,10 @@ def sampled(run: Run, scene: Scene, **inputs: Any) -> Any:
         ({"width": 650}, ["650x48", "640x48", "656x48"]),
         ({"width": 850, "height": 481}, ["850x481", "848x480", "864x496"]),
         ({"frames": 10}, ["10 frames", "9", "13"]),
-        ({"frames": 0}, ["0 frames"]),
-        ({"fps": 0.0}, ["0.0 frames a second", "24"]),
-        ({"fps": float("nan")}, ["nan frames a second"]),
-        ({"batch_size": 0}, ["0 samples"]),
+        ({"frames": 0}, ["frames: 0 is out of range", "from 1 to 2001"]),
+        ({"fps": 0.0}, ["fps: 0.0 is out of range", "from 1.0 to 120.0"]),
+        ({"fps": float("nan")}, ["fps: nan is out of range"]),
+        ({"batch_size": 0}, ["batch_size: 0 is out of range", "from 1 to 64"]),
     ],
 )
 def test_a_size_that_cannot_be_is_refused_with_the_nearest(
