@@ -7,7 +7,6 @@ video_vae, text_encoder, tokenizer, scheduler and model_index.json.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from ..errors import CheckpointError
 from ..model.mova import Mova
 from ..ops import Ops, cast
 from . import configs, detect
+from .experts import EXPERTS, Expert
 from .files import (
     Header,
     Read,
@@ -32,8 +32,6 @@ from .files import (
 from .quantization import MARK, SCALES, plain_shapes, stored_shape
 from .weight_norm import fold_weight_norm
 
-Expert = Literal["high", "low"]
-EXPERTS: dict[str, str] = {"high": "video_dit", "low": "video_dit_2"}
 JOINT = (*EXPERTS.values(), "audio_dit", "dual_tower_bridge")
 
 

@@ -1,60 +1,20 @@
-"""LoRAs of every dialect in one form, and what they do to a weight: W + strength * alpha / rank * up @ down.
+"""LoRAs of every dialect in one form: changes of named parameters, and every key that was left out with the reason."""
 
-A file becomes a `Lora`: changes of named parameters, and every key that was left out with the reason.
-Axes: O outputs, I inputs, R rank.
-"""
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from torch import Size, Tensor
+from torch import Tensor
 
 from ..errors import CheckpointError
-from .lora_keys import (
-    AUDIO,
-    OTHER_KIND,
-    OTHER_KINDS,
-    PARTS,
-    Expert,
-    Names,
-    Part,
-    audio_in_name,
-    expert_in_name,
-    names_both_transformers,
-    part_of,
-    refuse,
-    split_key,
-    why_no_target,
-)
+from .experts import Expert
+from .lora_changes import FORMS, MAX_ALPHA, NUMBERS, Change, as_magnitude, incomplete, is_finite, misfit, rank_of
+from .lora_keys import AUDIO_TOWER, LONGEST_KEY, Names, names_both_transformers, split_key
+from .lora_names import audio_in_name, expert_in_name
+from .lora_owner import other_form, refuse, short, why_no_target
+from .lora_scale import Scales
 
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """What a file adds to one parameter: `up` (O, R) @ `down` (R, I) * alpha / R, or the whole difference `diff`."""
-
-    parameter: str  # its name in the joint model
-    expert: Expert | None  # None: of whichever expert is at work
-    down: Tensor | None = None
-    up: Tensor | None = None
-    alpha: float | None = None  # None: the rank
-    diff: Tensor | None = None
-
-    @property
-    def part(self) -> Part:
-        return part_of(self.parameter)
-
-    @property
-    def scale(self) -> float:
-        """alpha / rank; 1 for a whole difference."""
-        return 1.0 if self.down is None or self.alpha is None else self.alpha / self.down.shape[0]
-
-    def delta(self, shape: Size | tuple[int, ...]) -> Tensor:
-        """The change at strength 1, float32, in the parameter's shape."""
-        if self.up is None or self.down is None:
-            assert self.diff is not None
-            return self.diff.float().reshape(shape)
-        product = self.up.float().flatten(1) @ self.down.float().flatten(1)  # (O, I)
-        return self.scale * product.reshape(shape)
+WHOLE = {"diff": "weight", "diff_b": "bias", "diff_m": "modulation"}  # kinds that are a whole difference
+Keys = dict[str, str]  # kind -> the key that has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,148 +53,150 @@ def parse(
     parameters: Mapping[str, tuple[int, ...]],
     *,
     name: str = "the LoRA",
-    alpha: float | None = None,
+    scales: Scales | None = None,
 ) -> Lora:
     """The changes that a file's tensors mean for a model with these parameters.
 
-    `name` is the file's, with folders; it tells where a file of bare keys belongs to the audio tower. `alpha` is for
-    every layer that has none of its own.
+    `name` is the file's, with folders; it tells where a file of bare keys belongs to the audio tower. `scales` are for
+    layers without an alpha of their own.
 
     Raises:
-        CheckpointError: nothing fits; the message says which model the file is probably for.
+        CheckpointError: nothing fits, and the message says which model the file is probably for; or a number is not
+            finite.
     """
-    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    layers = Names(
-        parameters,
-        AUDIO if audio_in_name(name) else "",
-        "high" if names_both_transformers(shapes) else None,
-    )
-    unusual = {OTHER_KINDS.sub("", key) for key in shapes if OTHER_KINDS.search(key)}
-    dropped: dict[str, str] = {}
-    found: dict[tuple[str, Expert | None], dict[str, str]] = {}  # layer and expert -> kind -> key
-    for key in shapes:
-        stem, kind = split_key(key) or (key, "")
-        layer, expert = layers.find(stem)
-        if not kind or layer is None:
-            dropped[key] = why_no_target(key)
-        elif stem in unusual:
-            dropped[key] = OTHER_KIND
-        elif kind in (kinds := found.setdefault((layer, expert), {})):
-            dropped[key] = f"says the same as {kinds[kind]}, which is used"
+    reading = _Reading(tensors, parameters, name, scales or Scales())
+    for (layer, expert), keys in reading.layers().items():
+        reading.read(layer, expert, keys)
+    if not reading.changes:
+        width = parameters.get("blocks.0.self_attn.q.weight", (0, 0))[1]
+        raise refuse({key: tuple(tensor.shape) for key, tensor in tensors.items()}, reading.dropped, name, width)
+    return Lora(changes=tuple(reading.changes), dropped=reading.dropped)
+
+
+class _Reading:
+    """One file on its way to changes."""
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], parameters: Mapping[str, tuple[int, ...]], name: str, scales: Scales
+    ) -> None:
+        self.tensors, self.parameters, self.name, self.scales = tensors, parameters, name, scales
+        self.changes: list[Change] = []
+        self.dropped: dict[str, str] = {}
+
+    def layers(self) -> dict[tuple[str, Expert | None], Keys]:
+        """Each layer's keys by kind; keys without a target are dropped."""
+        usual = [key for key in self.tensors if len(key) <= LONGEST_KEY]
+        high: Expert | None = "high" if names_both_transformers(usual) else None
+        names = Names(self.parameters, AUDIO_TOWER if audio_in_name(self.name) else "", high)
+        found: dict[tuple[str, Expert | None], Keys] = {}
+        other: dict[tuple[str | None, Expert | None], str] = {}
+        for key in self.tensors:
+            stem, kind = split_key(key) or ("", "") if len(key) <= LONGEST_KEY else ("", "")
+            target = names.find(stem or _stem(key))
+            if not kind or target[0] is None:
+                self.dropped[key] = why_no_target(key)
+                if target[0] is not None and len(key) <= LONGEST_KEY and other_form(key):
+                    other[target] = other_form(key)
+                continue
+            keys = found.setdefault((target[0], target[1]), {})
+            if kind in keys:
+                self.dropped[key] = "says the same as a key that is used"
+            else:
+                keys[kind] = key
+        for target in other.keys() & found.keys():  # half of another form is worse than nothing of it
+            self.drop(found.pop((str(target[0]), target[1])), other[target])
+        return found
+
+    def drop(self, keys: Keys, reason: str, *kinds: str) -> None:
+        self.dropped.update({key: reason for kind, key in keys.items() if kind in kinds or not kinds})
+
+    def read(self, layer: str, expert: Expert | None, keys: Keys) -> None:
+        """Add the changes of one layer."""
+        weight = layer if layer in self.parameters else f"{layer}.weight"
+        forms = [form for form, kinds in FORMS.items() if keys.keys() & set(kinds)]
+        about = ("alpha", "magnitude", "up_bias")
+        if len(forms) > 1:
+            self.drop(keys, f"mixes {' and '.join(forms)}", *about, *(k for form in forms for k in FORMS[form]))
+        elif forms:
+            self._formed(forms[0], weight, expert, {k: v for k, v in keys.items() if k in (*FORMS[forms[0]], *about)})
         else:
-            kinds[kind] = key
-    changes: list[Change] = []
-    for (layer, expert), kinds in found.items():
-        changes += _changes(layer, expert, kinds, tensors, parameters, alpha, dropped)
-    if not changes:
-        raise refuse(shapes, dropped, name)
-    return Lora(changes=tuple(changes), dropped=dropped)
+            self.drop(keys, "an alpha without a LoRA", "alpha")
+            self.drop(keys, "a magnitude or bias without a LoRA", "magnitude", "up_bias")
+        for kind, parameter in WHOLE.items():
+            if kind in keys:
+                named = weight if kind == "diff" else f"{layer}.{parameter}"
+                self._add({kind: keys[kind]}, named, expert, "diff", {"diff": self.tensors[keys[kind]]})
 
-
-def _changes(
-    layer: str,
-    expert: Expert | None,
-    kinds: dict[str, str],
-    tensors: Mapping[str, Tensor],
-    parameters: Mapping[str, tuple[int, ...]],
-    alpha: float | None,
-    dropped: dict[str, str],
-) -> list[Change]:
-    """The changes of one layer; keys that do not fit its shapes are named in `dropped`."""
-    weight = layer if layer in parameters else f"{layer}.weight"
-    made = []
-    if "down" in kinds or "up" in kinds:
-        keys = [kinds[kind] for kind in ("down", "up", "alpha") if kind in kinds]
-        change = _low_rank(weight, expert, kinds, tensors, alpha)
-        problem = "its other half is missing" if change is None else _misfit(change, parameters.get(weight))
-        if change is None or problem:
-            dropped.update(dict.fromkeys(keys, problem))
-        else:
-            made.append(change)
-    elif "alpha" in kinds:
-        dropped[kinds["alpha"]] = "an alpha without a LoRA"
-    targets = {"diff": weight, "diff_b": f"{layer}.bias", "diff_m": f"{layer}.modulation"}
-    for kind, parameter in targets.items():
-        if kind not in kinds:
-            continue
-        change = Change(parameter=parameter, expert=expert, diff=tensors[kinds[kind]])
-        problem = _misfit(change, parameters.get(parameter))
-        if problem:
-            dropped[kinds[kind]] = problem
-        else:
-            made.append(change)
-    return made
-
-
-def _low_rank(
-    weight: str, expert: Expert | None, kinds: dict[str, str], tensors: Mapping[str, Tensor], alpha: float | None
-) -> Change | None:
-    if "down" not in kinds or "up" not in kinds:
+    def _formed(self, form: str, weight: str, expert: Expert | None, keys: Keys) -> None:
+        whole = {f"{kind}_{half}" for kind in ("lokr_w1", "lokr_w2") if kind in keys for half in "ab"}
+        tensors = {kind: self.tensors[keys[kind]] for kind in FORMS[form] if kind in keys and kind not in whole}
+        shape = self.parameters.get(weight)
+        if incomplete(form, tensors):
+            return self.drop(keys, "its other half is missing")
+        magnitude = None
+        if "magnitude" in keys and shape is not None:
+            magnitude = as_magnitude(self.tensors[keys["magnitude"]], shape) if len(shape) > 1 else None
+            if magnitude is None:
+                return self.drop(keys, f"its magnitudes do not fit a layer of {' x '.join(map(str, shape))}")
+        scale = self._scale(keys, tensors)
+        if not self._add(keys, weight, expert, form, tensors, scale, magnitude):
+            return None
+        if "up_bias" in keys:  # PEFT's `lora_bias`
+            bias, named = self.tensors[keys["up_bias"]], f"{weight.removesuffix('.weight')}.bias"
+            self._add({"up_bias": keys["up_bias"]}, named, expert, "diff", {"diff": bias}, scale)
         return None
-    if "alpha" in kinds:
-        own = tensors[kinds["alpha"]]
-        alpha = float(own.reshape(-1)[0]) if own.numel() else alpha
-    return Change(parameter=weight, expert=expert, down=tensors[kinds["down"]], up=tensors[kinds["up"]], alpha=alpha)
+
+    def _scale(self, keys: Keys, tensors: Mapping[str, Tensor]) -> float:
+        """The layer's own alpha over its rank, else what the file says, else 1; two whole factors have none."""
+        rank = rank_of(tensors)
+        if not rank:
+            return 1.0
+        own = self.tensors[keys["alpha"]] if "alpha" in keys else None
+        if own is not None and own.numel() and (own.dtype in NUMBERS or not own.is_floating_point()):
+            alpha = float(own.reshape(-1)[0])
+            if not abs(alpha) < MAX_ALPHA:
+                raise self._not_finite(keys["alpha"], f"an alpha of {alpha:g}")
+            return alpha / rank
+        stem, _ = split_key(next(iter(keys.values()))) or ("", "")
+        stated = self.scales.of(stem, rank)
+        return 1.0 if stated is None else stated
+
+    def _add(
+        self,
+        keys: Keys,
+        parameter: str,
+        expert: Expert | None,
+        form: str,
+        tensors: Mapping[str, Tensor],
+        scale: float = 1.0,
+        magnitude: Tensor | None = None,
+    ) -> bool:
+        problem = misfit(form, tensors, self.parameters.get(parameter))
+        if problem:
+            self.drop(keys, problem)
+            return False
+        for kind in keys:
+            if kind != "alpha" and not is_finite(self.tensors[keys[kind]]):
+                raise self._not_finite(keys[kind], "NaN or infinite numbers")
+        self.changes.append(
+            Change(parameter=parameter, expert=expert, form=form, tensors=tensors, scale=scale, magnitude=magnitude)
+        )
+        return True
+
+    def _not_finite(self, key: str, what: str) -> CheckpointError:
+        return CheckpointError(
+            f"{short(self.name, 200)} holds {what} ({short(key)}); its training broke down or the file is damaged. "
+            "Choose an earlier checkpoint or download it again"
+        )
 
 
-def _misfit(change: Change, shape: tuple[int, ...] | None) -> str:
-    """Why a change does not fit a parameter of this shape; empty where it does."""
-    if shape is None:
-        return "the model has no such layer"
-    if change.down is None or change.up is None:
-        assert change.diff is not None
-        if change.diff.squeeze().shape != Size(n for n in shape if n != 1):
-            return f"has shape {tuple(change.diff.shape)}, the layer {shape}"
-        return "" if change.diff.is_floating_point() else f"holds {change.diff.dtype}, not numbers of a LoRA"
-    if not (change.down.is_floating_point() and change.up.is_floating_point()):
-        return f"holds {change.down.dtype} and {change.up.dtype}, not numbers of a LoRA"
-    if change.down.ndim < 2 or change.up.ndim < 2 or not change.down.shape[0]:
-        return f"has shapes {tuple(change.up.shape)} and {tuple(change.down.shape)}, which make no LoRA"
-    made = (change.up.shape[0], change.down.shape[1:].numel())
-    wanted = (shape[0], Size(shape[1:]).numel())
-    rank = change.down.shape[0]
-    if len(shape) < 2 or made != wanted or change.up.shape[1:].numel() != rank or rank > max(wanted):
-        return f"is of rank {rank} for a layer of {made[0]} x {made[1]}, this one is {' x '.join(map(str, shape))}"
-    if change.alpha is not None and not abs(change.alpha) < 1e6:
-        return f"has alpha {change.alpha}"
-    return ""
-
-
-def merge(weight: Tensor, changes: Iterable[tuple[Change, float]]) -> Tensor:
-    """A parameter with changes at their strengths: summed in float32, then cast back to the parameter's dtype.
-
-    Where every strength is 0 the same tensor is returned.
-    """
-    total: Tensor | None = None
-    for change, strength in changes:
-        if strength:
-            total = (weight.float() if total is None else total) + strength * change.delta(weight.shape)
-    return weight if total is None else total.to(weight.dtype)
-
-
-def merged(
-    tensors: Mapping[str, Tensor], lora: Lora, expert: Expert, strengths: Mapping[Part, float]
-) -> dict[str, Tensor]:
-    """The weights of one expert's joint model with a LoRA merged in, at a strength for each part.
-
-    Raises:
-        CheckpointError: a strength is missing, or a parameter.
-    """
-    missing = [part for part in PARTS if part not in strengths]
-    if missing:
-        raise CheckpointError(f"no strength for {', '.join(missing)}; give one for each of {', '.join(PARTS)}")
-    out = dict(tensors)
-    for change in lora.of(expert):
-        if change.parameter not in out:
-            raise CheckpointError(
-                f"the weights lack {change.parameter}, which the LoRA changes; they are of another model"
-            )
-        out[change.parameter] = merge(out[change.parameter], [(change, strengths[change.part])])
-    return out
+def _stem(key: str) -> str:
+    """What a key of an unknown kind is of: everything before its last word, or two where the last is `weight`."""
+    return key[:LONGEST_KEY].removesuffix(".weight").rpartition(".")[0]
 
 
 def choose(lora: Lora, expert: str, name: str) -> tuple[Lora, str]:
-    """A LoRA for the experts that its user asks for, and the sentence that says why.
+    """A LoRA for the experts that its user asks for, and the words that say why.
 
     `expert` is "auto" (by the keys, else by the file's name, else both), "high", "low" or "both".
 
@@ -248,10 +210,12 @@ def choose(lora: Lora, expert: str, name: str) -> tuple[Lora, str]:
     if expert in ("high", "low"):
         chosen = lora.only("high" if expert == "high" else "low")
         if not chosen.changes:
-            raise CheckpointError(f"every key of {name} is for the other expert, not the {expert}-noise one")
+            raise CheckpointError(
+                f"every key of {short(name, 200)} is for the other expert, not the {expert}-noise one; choose auto"
+            )
         return chosen, f"the {expert}-noise expert alone, as asked"
     if expert != "auto":
-        raise CheckpointError(f"there is no expert {expert!r}; choose auto, high, low or both")
+        raise CheckpointError(f"there is no expert {short(expert)!r}; choose auto, high, low or both")
     if lora.names_expert:
         return lora, "each key's own expert, as the keys name them"
     told = expert_in_name(name)
@@ -259,4 +223,5 @@ def choose(lora: Lora, expert: str, name: str) -> tuple[Lora, str]:
         return lora, "both experts: neither keys nor file name say which"
     if not any(change.part == "video" for change in lora.changes):
         return lora, "both experts: it changes only what they share"
-    return lora.named(told), f"the {told}-noise expert, as the file name says"
+    guess, words = told
+    return lora.named(guess), f"the {guess}-noise expert, guessed from {words!r} in the file name"

@@ -1,6 +1,7 @@
 """LoRA files onto a MOVA MODEL, as ComfyUI's own weight adapters: strengths by part, one expert or both, and a report."""
 
 import logging
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,21 +9,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import comfy.weight_adapter
 import folder_paths
 
-from ...mova_core.checkpoint.lora import Change, Lora, choose, parse
+from ...mova_core.checkpoint.experts import EXPERTS, Expert
+from ...mova_core.checkpoint.lora import Lora, choose, parse
+from ...mova_core.checkpoint.lora_changes import Change
 from ...mova_core.checkpoint.lora_files import read_lora
 from ...mova_core.checkpoint.lora_keys import PARTS, Part
+from ...mova_core.checkpoint.lora_owner import short
 from ...mova_core.config import MovaConfig
 from ...mova_core.errors import CheckpointError
 from ...mova_core.model.mova import Mova
-from .lora_names import FOLDERS, LOW, ROOT
+from .lora_adapters import adapter
+from .lora_names import LOW, ROOT
 from .sampling import check_model
 
 log = logging.getLogger("mova")
-NAMED_KEYS = 5  # keys listed for each reason on the node; the report lists all
-EXPERTS = tuple(FOLDERS)
+NAMED_KEYS = 5  # keys and reasons listed on the node
+MORE_KEYS = 40  # and in the report, where keys that differ in their numbers alone are one
 
 
 @dataclass(frozen=True)
@@ -53,19 +57,19 @@ def apply(model: Any, name: str, expert: str, strengths: Mapping[Part, float]) -
         )
     file = read_lora(Path(path))
     shapes = _shapes(model.model.diffusion_model.sizes)
-    lora, why = choose(parse(file.tensors, shapes, name=name, alpha=file.alpha), expert, name)
+    lora, why = choose(parse(file.tensors, shapes, name=name, scales=file.scales), expert, name)
     patched = model.clone()
-    lines = [f"{name}, for {why}."]
+    lines = [f"{short(name, 200)}, for {why}."]
     for target in _experts(patched, lora, name):
         changes = [change for change in lora.of(target) if strengths[change.part]]
         _patch(patched, target if patched.expert else None, changes, shapes, strengths)
         lines.append(f"{target}-noise expert: {_counted(changes)}")
     lines += [f"Strength of {part.replace('_', ' ')}: {strengths[part]:g}" for part in PARTS if strengths[part] != 1]
-    lines += _scales(lora)
-    short = "\n".join(lines + _left_out(lora.dropped, NAMED_KEYS))
-    whole = "\n".join(lines + _left_out(lora.dropped, len(lora.dropped)))
-    log.info("%s", short)
-    return patched, Report(short, whole)
+    lines += _forms(lora) + _scales(lora)
+    short_report = "\n".join(lines + _left_out(lora.dropped, NAMED_KEYS))
+    whole = "\n".join(lines + _left_out(lora.dropped, MORE_KEYS))
+    log.info("%s", short_report)
+    return patched, Report(short_report, whole)
 
 
 @cache
@@ -74,20 +78,24 @@ def _shapes(sizes: MovaConfig) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in Mova(sizes, device="meta").state_dict().items()}
 
 
-def _experts(model: Any, lora: Lora, name: str) -> tuple[str, ...]:
+def _experts(model: Any, lora: Lora, name: str) -> tuple[Expert, ...]:
     """The experts of this MODEL that the file is for."""
     if model.get_additional_models_with_key(LOW):
-        return EXPERTS
+        return tuple(EXPERTS)
     if model.expert is not None:
         if not lora.of(model.expert):
-            raise CheckpointError(f"{name} has nothing for the {model.expert}-noise expert, which this MODEL is")
+            raise CheckpointError(
+                f"{short(name, 200)} has nothing for the {model.expert}-noise expert, which this MODEL is. Connect the "
+                "other expert's MODEL, or choose another expert here"
+            )
         return (model.expert,)
-    named = sorted({change.expert for change in lora.changes if change.expert})
+    named: list[Expert] = sorted({change.expert for change in lora.changes if change.expert})
     if len(named) > 1:
         raise CheckpointError(
-            f"{name} is for both experts, and this MODEL is one of them without saying which; choose high or low"
+            f"{short(name, 200)} is for both experts, and this MODEL is one of them without saying which; choose high "
+            "or low"
         )
-    return (named[0] if named else EXPERTS[0],)
+    return (named[0] if named else "high",)
 
 
 def _patch(
@@ -96,19 +104,12 @@ def _patch(
     for part in PARTS:
         for whole in (False, True):  # apart: a layer may have both, and a dict holds one patch a weight
             patches = {
-                ROOT + change.parameter: _adapter(change, shapes[change.parameter])
+                ROOT + change.parameter: adapter(change, shapes[change.parameter])
                 for change in changes
-                if change.part == part and (change.diff is not None) == whole
+                if change.part == part and (change.form == "diff") == whole
             }
             if patches:
                 model.patch_expert(expert, patches, strengths[part])
-
-
-def _adapter(change: Change, shape: Any) -> Any:
-    """The change as ComfyUI's patch."""
-    if change.diff is not None:
-        return ("diff", (change.diff.reshape(shape),))
-    return comfy.weight_adapter.LoRAAdapter(set(), (change.up, change.down, change.alpha, None, None, None))
 
 
 def _counted(changes: list[Change]) -> str:
@@ -116,18 +117,33 @@ def _counted(changes: list[Change]) -> str:
     return ", ".join(f"{counts[part]} {part.replace('_', ' ')}" for part in PARTS if counts[part]) or "nothing"
 
 
+def _forms(lora: Lora) -> list[str]:
+    """A line on the forms of change in a file that is not a plain LoRA."""
+    written = {"lora": "LoRA", "loha": "LoHa", "lokr": "LoKr", "diff": "whole difference"}
+    found = Counter(
+        f"{'DoRA' if c.form == 'lora' and c.magnitude is not None else written[c.form]}"
+        f"{' with magnitudes' if c.form != 'lora' and c.magnitude is not None else ''}"
+        for c in lora.changes
+    )
+    return [] if set(found) == {"LoRA"} else [f"Forms: {', '.join(f'{form} ({n})' for form, n in found.most_common())}"]
+
+
 def _scales(lora: Lora) -> list[str]:
-    found = Counter((c.scale, c.down.shape[0]) for c in lora.changes if c.down is not None)
+    found = Counter((c.scale, c.rank) for c in lora.changes if c.rank is not None)
     many = ", ..." if len(found) > NAMED_KEYS else ""
     said = [f"{scale:g} at rank {rank} ({count})" for (scale, rank), count in found.most_common(NAMED_KEYS)]
     return [f"Scale (alpha / rank): {', '.join(said)}{many}"] if said else []
 
 
 def _left_out(dropped: Mapping[str, str], count: int) -> list[str]:
+    """Lines on the keys that were left out by reason, at most `count` reasons with at most `count` keys each."""
     reasons: dict[str, list[str]] = defaultdict(list)
     for key, reason in dropped.items():
-        reasons[reason].append(key)
-    return [
-        f"Left out, {len(keys)} keys, {reason}: {', '.join(keys[:count])}{', ...' if len(keys) > count else ''}"
-        for reason, keys in reasons.items()
-    ]
+        reasons[short(reason, 160)].append(key)
+    lines = []
+    for reason, keys in list(reasons.items())[:count]:
+        named = keys if len(keys) <= count else list(dict.fromkeys(re.sub(r"\d+", "*", key) for key in keys))
+        listed = ", ".join(short(key) for key in named[:count])
+        lines.append(f"Left out, {len(keys)} keys, {reason}: {listed}{', ...' if len(named) > count else ''}")
+    left = sum(len(keys) for keys in list(reasons.values())[count:])
+    return [*lines, f"Left out for other reasons: {left} keys"] if left else lines

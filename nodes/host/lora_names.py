@@ -18,11 +18,12 @@ import comfy.patcher_extension
 import comfy.weight_adapter
 import torch
 
+from ...mova_core.checkpoint.experts import EXPERTS
 from ...mova_core.checkpoint.lora_keys import part_of
 
 log = logging.getLogger("mova")
 ROOT = "diffusion_model."
-FOLDERS = {"high": "video_dit.", "low": "video_dit_2."}
+FOLDERS = {expert: f"{folder}." for expert, folder in EXPERTS.items()}
 EXPERT = "mova_expert"  # attachment of a patcher: "high" or "low"
 LOW = "mova_low_noise"  # additional model of a patcher: the other expert
 

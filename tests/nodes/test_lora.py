@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mova_core.checkpoint.load import load_joint
-from mova_core.checkpoint.lora import merged, parse
+from mova_core.checkpoint.lora import parse
 from mova_core.checkpoint.lora_keys import PARTS
 from tests.comfy import needs_comfy
+from tests.fixtures.lora_files import merged
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.golden import GOLDEN, needs_golden
 from tests.nodes.graph import Run, Scene, equal, error

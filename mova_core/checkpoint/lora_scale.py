@@ -1,0 +1,127 @@
+"""How strongly a LoRA's file says that it was trained: alpha and rank, from its header.
+
+    scale = alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732)
+
+diffusers and PEFT write one JSON object, `lora_adapter_metadata`, with PEFT's configuration under each component's
+name (`transformer.lora_alpha`, `.r`, `.use_rslora`, `.alpha_pattern`, `.rank_pattern`); others put such names into the
+header itself. kohya's `ss_network_alpha` is not read: converters that multiply alpha into the tensors keep it.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import CheckpointError
+from .lora_keys import one_spelling
+
+ALPHAS, RANKS, RSLORA = ("lora_alpha", "alpha", "network_alpha"), ("r", "rank"), "use_rslora"
+PATTERNS = ("alpha_pattern", "rank_pattern")
+LARGEST = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """What the header says of one component's layers; the patterns are for layers by the end of their name."""
+
+    alpha: float | None = None
+    rank: float | None = None  # None: the tensors'
+    rslora: bool = False
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    ranks: Mapping[str, float] = field(default_factory=dict)
+
+    def scale(self, layer: str, rank: int) -> float | None:
+        """Of a layer whose tensors have this rank; None where the header states no alpha."""
+        alpha = _ending(self.alphas, layer, self.alpha)
+        rank_stated = _ending(self.ranks, layer, self.rank) or rank
+        return None if alpha is None else alpha / (math.sqrt(rank_stated) if self.rslora else rank_stated)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The adapters of a file by component; "" is for all that have none of their own."""
+
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
+
+    def of(self, name: str, rank: int) -> float | None:
+        """The scale of the layer that a key names, without its suffix; None where the file states none."""
+        layer = one_spelling(name)
+        for component in sorted(self.adapters.keys() - {""}, key=len, reverse=True):
+            _, found, rest = f"_{layer}".partition(f"_{component}_")
+            if found and not rest[:1].isdigit():
+                return self.adapters[component].scale(layer, rank)
+        adapter = self.adapters.get("")
+        if adapter is None and len(self.adapters) == 1:
+            (adapter,) = self.adapters.values()
+        return None if adapter is None else adapter.scale(layer, rank)
+
+
+def _ending(values: Mapping[str, float], layer: str, otherwise: float | None) -> float | None:
+    """The value for the longest end of a layer's name that has one."""
+    at = 0
+    while values and 0 <= at < len(layer):
+        if layer[at:] in values:
+            return values[layer[at:]]
+        at = layer.find("_", at) + 1 or -1
+    return otherwise
+
+
+def scales(stated: Mapping[str, Any], where: str) -> Scales:
+    """The scales of a file from its header's metadata, or from the settings beside the tensors in a .pt file.
+
+    Raises:
+        CheckpointError: an alpha or rank that is infinite or not a number.
+    """
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, value in (*stated.items(), *_adapter_metadata(stated.get("lora_adapter_metadata"))):
+        component, _, setting = str(name)[-200:].rpartition(".")
+        if setting in (*ALPHAS, *RANKS, *PATTERNS, RSLORA):
+            found[one_spelling(component)][setting] = value
+    return Scales({component: _adapter(settings, where) for component, settings in found.items()})
+
+
+def _adapter_metadata(text: Any) -> Iterator[tuple[str, Any]]:
+    """The settings in PEFT's JSON by dotted name; none where it is no JSON."""
+    try:
+        content = json.loads(text) if isinstance(text, str) else {}
+    except (ValueError, RecursionError):
+        return
+    for name, value in content.items() if isinstance(content, dict) else ():
+        if isinstance(value, dict) and name.rpartition(".")[2] not in PATTERNS:
+            yield from ((f"{name}.{inner}", setting) for inner, setting in value.items())
+        else:
+            yield name, value
+
+
+def _adapter(settings: Mapping[str, Any], where: str) -> Adapter:
+    alphas = [number for name in ALPHAS if (number := _number(settings.get(name), where)) is not None]
+    ranks = [number for name in RANKS if (number := _number(settings.get(name), where))]
+    by_layer = {name: _numbers(settings.get(name), where) for name in PATTERNS}
+    return Adapter(
+        alpha=alphas[0] if alphas else None,
+        rank=ranks[0] if ranks and ranks[0] > 0 else None,
+        rslora=str(settings.get(RSLORA)).lower() in ("true", "1"),
+        alphas=by_layer["alpha_pattern"],
+        ranks={layer: rank for layer, rank in by_layer["rank_pattern"].items() if rank > 0},
+    )
+
+
+def _numbers(pattern: Any, where: str) -> dict[str, float]:
+    entries = pattern.items() if isinstance(pattern, dict) else ()
+    numbers = {one_spelling(str(layer)): _number(value, where) for layer, value in entries}
+    return {layer: number for layer, number in numbers.items() if number is not None}
+
+
+def _number(value: Any, where: str) -> float | None:
+    """A stated number; None for anything else."""
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
+    except (ValueError, OverflowError):
+        return None
+    if number is not None and not abs(number) < LARGEST:
+        raise CheckpointError(
+            f"{where} states an alpha or rank of {number:g}; it is damaged. Download or save it again"
+        )
+    return number
