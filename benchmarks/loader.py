@@ -84,11 +84,12 @@ def measure(folder: Path) -> dict[str, float]:
 
     pack = load_pack(prepare_comfyui(Path(tempfile.mkdtemp())))
     loading = pack.module("nodes.host.loading")
+    source = pack.module("mova_core.checkpoint.source")
     files = sorted(folder.rglob("*.safetensors"))
     size = sum(path.stat().st_size for path in files)
     gc.collect()  # as ComfyUI's server does between runs; else importing it is collected while the model loads
     before, begun = resident(), time.perf_counter()
-    model = loading.load_model(folder)
+    model = loading.load_model(source.from_folder(folder))
     seconds, after = time.perf_counter() - begun, resident()
     high, low = model.model.diffusion_model, model.low.model.diffusion_model
     for tower in (high, low):

@@ -5,6 +5,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..mova_core.checkpoint.source import from_files, from_folder
 from . import inputs
 from .base import MovaNode
 from .host import attach, audio, loading, messages, text
@@ -53,7 +54,7 @@ class MovaLoader(MovaNode):
     @classmethod
     def run(cls, folder: str, weight_dtype: str) -> io.NodeOutput:
         path = loading.find_folder(folder)
-        model = loading.load_model(path, weight_dtype)
+        model = loading.load_model(from_folder(path), weight_dtype)
         sound = audio.load_audio_vae(path)
         return io.NodeOutput(model, text.load_clip(path), loading.load_video_vae(path, sound.latent_channels), sound)
 
@@ -109,12 +110,13 @@ class MovaModelLoader(MovaNode):
             None if name == loading.SAME_FILE else loading.find_file("diffusion_models", name)
             for name in (high_noise, low_noise, shared)
         )
-        model, composed = loading.load_files(high, low, both, weight_dtype)
-        for note in composed.notes:
+        source = from_files(high, low, both)
+        model = loading.load_model(source, weight_dtype)
+        for note in source.notes:
             log.warning(note)
-        shifts = f"shift {composed.scheduler.shift:g}, audio_shift {composed.audio_shift:g}"
-        told = f"{composed.kin}, trained with {shifts}, on {composed.frames} frames"
-        messages.show("\n".join((told, *composed.notes)), cls.hidden.unique_id)
+        shifts = f"shift {source.scheduler.shift:g}, audio_shift {source.audio_shift:g}"
+        told = f"{source.variant.name}, trained with {shifts}, on {source.variant.frames} frames"
+        messages.show("\n".join((told, *source.notes)), cls.hidden.unique_id)
         return io.NodeOutput(model)
 
 
@@ -177,4 +179,4 @@ class MovaAudioVAELoader(MovaNode):
 
     @classmethod
     def run(cls, vae_file: str) -> io.NodeOutput:
-        return io.NodeOutput(audio.load_audio_vae_file(loading.find_file("vae", vae_file)))
+        return io.NodeOutput(audio.load_audio_vae(loading.find_file("vae", vae_file)))

@@ -1,6 +1,7 @@
 """Safetensors files and published folders: headers read and checked first, tensors mapped, nothing executed.
 
-A header is trusted for nothing: its length, its JSON, its names, its offsets are all checked against the file.
+safetensors itself checks a header against its file. Before that come what it does not look at: a size cap, names that
+occur twice, shapes that no memory could have, and what the file is if it is none.
 """
 
 import json
@@ -18,13 +19,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import CheckpointError
+from . import mistaken
 
 MAX_HEADER = 8 * 2**20  # bytes; the largest published MOVA header is under 200 kB
 MAX_TENSORS = 30_000  # the whole of MOVA has 4500
 MAX_AXES = 16
+MAX_VALUES = 2**60  # of one tensor, an empty axis counted as 1: beyond it is damage, and torch cannot count
+MAX_NAME = 1000  # characters of a tensor's name
 SHARD = re.compile(r"[\w\- ][\w\-. ]{0,199}", re.ASCII)  # a plain name on every system, never a path
-BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4}
-BITS |= {"I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8}
 PICKLES = (b"PK\x03\x04", b"PK\x05\x06", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 Read = Callable[[Path], Mapping[str, Tensor]]
@@ -45,26 +47,53 @@ def read_header(path: Path) -> Header:
     Raises:
         CheckpointError: not there, not safetensors, truncated, or a header that does not describe the file.
     """
+    text, data_size = _header_text(path)
+    try:
+        check_header(text, data_size)
+        with safetensors.safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+            shapes = {name: tuple(found.get_shape()) for name, found in slices.items()}
+            dtypes = {name: found.get_dtype() for name, found in slices.items()}
+            return Header(shapes=shapes, dtypes=dtypes, metadata=dict(file.metadata() or {}))
+    except OSError as error:
+        raise CheckpointError(_unreadable(path, error)) from error
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(_damaged(path, f"its header is wrong: {error!s:.200}")) from error
+
+
+def _header_text(path: Path) -> tuple[bytes, int]:
+    """The JSON of a header, and the bytes that follow it. A file that is something else is called what it is."""
     try:
         size = _file_size(path)
         with path.open("rb") as file:
             start = file.read(8)
             length = int.from_bytes(start, "little")
-            if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER):
-                if start.startswith(PICKLES):
+            if 2 <= length <= min(size - 8, MAX_HEADER):
+                text = file.read(length)
+                if waiting := mistaken.reserved(path):
                     raise CheckpointError(
-                        f"{path} is a pickled PyTorch file, which can carry code; only .safetensors is read. "
-                        "Download the safetensors version or convert it yourself"
+                        f"{path} is being downloaded, or was cut off: {waiting} lies beside it. Resume the download "
+                        "with the tool that began it"
                     )
-                raise CheckpointError(_damaged(path, f"{size} bytes with a header of {length}"))
-            text = file.read(length)
+                return text, size - 8 - length
+            start += file.read(1016)
     except OSError as error:
-        what = error.strerror or error
-        raise CheckpointError(f"{path} cannot be read: {what}. Check the path and download it again") from error
-    try:
-        return parse_header(text, size - 8 - length)
-    except ValueError as error:
-        raise CheckpointError(_damaged(path, f"its header is wrong: {error!s:.200}")) from error
+        raise CheckpointError(_unreadable(path, error)) from error
+    raise CheckpointError(_not_safetensors(path, start, size, length))
+
+
+def _not_safetensors(path: Path, start: bytes, size: int, length: int) -> str:
+    if waiting := mistaken.unfinished(path):
+        return f"{path} is not finished: {waiting} lies beside it. Resume the download with the tool that began it"
+    if start.startswith(b"PK") and b"/data.pkl" not in start and b"data.pkl" not in start:
+        return f"{path} is a zip archive, or a pickled PyTorch file. Unpack it, or download the safetensors version"
+    if start.startswith(PICKLES):
+        return (
+            f"{path} is a pickled PyTorch file, which can carry code; only .safetensors is read. "
+            "Download the safetensors version or convert it yourself"
+        )
+    told = mistaken.content(start, size)
+    return f"{path} {told}" if told else _damaged(path, f"{size} bytes with a header of {length}")
 
 
 def _file_size(path: Path) -> int:
@@ -74,23 +103,46 @@ def _file_size(path: Path) -> int:
     return state.st_size
 
 
+def _unreadable(path: Path, error: OSError) -> str:
+    told = mistaken.absent(path)
+    if told:
+        return f"{path} cannot be read as a file: it is not a file but {told.removeprefix('is ')}"
+    waiting = mistaken.unfinished(path)
+    if waiting:
+        return f"{path} is not finished: {waiting} lies beside it. Resume the download with the tool that began it"
+    return f"{path} cannot be read: {error.strerror or error}. Check the path and download it again"
+
+
 def _damaged(path: Path, what: str) -> str:
     return f"{path} is not a whole safetensors file ({what}). Delete it and download it again"
 
 
-def parse_header(text: bytes, data_size: int) -> Header:
-    """The header whose JSON is `text`, checked against the `data_size` bytes of tensors that follow it.
+def check_header(text: bytes, data_size: int) -> None:
+    """Refuse a header, the JSON `text` before `data_size` bytes of tensors, for what safetensors does not look at.
 
     Raises:
-        ValueError: it is not JSON, or does not describe exactly these bytes.
+        ValueError: too many tensors or axes, a name twice, a shape beyond any memory, or a file cut off.
     """
+    if text.count(b"{") + text.count(b"[") > 4 * MAX_TENSORS:  # three a tensor: refused before objects are made
+        raise ValueError(f"more than {MAX_TENSORS} tensors")
     try:
-        if text.count(b"{") + text.count(b"[") > 4 * MAX_TENSORS:  # three a tensor: refused before objects are made
-            raise ValueError(f"more than {MAX_TENSORS} tensors")
-        entries = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-        return _checked(entries, data_size)
-    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        entries = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        entries.pop("__metadata__", None)
+        for name, entry in entries.items():
+            _check_shape(name, entry["shape"])
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        if end != data_size:
+            cut = "it was cut off" if end > data_size else "something was written behind it"
+            raise ValueError(f"it describes {end} bytes of tensors, the file has {data_size}: {cut}")
+    except (TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__} {error}") from error
+
+
+def _check_shape(name: str, shape: list[int]) -> None:
+    if len(name) > MAX_NAME:
+        raise ValueError(f"a tensor's name has {len(name)} characters")
+    if len(shape) > MAX_AXES or math.prod(max(1, n) for n in shape) > MAX_VALUES:
+        raise ValueError(f"{name:.100} must have a shape of at most {MAX_AXES} axes that some memory could hold")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,35 +150,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(entries) != len(pairs):
         raise ValueError("a name occurs twice")
     return entries
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _checked(entries: dict[str, Any], data_size: int) -> Header:
-    metadata = entries.pop("__metadata__", None) or {}
-    if not all(isinstance(v, str) for v in metadata.values()):
-        raise ValueError("metadata values must be text")
-    spans = []
-    for name, entry in entries.items():
-        shape, (begin, end) = entry["shape"], entry["data_offsets"]
-        if not isinstance(shape, list) or len(shape) > MAX_AXES:
-            raise ValueError(f"{name} must have a shape of at most {MAX_AXES} axes")
-        if not all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end)):
-            raise ValueError(f"{name}: shape and offsets must be whole numbers")
-        if math.prod(shape) * BITS[entry["dtype"]] != 8 * (end - begin):
-            raise ValueError(f"{name}: {entry['dtype']} {shape} does not fill bytes {begin} to {end}")
-        spans.append((begin, end))
-    position = 0
-    for begin, end in sorted(spans):
-        if begin != position:
-            raise ValueError(f"tensor data overlaps or has a gap at byte {position}")
-        position = end
-    if position != data_size:
-        raise ValueError(f"it describes {position} bytes of tensors, the file has {data_size}")
-    shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-    return Header(shapes=shapes, dtypes={name: entry["dtype"] for name, entry in entries.items()}, metadata=metadata)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -139,7 +162,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-    except (SafetensorError, OSError) as error:  # it changed since, or safetensors is stricter still
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        # it changed since, or holds types that this torch has not
         raise CheckpointError(_damaged(path, f"{error!s:.200}")) from error
 
 
@@ -152,15 +176,37 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if _file_size(path) > MAX_HEADER:
             raise OSError("it is too large to be a configuration")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        value = json.loads(content.decode("utf-8-sig"))
     except OSError as error:
-        what = error.strerror or error
+        told = mistaken.absent(path)
+        what = f"it is not a file but {told.removeprefix('is ')}" if told else str(error.strerror or error)
         raise CheckpointError(f"{path} cannot be read: {what}. Is the download complete? Resume it") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON ({error!s:.200}). Download it again") from error
+        told = "" if content.lstrip()[:1] in (b"{", b"[") else mistaken.content(content[:1024], len(content))
+        text = f"{path} {told}" if told else f"{path} is not JSON ({error!s:.200}). Download it again"
+        raise CheckpointError(text) from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds {type(value).__name__}, not an object. Download it again")
     return value
+
+
+def check_small_file(path: Path) -> None:
+    """Refuse what stands in place of a small file that others read, such as a tokenizer.
+
+    Raises:
+        CheckpointError: it is not there, or is a pointer, a page or the like.
+    """
+    try:
+        size = _file_size(path)
+        with path.open("rb") as file:
+            start = file.read(1024)
+    except OSError as error:
+        raise CheckpointError(_unreadable(path, error)) from error
+    fits = start.lstrip()[:1] in (b"{", b"[") or start[:1] == b"\x0a"  # JSON, or the protobuf of a tokenizer
+    told = "" if fits else mistaken.content(start, size)
+    if told:
+        raise CheckpointError(f"{path} {told}")
 
 
 def is_folder(path: Path) -> bool:
@@ -175,18 +221,11 @@ def component_files(folder: Path) -> list[Path]:
         CheckpointError: no folder, no weights, a missing shard, or an index that points elsewhere.
     """
     if not is_folder(folder):
-        raise CheckpointError(
-            f"{folder} is missing. Download the whole MOVA folder: video_dit, video_dit_2, audio_dit, dual_tower_bridge"
-        )
-    indices = sorted(folder.glob("*.safetensors.index.json"))
+        told = mistaken.absent(folder) or ("is a file, not a folder" if os.path.exists(folder) else "is missing")  # noqa: PTH110
+        raise CheckpointError(f"{folder} {told}. Download that part of the MOVA folder")
+    indices = _weights(folder, ".safetensors.index.json")
     if not indices:
-        singles = sorted(folder.glob("*.safetensors"))
-        if len(singles) != 1:
-            raise CheckpointError(
-                f"{folder} should hold one .safetensors file or an index of shards; "
-                f"it holds {_few([p.name for p in sorted(folder.iterdir())])}. Download it again"
-            )
-        return singles
+        return [_only_file(folder)]
     shards = read_json(indices[0]).get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
         raise CheckpointError(f"{indices[0]} has no weight_map of file names. Download it again")
@@ -196,16 +235,41 @@ def component_files(folder: Path) -> list[Path]:
             raise CheckpointError(
                 f"{indices[0]} names {name!r:.100}, which is not a file beside it. Download the index again"
             )
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in names if not os.path.exists(folder / name)]  # noqa: PTH110, as `is_folder`
     if missing:
+        waiting = mistaken.leftovers(folder)
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} of {len(names)} shards: {_few(missing)}. Resume the download"
+            f"{folder} lacks {len(missing)} of {len(names)} shards: {_few(missing)}. "
+            f"{f'It holds {waiting}' if 'not finished' in waiting else 'Resume the download'}"
         )
     return [folder / name for name in names]
 
 
+def _weights(folder: Path, ending: str) -> list[Path]:
+    return sorted(p for p in folder.glob(f"*{ending}") if not mistaken.is_hidden(p.name))
+
+
+def _only_file(folder: Path) -> Path:
+    """The single weight file of a folder without an index."""
+    singles = _weights(folder, ".safetensors")
+    if len(singles) == 1:
+        return singles[0]
+    names = [path.name for path in singles]
+    if not singles and (told := mistaken.leftovers(folder)):
+        raise CheckpointError(f"{folder} holds no .safetensors file but {told}")
+    if any(re.search(r"-\d{5}-of-\d{5}\.", name) for name in names):
+        raise CheckpointError(
+            f"{folder} holds shards ({_few(names)}) without their .index.json. Download the index too"
+        )
+    raise CheckpointError(
+        f"{folder} should hold one .safetensors file or an index of shards; it holds "
+        f"{_few(names or sorted(p.name for p in folder.iterdir()))}. "
+        f"{'Keep one of them' if names else 'Download it again'}, or download it again"
+    )
+
+
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") or "nothing"
+    return ", ".join(name[:100] for name in names[:5]) + (", ..." if len(names) > 5 else "") or "nothing"
 
 
 def component_header(folder: Path) -> Header:
@@ -221,7 +285,8 @@ def component_header(folder: Path) -> Header:
         header = read_header(path)
         twice = shapes.keys() & header.shapes.keys()
         if twice:
-            raise CheckpointError(f"{path} holds {min(twice)} a second time. Delete {folder} and download it again")
+            name = min(twice)
+            raise CheckpointError(f"{path} holds {name:.100} a second time. Delete {folder} and download it again")
         shapes |= header.shapes
         dtypes |= header.dtypes
         metadata |= header.metadata
@@ -231,9 +296,4 @@ def component_header(folder: Path) -> Header:
 def component_tensors(folder: Path, read: Read = read_tensors) -> dict[str, Tensor]:
     """Every tensor of a component, from all its shards; headers are checked before `read` opens anything."""
     component_header(folder)
-    return checked_tensors(folder, read)
-
-
-def checked_tensors(folder: Path, read: Read) -> dict[str, Tensor]:
-    """`component_tensors` of a folder whose headers have just been checked."""
     return {name: tensor for path in component_files(folder) for name, tensor in read(path).items()}

@@ -211,6 +211,17 @@ def quantized(tensors: Mapping[str, Tensor], kind: Format) -> dict[str, Tensor]:
     return out
 
 
+def with_formats(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The tensors with `comfy_quant` beside each scaled float8 weight that lacks it. Scales may be one a row."""
+    out = dict(tensors)
+    for key, tensor in tensors.items():
+        layer = key.removesuffix(".weight")
+        scaled = tensor.dtype == torch.float8_e4m3fn and f"{layer}.weight_scale" in tensors
+        if scaled and f"{layer}.{MARK}" not in tensors:
+            out[f"{layer}.{MARK}"] = FP8.configuration()
+    return out
+
+
 def configuration(mark: Tensor, layer: str) -> dict[str, Any]:
     """The object in L.comfy_quant.
 

@@ -13,15 +13,16 @@ import comfy.ops
 import torch
 from torch import nn
 
-from ...mova_core.checkpoint.family import AUDIO, BRIDGE
+from ...mova_core.checkpoint.fingerprint import expert_fingerprint
 from ...mova_core.checkpoint.load import assign, shapes_of
 from ...mova_core.checkpoint.quantization import MARK
-from ...mova_core.checkpoint.single import Shared, fingerprint, open_shared, read_part
+from ...mova_core.checkpoint.source import Source, sound_of
+from ...mova_core.checkpoint.variants import AUDIO, BRIDGE
 from ...mova_core.config import TowerConfig
 from ...mova_core.errors import CheckpointError, ConfigError
 from ...mova_core.model.mova import Mova
 from . import experts
-from .loading import read
+from .loading import read, settings_of
 from .model import MovaModel, MovaSettings
 from .self_patching import alias
 
@@ -47,11 +48,11 @@ def attach(model: Any, path: Path, *, dynamic: bool = True) -> tuple[Any, tuple[
             shared file that fits it.
     """
     tower = model.model.diffusion_model
-    shared = open_shared(path, _sizes(tower, type(model.model).__name__))
+    sound = sound_of(path, _sizes(tower, type(model.model).__name__))
     if model.patches:
         raise CheckpointError("this MODEL is patched already; connect LoRAs after 'MOVA Attach Sound'")
-    settings = MovaSettings(shared.model, shared.scheduler, shared.audio_shift)
-    tensors = {part: read_part(path, part, read) for part in (AUDIO, BRIDGE)}
+    settings = settings_of(sound)
+    tensors = sound.tensors(read=read)
     compute = model.model.get_dtype_inference()
     settings.set_inference_dtype(model.model.get_dtype(), compute)
     quantised = any(key.endswith(f".{MARK}") for part in tensors.values() for key in part)
@@ -61,7 +62,7 @@ def attach(model: Any, path: Path, *, dynamic: bool = True) -> tuple[Any, tuple[
     else:
         settings.custom_operations = comfy.ops.manual_cast
     joint = MovaModel(settings, device=torch.device("cpu" if quantised else "meta"))
-    plain = Mova(shared.model, device="meta")
+    plain = Mova(sound.model, device="meta")
     for part, weights in tensors.items():
         assign(getattr(joint.diffusion_model, part), weights, str(path), shapes=shapes_of(getattr(plain, part)))
     _take_over(joint.diffusion_model, tower, settings)
@@ -71,7 +72,7 @@ def attach(model: Any, path: Path, *, dynamic: bool = True) -> tuple[Any, tuple[
     made = experts.patcher(joint, device, offload, dynamic and model.is_dynamic())
     if model.cached_patcher_init is not None:
         made.cached_patcher_init = (attached_again, (path, model.cached_patcher_init))
-    return made, _unverified(shared, tower)
+    return made, _unverified(sound, tower)
 
 
 def attached_again(path: Path, source: Any, disable_dynamic: bool = False) -> Any:
@@ -120,9 +121,9 @@ def _copied(layer: nn.Module) -> nn.Module:
     return new
 
 
-def _unverified(shared: Shared, tower: Any) -> tuple[str, ...]:
-    found = fingerprint(tower.head.modulation.detach().cpu())
-    if found in shared.experts.values():
+def _unverified(sound: Source, tower: Any) -> tuple[str, ...]:
+    found = expert_fingerprint(tower.head.modulation.detach().cpu())
+    if found in sound.experts.values():
         return ()
     return (
         "Nothing says whether this expert is MOVA's or Wan 2.2's: they have the same shapes. Only MOVA's was trained "

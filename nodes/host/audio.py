@@ -1,6 +1,5 @@
 """The DAC codec with the interface of comfy.sd.VAE, so stock audio nodes work on it."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ...mova_core.audio_vae.codec import AudioVAE
-from ...mova_core.checkpoint.load import assign, audio_vae_parts, shapes_of
-from ...mova_core.checkpoint.single import single_audio_vae
+from ...mova_core.checkpoint.load import assign, shapes_of
+from ...mova_core.checkpoint.source import audio_vae
 from ...mova_core.config import AudioVAEConfig
 from ...mova_core.errors import CheckpointError, ShapeError
 from ...mova_core.inputs.numbers import told
@@ -104,33 +103,20 @@ def check_channels(video: Tensor, sound: Tensor, vae: Any, audio_vae: MovaAudioV
             )
 
 
-def load_audio_vae(folder: Path) -> MovaAudioVAE:
-    """The codec of a published folder or of its audio_vae folder.
+def load_audio_vae(place: Path) -> MovaAudioVAE:
+    """The codec of a published folder, of its audio_vae folder, or of one file, in either key style.
 
     Raises:
         CheckpointError, ConfigError: missing, damaged, or not a DAC.
     """
-    return _again(_codec(*audio_vae_parts(folder, _read), str(folder)), load_audio_vae, folder)
-
-
-def load_audio_vae_file(path: Path) -> MovaAudioVAE:
-    """The codec of one file, in either key style.
-
-    Raises:
-        CheckpointError, ConfigError: damaged, or not a DAC.
-    """
-    return _again(_codec(*single_audio_vae(path, _read), str(path)), load_audio_vae_file, path)
-
-
-def _again(vae: MovaAudioVAE, load: Callable[[Path], MovaAudioVAE], path: Path) -> MovaAudioVAE:
-    """Say where ComfyUI gets this VAE again, to have it on another device."""
-    vae.patcher.cached_patcher_init = (audio_vae_patcher, (load, path))
+    vae = _codec(*audio_vae(place, _read), str(place))
+    vae.patcher.cached_patcher_init = (audio_vae_patcher, (place,))
     return vae
 
 
-def audio_vae_patcher(load: Callable[[Path], MovaAudioVAE], path: Path, disable_dynamic: bool = False) -> Any:
-    """As `loading.video_vae_patcher`."""
-    return load(path).patcher
+def audio_vae_patcher(place: Path, disable_dynamic: bool = False) -> Any:
+    """What ComfyUI asks for again, to have the VAE on another device; as `loading.video_vae_patcher`."""
+    return load_audio_vae(place).patcher
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import comfy.model_patcher
 from torch import nn
 
-from ...mova_core.checkpoint.family import AUDIO, BRIDGE
+from ...mova_core.checkpoint.variants import AUDIO, BRIDGE
 from .lora_names import LOW
 
 COPIES = "multigpu"  # additional models of a MODEL: its copies on other devices, as ComfyUI names them

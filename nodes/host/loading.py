@@ -1,9 +1,9 @@
 """Published folder or single files -> MODEL, CLIP, VAE. Weights stay mapped from disk; ComfyUI moves them."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...mova_core.checkpoint.family import AUDIO, BRIDGE, HIGH, LOW
-from ...mova_core.checkpoint.files import checked_tensors, component_files, component_tensors
+from ...mova_core.checkpoint.files import component_tensors
 from ...mova_core.checkpoint.keys import original_video_vae
-from ...mova_core.checkpoint.load import EXPERTS, JOINT, assign, inspect, shapes_of, shared_tensors
+from ...mova_core.checkpoint.load import assign, shapes_of
 from ...mova_core.checkpoint.quantization import FORMATS, MARK, SCALES, Format, quantized
-from ...mova_core.checkpoint.single import Composed, compose, marked, read_part
+from ...mova_core.checkpoint.source import Source, joint_names
+from ...mova_core.checkpoint.variants import AUDIO, BRIDGE, HIGH, LOW
 from ...mova_core.config import MovaConfig
 from ...mova_core.errors import CheckpointError
 from ...mova_core.model.mova import Mova
@@ -36,8 +36,8 @@ WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
     "int8": FORMATS["int8"],
 }
 SAME_FILE = "in the high-noise file"
-FILES = "mova_files"  # attachment of a MODEL: part -> files it was read from
-PARTS = ("weight", MARK, *SCALES)
+SOURCE_FILES = "mova_files"  # attachment of a MODEL: part -> files it was read from
+LAYER_PARTS = ("weight", MARK, *SCALES)  # of a quantised layer
 
 
 def folders() -> list[str]:
@@ -96,15 +96,16 @@ def read(path: Path) -> dict[str, Tensor]:
     return comfy.utils.convert_old_quants(tensors, metadata=metadata)[0]
 
 
-def load_model(folder: Path, weight_dtype: str = "default") -> Any:
-    """Both experts of a published folder as one MODEL. Audio tower and bridge are mapped once and shared.
+def load_model(source: Source, weight_dtype: str = "default") -> Any:
+    """Both experts of a source as one MODEL. Audio tower and bridge are mapped once and shared.
 
     Raises:
-        CheckpointError, ConfigError: what is missing, damaged or not MOVA.
+        CheckpointError: a weight is missing, unknown, or of another shape.
     """
-    model = _joined(folder_experts(folder, weight_dtype))
-    model.set_attachments(FILES, {part: component_files(folder / part) for part in JOINT})
-    return model
+    high, low = load_experts(source, weight_dtype)
+    joined = profiling.watched(experts.join(high, low, high.model.model_config.scheduler.boundary))
+    joined.set_attachments(SOURCE_FILES, source.files())
+    return joined
 
 
 @contextmanager
@@ -121,74 +122,35 @@ def uncollected() -> Iterator[None]:
 
 
 @uncollected()
-def folder_experts(folder: Path, weight_dtype: str, *parts: str, disable_dynamic: bool = False) -> list[Any]:
-    """The experts of a published folder that are named, or both, a patcher each. ComfyUI may ask for one again."""
-    published = inspect(folder)
-    settings = partial(MovaSettings, published.model, published.scheduler)
-    towers = {part: checked_tensors(folder / part, read) for part in parts or EXPERTS.values()}
-    made = _experts(settings, towers, shared_tensors(folder, read), weight_dtype, str(folder), not disable_dynamic)
-    for part, expert in made.items():
-        expert.cached_patcher_init = (folder_experts, (folder, weight_dtype, part), 0)
-    return list(made.values())
-
-
-def load_files(
-    high: Path, low: Path | None, shared: Path | None, weight_dtype: str = "default"
-) -> tuple[Any, Composed]:
-    """Single files as one MODEL, and what they were found to be. A part without a file is in the high-noise one.
-
-    Raises:
-        CheckpointError, ConfigError: a file is damaged, another model, or in the wrong place.
-    """
-    composed = compose(high, low, shared)
-    model = _joined(file_experts(composed, weight_dtype))
-    model.set_attachments(FILES, {part: [path] for part, (path, _) in composed.places.items()})
-    return model, composed
-
-
-@uncollected()
-def file_experts(composed: Composed, weight_dtype: str, *parts: str, disable_dynamic: bool = False) -> list[Any]:
-    """As `folder_experts`, of single files."""
-    kept = cache(read)  # parts of one file are mapped once
-    towers = {part: read_part(*composed.places[part], kept) for part in parts or (HIGH, LOW)}
-    both = {f"{p}.{k}": v for p in (AUDIO, BRIDGE) for k, v in read_part(*composed.places[p], kept).items()}
-    audio_shift = None if composed.audio_shift == composed.scheduler.shift else composed.audio_shift
-    settings = partial(MovaSettings, composed.model, composed.scheduler, audio_shift)
-    made = _experts(settings, towers, both, weight_dtype, str(composed.places[HIGH][0]), not disable_dynamic)
-    for part, expert in made.items():
-        expert.cached_patcher_init = (file_experts, (composed, weight_dtype, part), 0)
-    return list(made.values())
-
-
-def _joined(both: list[Any]) -> Any:
-    high, low = both
-    return profiling.watched(experts.join(high, low, high.model.model_config.scheduler.boundary))
-
-
-def _experts(
-    settings: Callable[[], MovaSettings],
-    towers: dict[str, dict[str, Tensor]],
-    shared: dict[str, Tensor],
-    weight_dtype: str,
-    where: str,
-    dynamic: bool,
-) -> dict[str, Any]:
-    target = WEIGHT_DTYPES[weight_dtype]
-    both = _converted(shared, target)
-    return {
-        part: _expert(settings(), {**_converted(tower, target), **both}, f"{where} ({part})", dynamic)
-        for part, tower in towers.items()
+def load_experts(source: Source, weight_dtype: str, *parts: str, disable_dynamic: bool = False) -> list[Any]:
+    """The experts of a source that are named, or both, a patcher each. ComfyUI may ask for one again."""
+    names = parts or (HIGH, LOW)
+    tensors = {
+        part: _converted(held, WEIGHT_DTYPES[weight_dtype])
+        for part, held in source.tensors(*names, AUDIO, BRIDGE, read=read).items()
     }
+    made = []
+    for part in names:
+        weights = joint_names({name: tensors[name] for name in (part, AUDIO, BRIDGE)})
+        expert = _expert(settings_of(source), weights, f"{source.place} ({part})", not disable_dynamic)
+        expert.cached_patcher_init = (load_experts, (source, weight_dtype, part), 0)
+        made.append(expert)
+    return made
+
+
+def settings_of(source: Source) -> MovaSettings:
+    """What ComfyUI asks of the configuration of a source's model."""
+    own_shift = None if source.audio_shift == source.scheduler.shift else source.audio_shift
+    return MovaSettings(source.model, source.scheduler, own_shift)
 
 
 def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) -> dict[str, Tensor]:
     """Weights in another precision; layers that are quantised already stay as they are."""
-    tensors = marked(tensors)
     if isinstance(target, Format):
         return quantized(tensors, target)
     if target is None:
         return tensors
-    kept = {key.removesuffix(MARK) + part for key in tensors if key.endswith(f".{MARK}") for part in PARTS}
+    kept = {key.removesuffix(MARK) + part for key in tensors if key.endswith(f".{MARK}") for part in LAYER_PARTS}
     return {key: tensor if key in kept else tensor.to(target) for key, tensor in tensors.items()}
 
 

@@ -20,9 +20,9 @@ import comfy.model_management
 import comfyui_version
 import torch
 
-from ...mova_core.checkpoint.identity import mark
+from ...mova_core.checkpoint.fingerprint import fingerprint
 from .experts import BOUNDARY
-from .loading import FILES
+from .loading import SOURCE_FILES
 from .lora_names import LOW, ROOT
 from .profiling import TIMELINE, device_peak
 from .sampling import check_model
@@ -139,14 +139,14 @@ def _patches(patcher: Any) -> str:
 
 
 def files(model: Any) -> list[str]:
-    """Name, size and mark of each weight file. The mark is of header, size and samples: see `mova_core`'s `mark`."""
-    named = model.get_attachment(FILES)
+    """Name, size and fingerprint of each weight file: see `mova_core`'s `fingerprint`."""
+    named = model.get_attachment(SOURCE_FILES)
     if not named:
         return ["not known: this MODEL did not come from a loader of this pack as it is"]
     lines = []
     for part, paths in named.items():
         for path in paths:
-            told = f"{path.stat().st_size} bytes, {mark(path)}" if path.is_file() else "no longer there"
+            told = f"{path.stat().st_size} bytes, {fingerprint(path)}" if path.is_file() else "no longer there"
             lines.append(f"{part}: {path.name}, {told}")
     return lines
 

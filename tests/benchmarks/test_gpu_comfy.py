@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import full_checkpoint, gpu_comfy
-from mova_core.checkpoint.load import inspect
+from mova_core.checkpoint.source import from_folder
 from mova_core.config import MOVA
 from tests.fixtures.tiny_checkpoint import TINY, components
 from tests.golden import REPOSITORY
@@ -64,7 +64,7 @@ def test_the_peak_is_that_of_the_asked_moments() -> None:
 
 def test_the_checkpoint_is_a_published_folder_with_one_expert_twice(tmp_path: Path) -> None:
     folder = full_checkpoint.write_full_checkpoint(tmp_path / "bench", CPU, TINY)
-    assert inspect(folder).model == TINY.mova
+    assert from_folder(folder).model == TINY.mova
     high, low = (sorted((folder / name).glob("*.safetensors")) for name in ("video_dit", "video_dit_2"))
     assert len(high) > 1
     assert all(one.samefile(other) for one, other in zip(high, low, strict=True))

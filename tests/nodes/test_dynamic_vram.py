@@ -47,7 +47,8 @@ def sampled(run: Run, scene: Scene, model: Any) -> dict[str, Any]:
 def on_card(pack: Pack, diffusers: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The tiny MODEL with its weights in host memory, beside a card."""
     card.install(monkeypatch)
-    model = pack.module("nodes.host.loading").load_model(diffusers / "tiny", "fp32")
+    source = pack.module("mova_core.checkpoint.source").from_folder(diffusers / "tiny")
+    model = pack.module("nodes.host.loading").load_model(source, "fp32")
     model.model_options.setdefault("transformer_options", {}).update(CHUNKS)
     assert model.is_dynamic()
     assert model.low.is_dynamic()

@@ -34,6 +34,7 @@ def test_a_folder_that_is_let_go_is_unmapped(pack: Pack, tmp_path: Path) -> None
     from comfy import model_management
 
     loading = pack.module("nodes.host.loading")
+    source = pack.module("mova_core.checkpoint.source")
     folders = {name: make_folder(tmp_path / name, 0.06) for name in ("360p", "720p")}
 
     def mapped() -> set[str]:
@@ -43,7 +44,7 @@ def test_a_folder_that_is_let_go_is_unmapped(pack: Pack, tmp_path: Path) -> None
     with torch.inference_mode():
         model, earlier = None, None
         for name in ("360p", "720p", "360p"):
-            model = loading.load_model(folders[name])
+            model = loading.load_model(source.from_folder(folders[name]))
             model_management.load_models_gpu([model, model.low])
             if earlier is not None:
                 model_management.cleanup_models_gc()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mova_core.checkpoint.repack import revision_of
+from mova_core.checkpoint.convert.plan import revision_of
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tools import download as tool
 

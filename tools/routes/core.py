@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mova_core.checkpoint.load import inspect, load_audio_vae, load_joint
+from mova_core.checkpoint.load import load_audio_vae, load_joint
+from mova_core.checkpoint.source import from_folder
 from mova_core.image import assemble_condition, condition_clip, condition_mask, crop_and_resize
 from mova_core.model.mova import Mova
 from mova_core.sampling.guidance import Guidance, Velocities
@@ -67,7 +68,7 @@ class Experts:
 
     def __init__(self, job: Job, contexts: tuple[Tensor, Tensor], condition: Tensor, dtype: torch.dtype) -> None:
         self.job, self.contexts, self.condition, self.dtype = job, contexts, condition, dtype
-        self.boundary = inspect(job.folder).scheduler.boundary
+        self.boundary = from_folder(job.folder).scheduler.boundary
         self.name = ""
         self.model: Mova | None = None
 
@@ -107,7 +108,7 @@ def run(job: Job, report: Report) -> Clip:
     """
     shape = VideoShape(batch=1, frames=job.frames, height=job.height, width=job.width)
     sound = AudioShape(batch=1, steps=audio_steps(job.frames, job.fps))
-    published = inspect(job.folder)
+    published = from_folder(job.folder)
     device = torch.device("cuda" if torch.cuda.is_available() and not is_tiny(job.folder) else "cpu")
     dtype = torch.float32 if is_tiny(job.folder) else torch.bfloat16
 

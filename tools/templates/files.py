@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mova_core.checkpoint.convert import convert
-from mova_core.checkpoint.repack import slug
+from mova_core.checkpoint.convert.plan import slug
 from tests.fixtures.tiny_checkpoint import tiny_sizes, write_tiny_checkpoint
 from tools.templates.parts import (
     DRAWING_PROMPT,

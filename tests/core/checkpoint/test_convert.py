@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mova_core.checkpoint import writer
-from mova_core.checkpoint.convert import convert, main, manifest_path, restore, verify
+from mova_core.checkpoint.convert import convert, main, manifest_path, restore, verify, writer
+from mova_core.checkpoint.convert.plan import FILES, PRECISIONS, USUAL
 from mova_core.checkpoint.files import component_tensors, read_header, read_json, read_tensors
 from mova_core.checkpoint.quantization import FORMATS, dequantized, takes
-from mova_core.checkpoint.repack import FILES, PRECISIONS, USUAL
-from mova_core.checkpoint.single import compose, composed_tensors
+from mova_core.checkpoint.source import from_files, joint_names
+from mova_core.checkpoint.variants import AUDIO, BRIDGE
 from mova_core.checkpoint.writer import Piece, check_space, header_of, write_pieces
 from mova_core.errors import CheckpointError
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
@@ -176,11 +176,11 @@ def test_every_tensor_starts_where_its_dtype_is_aligned(tiny, tmp_path):
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
 def test_converted_files_make_the_joint_model(tiny, tmp_path, precision):
     files = {file.metadata["mova"]: file.path for file in convert(tiny, tmp_path, precision=precision)}
-    composed = compose(files["video_dit"], files["video_dit_2"], files["shared"])
-    assert composed.notes == ()
-    assert composed.audio_shift == composed.scheduler.shift == 5.0
+    source = from_files(files["video_dit"], files["video_dit_2"], files["shared"])
+    assert source.notes == ()
+    assert source.audio_shift == source.scheduler.shift == 5.0
     for expert in ("video_dit", "video_dit_2"):
-        tensors = dequantized(composed_tensors(composed, expert))
+        tensors = dequantized(joint_names(source.tensors(expert, AUDIO, BRIDGE)))
         published = component_tensors(tiny / expert)
         assert {key for key in tensors if not key.startswith(("audio_dit.", "dual_"))} == published.keys()
         if precision == "bf16":
@@ -246,7 +246,7 @@ def test_a_failure_leaves_no_file_and_the_next_run_goes_on(tiny, tmp_path, monke
         return quantize(weight)
 
     broken = {**FORMATS, "fp8": writer_free(FORMATS["fp8"], failing)}
-    monkeypatch.setattr("mova_core.checkpoint.repack.FORMATS", broken)
+    monkeypatch.setattr("mova_core.checkpoint.convert.plan.FORMATS", broken)
     with pytest.raises(OSError, match="the disk is gone"):
         convert(tiny, tmp_path, precision="fp8", parts=["video_dit"])
     assert not list(tmp_path.rglob("*.safetensors"))

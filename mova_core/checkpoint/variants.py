@@ -1,4 +1,4 @@
-"""Where a file keeps the parts of the joint model, and the relatives of MOVA: a key table and defaults for each.
+"""Where a file keeps the parts of the joint model, and the variants of MOVA: a key table and defaults for each.
 
 A part is one of the published components. A file names the parts of its weights by prefix; without one they are the
 video tower's, under Wan's names, which is how Wan's LoRAs, loaders and merges fit them.
@@ -22,33 +22,42 @@ CONTAINERS = re.compile(r"^(model\.)?diffusion_model\.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relative:
-    """A model of MOVA's architecture. `mark` begins keys that only its files have; `rows` lead to MOVA's names.
+class ModelVariant:
+    """A model of MOVA's architecture. `key_prefix` begins keys that only its files have; `rows` lead to MOVA's names.
 
-    In `rows`, <+n> is n counted on from the number of layers that both towers have. `frames` is the length it was
-    trained on.
+    In `rows`, <+n> is n counted on from the number of layers that both towers have. `header_prefix` begins what its
+    files say of themselves in their header. `scheduler` and `audio_shift` are what it is run with, `frames` the length
+    that it is run on.
     """
 
     name: str
-    mark: str
+    key_prefix: str
+    header_prefix: str
     rows: Rows
     scheduler: SchedulerConfig
     audio_shift: float
     frames: int
 
 
-MOVA_FILES = Relative(
-    name="MOVA", mark="", rows=(), scheduler=MOVA_SCHEDULER, audio_shift=MOVA_SCHEDULER.shift, frames=193
+PLAIN_MOVA = ModelVariant(
+    name="MOVA",
+    key_prefix="",
+    header_prefix="",
+    rows=(),
+    scheduler=MOVA_SCHEDULER,
+    audio_shift=MOVA_SCHEDULER.shift,
+    frames=193,
 )
-PRISM = Relative(
+PRISM = ModelVariant(
     name="Prism",
-    mark="fusion_blocks.",
+    key_prefix="fusion_blocks.",
+    header_prefix="prism.",
     rows=(
         (r"^fusion_blocks\.(\d+)\.video_block\.", r"video_dit.blocks.\1."),
         (r"^fusion_blocks\.(\d+)\.audio_block\.", r"audio_dit.blocks.\1."),
         (r"^fusion_blocks\.(\d+)\.a2v_conditioner\.", r"dual_tower_bridge.audio_to_video_conditioners.\1."),
         (r"^fusion_blocks\.(\d+)\.v2a_conditioner\.", r"dual_tower_bridge.video_to_audio_conditioners.\1."),
-        (r"^remaining_video_blocks\.(\d+)\.", r"video_dit.blocks.<+\1>."),
+        (r"^remaining_video_blocks\.(\d{1,5})\.", r"video_dit.blocks.<+\1>."),
         (r"\.weight\.prism_scale$", ".weight_scale"),  # one a row
     ),
     scheduler=SchedulerConfig(shift=9.0, sigma_min=0.0, boundary=0.9),
@@ -56,35 +65,43 @@ PRISM = Relative(
     frames=205,
 )
 """Tencent's derivative of MOVA-360p: the layers of both towers and the bridge fused under other names, 3735 tensors.
-The audio tower reads a prompt of its own. Its block-sparse attention is a choice at run time and no weight.
+The audio tower may read a prompt of its own. Its block-sparse attention is a choice at run time and no weight.
 
 Source: the layout of the published checkpoint as read by Comfy-Org/ComfyUI at 667a5de (structure tests, loader).
 """
 
-RELATIVES = (PRISM, MOVA_FILES)
+VARIANTS = (PRISM, PLAIN_MOVA)
 
 
-def plain(key: str) -> str:
+def plain_name(key: str) -> str:
     """`key` without what a saving node put before it."""
     return CONTAINERS.sub("", key)
 
 
-def relative(keys: Iterable[str]) -> Relative:
-    """The relative whose files have such keys."""
-    names = [plain(key) for key in keys]
-    return next(row for row in RELATIVES if any(name.startswith(row.mark) for name in names) or not row.mark)
+def variant_of(keys: Iterable[str], metadata: Mapping[str, str]) -> ModelVariant:
+    """The variant whose files have such keys, or such words in their header."""
+    names = [plain_name(key) for key in keys]
+    for variant in VARIANTS:
+        if any(name.startswith(variant.key_prefix) for name in names if variant.key_prefix):
+            return variant
+        if any(word.startswith(variant.header_prefix) for word in metadata if variant.header_prefix):
+            return variant
+    return PLAIN_MOVA
 
 
 def parts(entries: Mapping[str, V]) -> dict[str, dict[str, V]]:
     """The entries of a file by part, under the names of the part's own published file. Empty parts are left out."""
-    kin = relative(entries)
-    shared_layers = len({plain(key).split(".")[1] for key in entries if kin.mark and plain(key).startswith(kin.mark)})
+    variant = variant_of(entries, {})
+    prefix = variant.key_prefix
+    shared_layers = len(
+        {plain_name(key).split(".")[1] for key in entries if prefix and plain_name(key).startswith(prefix)}
+    )
     found: dict[str, dict[str, V]] = {}
     for key, value in entries.items():
-        name = plain(key)
-        for pattern, replacement in kin.rows:
+        name = plain_name(key)
+        for pattern, replacement in variant.rows:
             name = re.sub(pattern, replacement, name)
-        name = re.sub(r"<\+(\d+)>", lambda m: str(int(m[1]) + shared_layers), name)
+        name = re.sub(r"<\+(\d{1,5})>", lambda m: str(int(m[1]) + shared_layers), name)
         head, _, rest = name.partition(".")
         part, name = (head, rest) if head in PARTS else (HIGH, name)
         found.setdefault(part, {})[name] = value

@@ -1,27 +1,16 @@
-"""One command: a published folder -> single files in ComfyUI's model folders, in a chosen precision, and back.
+"""The work of a conversion: hash the sources, write what is planned, verify it, and the way back."""
 
-    python -m mova_core.checkpoint.convert FOLDER MODELS                     # bf16, as it was published
-    python -m mova_core.checkpoint.convert FOLDER MODELS --precision fp8     # half the size
-    python -m mova_core.checkpoint.convert FOLDER MODELS --precision fp8 --verify
-    python -m mova_core.checkpoint.convert MODELS FOLDER --to-folder         # and back
-
-FOLDER is a downloaded MOVA folder, MODELS is ComfyUI's `models` folder. Memory: one weight at a time. Files that are
-there already are left alone, a file that was cut off is continued, and a file has its name only when it is whole.
-"""
-
-import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, MovaError
-from .family import PARTS
-from .files import is_folder, read_json, read_tensors
-from .load import inspect
-from .repack import FILES, PRECISION, PRECISIONS, USUAL, File, Origin, planned, restored, revision_of, slug, sources
-from .writer import check_space, raw, sha256, write_pieces
+from ...errors import CheckpointError
+from ..files import is_folder, read_json, read_tensors
+from ..source import from_folder
+from ..variants import PARTS
+from ..writer import check_space, raw, sha256, write_pieces
+from .plan import FILES, PRECISION, USUAL, File, Origin, plan, restored, revision_of, slug, sources
 
 Say = Callable[[str], None]
 
@@ -73,7 +62,7 @@ def convert(
     """
     folder, models, parts = Path(folder), Path(models), tuple(parts)
     if any(component in PARTS for part in parts for component in FILES[part][2]):
-        inspect(folder)
+        from_folder(folder)
     name = name or folder.resolve().name
     manifest = manifest_path(models, name)
     record = read_json(manifest) if manifest.is_file() else {}
@@ -87,7 +76,7 @@ def convert(
         revision=revision or revision_of(folder),
         hashes={key: entry["sha256"] for key, entry in hashes.items()},
     )
-    files = [planned(origin, part, precision, models) for part in parts]
+    files = [plan(origin, part, precision, models) for part in parts]
     check_space(models, sum(file.size - _begun(file.path) for file in files if not file.is_written()))
     record = {
         "model": name,
@@ -168,63 +157,6 @@ def restore(models: Path | str, folder: Path | str, *, say: Say = lambda text: N
     return [file for file, _ in found]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; 0 where everything was done, 1 with a message where not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mova_core.checkpoint.convert",
-        description="Convert a downloaded MOVA folder to single files in ComfyUI's model folders, or back.",
-    )
-    parser.add_argument("source", type=Path, help="the downloaded folder; with --to-folder the folder of single files")
-    parser.add_argument("target", type=Path, help="ComfyUI's models folder; with --to-folder the folder to write")
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of experts, shared and text encoder")
-    parser.add_argument("--parts", nargs="+", choices=list(FILES), default=list(USUAL), help="only these files")
-    parser.add_argument("--name", default="", help="of the model; by default the folder's name")
-    parser.add_argument("--revision", default="", help="of the source; by default what the download noted")
-    parser.add_argument("--verify", action="store_true", help="read every file again and compare it with the source")
-    parser.add_argument("--dry-run", action="store_true", help="list the files and their sizes, write nothing")
-    parser.add_argument("--to-folder", action="store_true", help="the way back")
-    chosen = parser.parse_args(arguments)
-    try:
-        _run(chosen, _say)
-    except (MovaError, OSError) as error:
-        _say(f"\n{error}\n")
-        return 1
-    return 0
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
-
-
-def _run(chosen: argparse.Namespace, say: Say) -> None:
-    if chosen.to_folder:
-        restore(chosen.source, chosen.target, say=say)
-        return
-    name = chosen.name or chosen.source.resolve().name
-    if chosen.dry_run:
-        origin = Origin(folder=chosen.source, name=name, revision="", hashes={})
-        for part in chosen.parts:
-            file = planned(origin, part, chosen.precision, chosen.target)
-            say(f"{file.size / 1e9:8.2f} GB  {file.path}\n")
-        return
-    files = convert(
-        chosen.source,
-        chosen.target,
-        precision=chosen.precision,
-        parts=chosen.parts,
-        name=name,
-        revision=chosen.revision,
-        say=say,
-    )
-    if chosen.verify:
-        verify(files, read_json(manifest_path(chosen.target, name)), chosen.target, say)
-
-
 def manifest_path(models: Path, name: str) -> Path:
     """Where the manifest of the model so named lies."""
     return models / f"{slug(name)}_manifest.json"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,13 +15,14 @@ import safetensors
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
-from .family import AUDIO, BRIDGE, HIGH, LOW
-from .files import component_files, read_header, read_json
-from .keys import original_video_vae
-from .quantization import FORMATS, MARK, SCALES, Format, dequantized, takes
-from .single import CONFIG, EXPERTS, MERGED, MODEL, PART, SHARED, fingerprint, stated
-from .writer import BY_CODE, Piece, Spec, is_written, raw, total_size
+from ...errors import CheckpointError
+from ..files import component_files, read_header, read_json
+from ..fingerprint import expert_fingerprint
+from ..keys import original_video_vae
+from ..quantization import FORMATS, MARK, SCALES, Format, dequantized, takes
+from ..variants import AUDIO, BRIDGE, HIGH, LOW
+from ..weight_file import COMPONENT, CONFIG, EXPERTS, MERGED, MODEL, SHARED, header_json
+from ..writer import BY_CODE, Piece, Spec, is_written, raw, total_size
 
 TEXT, VIDEO_VAE, AUDIO_VAE = "text_encoder", "video_vae", "audio_vae"
 REVISION, SOURCES, PRECISION, NAMES, COPIES = (
@@ -163,7 +164,7 @@ def sources(folder: Path, part: str) -> list[Path]:
     return [path for component in FILES[part][2] for path in component_files(folder / component)]
 
 
-def planned(origin: Origin, part: str, precision: str, models: Path) -> File:
+def plan(origin: Origin, part: str, precision: str, models: Path) -> File:
     """The file of `part` in ComfyUI's models folder.
 
     Raises:
@@ -171,7 +172,7 @@ def planned(origin: Origin, part: str, precision: str, models: Path) -> File:
     """
     folder, end, components = FILES[part]
     pieces: list[Piece] = []
-    metadata = {"format": "pt", PART: part, MODEL: origin.name}
+    metadata = {"format": "pt", COMPONENT: part, MODEL: origin.name}
     for component, prefix in components.items():
         found, names = _named(origin.folder, component, metadata)
         kept = None if component in AS_PUBLISHED else precision
@@ -245,7 +246,7 @@ def _for_comfyui(configs: Mapping[str, Any], expert: str) -> dict[str, str]:
 
 
 def _fingerprint(folder: Path, expert: str) -> str:
-    return fingerprint(weights(component_files(folder / expert))["head.modulation"].read())
+    return expert_fingerprint(weights(component_files(folder / expert))["head.modulation"].read())
 
 
 # --- files -> folder -----------------------------------------------------------------------------------------------
@@ -262,11 +263,11 @@ def restored(models: Path, folder: Path) -> Iterator[tuple[File, dict[Path, Any]
     seen: dict[str, Path] = {}
     for path in sorted(models.rglob("*.safetensors")):
         header = read_header(path)
-        part = header.metadata.get(PART)
+        part = header.metadata.get(COMPONENT)
         if part not in FILES:
             continue
         held = weights([path])
-        config = stated(header.metadata, CONFIG, path)
+        config = header_json(header.metadata, CONFIG, path)
         for component, prefix in FILES[part][2].items():
             if component in seen:
                 raise CheckpointError(
@@ -279,7 +280,7 @@ def restored(models: Path, folder: Path) -> Iterator[tuple[File, dict[Path, Any]
             }
             if component == TEXT and VOCABULARY not in held:
                 raise CheckpointError(f"{path} has no {VOCABULARY}, the tokenizer. Convert the folder again")
-            names, copies = (stated(header.metadata, kind, path) for kind in (NAMES, COPIES))
+            names, copies = (header_json(header.metadata, kind, path) for kind in (NAMES, COPIES))
             yield _component(folder, component, prefix, own, names, copies), _beside(folder, component, config, held)
     if not seen:
         raise CheckpointError(f"no file under {models} was converted by this package; there is nothing to restore")

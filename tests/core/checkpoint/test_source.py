@@ -9,12 +9,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mova_core.checkpoint import single
+from mova_core.checkpoint import weight_file
 from mova_core.checkpoint.convert import convert
+from mova_core.checkpoint.convert.plan import restored
 from mova_core.checkpoint.files import Header, component_tensors, read_header, read_tensors
-from mova_core.checkpoint.load import inspect, load_joint
-from mova_core.checkpoint.repack import restored
-from mova_core.checkpoint.single import compose, composed_tensors, fingerprint, open_single, single_audio_vae
+from mova_core.checkpoint.fingerprint import expert_fingerprint
+from mova_core.checkpoint.load import load_joint
+from mova_core.checkpoint.source import Source, audio_vae, from_files, from_folder, joint_names
+from mova_core.checkpoint.variants import AUDIO, BRIDGE
+from mova_core.checkpoint.weight_file import PartFile, open_file
 from mova_core.errors import CheckpointError, MovaError
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 
@@ -61,8 +64,8 @@ def plain(tiny, tmp_path_factory) -> dict[str, Path]:
     return {name: folder / f"{name}.safetensors" for name in contents}
 
 
-def expert(composed, name="video_dit"):
-    return composed_tensors(composed, name)
+def expert(source: Source, name="video_dit"):
+    return joint_names(source.tensors(name, AUDIO, BRIDGE))
 
 
 def test_files_converted_or_plain_are_the_published_model(tiny, files, plain):
@@ -74,13 +77,13 @@ def test_files_converted_or_plain_are_the_published_model(tiny, files, plain):
         (plain["saved"],),
         (plain["video_dit"], plain["merged"], plain["merged"]),
     ):
-        composed = compose(*ways)
-        assert composed.model == inspect(tiny).model
-        assert composed.scheduler == inspect(tiny).scheduler
-        assert composed.kin == "MOVA"
+        source = from_files(*ways)
+        assert source.model == from_folder(tiny).model
+        assert source.scheduler == from_folder(tiny).scheduler
+        assert source.variant.name == "MOVA"
         for name, which in (("video_dit", "high"), ("video_dit_2", "low")):
             wanted = load_joint(tiny, which, torch.bfloat16).state_dict()
-            found = expert(composed, name)
+            found = expert(source, name)
             assert found.keys() == wanted.keys()
             assert all(torch.equal(found[key], value) for key, value in wanted.items())
 
@@ -88,7 +91,7 @@ def test_files_converted_or_plain_are_the_published_model(tiny, files, plain):
 def test_names_of_files_mean_nothing(files, tmp_path):
     misleading = tmp_path / "wan2.2_ltx_lora_low_noise_vae.safetensors"
     misleading.write_bytes(files["video_dit"].read_bytes())
-    assert compose(misleading, files["video_dit_2"], files["shared"]).notes == ()
+    assert from_files(misleading, files["video_dit_2"], files["shared"]).notes == ()
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------
@@ -113,34 +116,34 @@ def test_another_model_in_a_slot_is_called_by_its_name(files, plain, slot, file,
     right = {"high": files["video_dit"], "low": files["video_dit_2"], "shared": files["shared"]}
     wrong = {**files, **plain}[file] if file not in ("video_vae", "audio_vae", "text_encoder") else files[file]
     with pytest.raises(CheckpointError, match=says) as error:
-        compose(*(right | {slot: wrong}).values())
+        from_files(*(right | {slot: wrong}).values())
     assert str(wrong) in str(error.value)
 
 
 def test_an_expert_in_the_shared_slot_and_the_shared_file_as_expert_are_refused(files):
     with pytest.raises(CheckpointError, match="audio tower and bridge"):
-        compose(files["video_dit"], files["video_dit_2"], files["video_dit_2"])
+        from_files(files["video_dit"], files["video_dit_2"], files["video_dit_2"])
     with pytest.raises(CheckpointError, match="the high-noise expert"):
-        compose(files["shared"], files["video_dit_2"], files["shared"])
+        from_files(files["shared"], files["video_dit_2"], files["shared"])
 
 
 def test_one_expert_alone_is_not_a_model(files, plain):
     for path in (files["video_dit"], plain["video_dit"]):
         with pytest.raises(CheckpointError, match="no low-noise expert"):
-            compose(path, None, files["shared"])
+            from_files(path, None, files["shared"])
 
 
 def test_swapped_experts_are_refused_by_their_headers_and_by_their_weights(files, plain):
     with pytest.raises(CheckpointError, match=r"low-noise expert.*[Ss]wap"):
-        compose(files["video_dit_2"], files["video_dit"], files["shared"])
+        from_files(files["video_dit_2"], files["video_dit"], files["shared"])
     with pytest.raises(CheckpointError, match=r"low-noise expert.*swap"):
-        compose(plain["video_dit_2"], plain["video_dit"], files["shared"])  # the shared file knows its experts
+        from_files(plain["video_dit_2"], plain["video_dit"], files["shared"])  # the shared file knows its experts
 
 
 def test_parts_of_two_checkpoints_are_not_mixed(tiny, files, tmp_path):
     other = {f.metadata["mova"]: f.path for f in convert(tiny, tmp_path, name="MOVA-720p", parts=["shared"])}
     with pytest.raises(CheckpointError, match=r"different models.*MOVA-720p"):
-        compose(files["video_dit"], files["video_dit_2"], other["shared"])
+        from_files(files["video_dit"], files["video_dit_2"], other["shared"])
 
 
 @pytest.mark.parametrize("title", ["Wan2.2-I2V-A14B", "wan_2_2 i2v high noise", "WAN 2.2"])
@@ -148,7 +151,7 @@ def test_a_file_that_calls_itself_wan_is_refused(tiny, files, tmp_path, title):
     path = tmp_path / "expert.safetensors"
     save_file(component_tensors(tiny / "video_dit"), path, metadata={"modelspec.title": title})
     with pytest.raises(CheckpointError, match="never trained beside sound"):
-        compose(path, files["video_dit_2"], files["shared"])
+        from_files(path, files["video_dit_2"], files["shared"])
 
 
 def test_experts_of_other_sizes_are_refused(files, tmp_path):
@@ -158,7 +161,7 @@ def test_experts_of_other_sizes_are_refused(files, tmp_path):
     path = tmp_path / "larger.safetensors"
     save_file(component_tensors(larger / "video_dit_2"), path)
     with pytest.raises(MovaError, match="different sizes"):
-        compose(files["video_dit"], path, files["shared"])
+        from_files(files["video_dit"], path, files["shared"])
 
 
 def test_a_header_that_lies_about_sizes_is_refused(files, tmp_path):
@@ -168,10 +171,10 @@ def test_a_header_that_lies_about_sizes_is_refused(files, tmp_path):
     path = tmp_path / "lies.safetensors"
     save_file(tensors, path, metadata=header.metadata | {"mova_config": json.dumps(config)})
     with pytest.raises(CheckpointError, match="layers 40"):
-        compose(path, files["video_dit_2"], files["shared"])
+        from_files(path, files["video_dit_2"], files["shared"])
     save_file(tensors, path, metadata=header.metadata | {"mova_config": "{"})
     with pytest.raises(CheckpointError, match="not JSON"):
-        compose(path, files["video_dit_2"], files["shared"])
+        from_files(path, files["video_dit_2"], files["shared"])
 
 
 WORDS = (
@@ -201,7 +204,7 @@ def test_what_a_header_says_is_understood_or_refused_and_never_trips(files, tmp_
     for words in WORDS:
         save_file(tensors, path, metadata=header.metadata | {key: words})
         read = [
-            single_audio_vae if part == "audio_vae" else compose,
+            audio_vae if part == "audio_vae" else from_files,
             lambda path: list(restored(path.parent, tmp_path)),
         ]
         for call in read:
@@ -213,10 +216,11 @@ def test_what_a_header_says_is_understood_or_refused_and_never_trips(files, tmp_
     assert (refused >= 6) == ((part, key) != ("audio_vae", "mova_experts"))  # which nobody reads there
 
 
-def test_headers_of_any_shapes_are_composed_or_refused_and_never_trip(files, tmp_path, monkeypatch):
+def test_headers_of_any_shapes_are_source_or_refused_and_never_trip(files, tmp_path, monkeypatch):
     whole, draw, outcomes = read_header(files["merged"]), random.Random(0), Counter()
     odd = [(), (0,), (1,), (5, 7), (2**40,), (2**62, 1), (1, 1, 1, 1, 1)]
-    monkeypatch.setattr(single, "read_part", lambda *_, **__: {"head.modulation": torch.zeros(1, 2, 256)})
+    modulation = {"head.modulation": torch.zeros(1, 2, 256)}
+    monkeypatch.setattr(PartFile, "tensors", lambda *_, **__: modulation)
     for _ in range(300):
         shapes = dict(whole.shapes)
         for key in draw.sample(sorted(shapes), draw.choice((1, 1, 2, 20))):
@@ -226,53 +230,53 @@ def test_headers_of_any_shapes_are_composed_or_refused_and_never_trip(files, tmp
                     [key] * 4 + [f"{key}_scale_2", f"fusion_blocks.{key}", key.replace("blocks.0", "blocks.x")]
                 )
                 shapes[name] = draw.choice([*odd, shape[::-1], (*shape, 1)])
-        monkeypatch.setattr(single, "read_header", lambda path: Header(shapes=shapes, dtypes={}, metadata={}))  # noqa: B023
+        monkeypatch.setattr(weight_file, "read_header", lambda path: Header(shapes=shapes, dtypes={}, metadata={}))  # noqa: B023
         try:
-            outcomes[type(compose(tmp_path / "any.safetensors")).__name__] += 1
+            outcomes[type(from_files(tmp_path / "any.safetensors")).__name__] += 1
         except MovaError as error:
             outcomes["refused"] += 1
             assert len(str(error)) < 1500  # noqa: PT017, both outcomes are right
     assert min(outcomes.values()) > 20
-    assert outcomes.keys() == {"Composed", "refused"}
+    assert outcomes.keys() == {"Source", "refused"}
 
 
 # --- unverified ----------------------------------------------------------------------------------------------------
 
 
 def test_experts_that_nothing_vouches_for_are_called_unverified(files, plain, tiny, tmp_path):
-    composed = compose(plain["video_dit"], plain["video_dit_2"], plain["shared"])
-    assert len(composed.notes) == 2
-    assert all("Wan 2.2" in note for note in composed.notes)
-    vouched = compose(plain["video_dit"], plain["video_dit_2"], files["shared"])
+    source = from_files(plain["video_dit"], plain["video_dit_2"], plain["shared"])
+    assert len(source.notes) == 2
+    assert all("Wan 2.2" in note for note in source.notes)
+    vouched = from_files(plain["video_dit"], plain["video_dit_2"], files["shared"])
     assert vouched.notes == ()  # the shared file knows the experts it was converted with
     other = tmp_path / "other.safetensors"
     tensors = component_tensors(tiny / "video_dit")
     save_file(tensors | {"head.modulation": tensors["head.modulation"] * 1.5}, other)
-    (note,) = compose(other, files["video_dit_2"], files["shared"]).notes
+    (note,) = from_files(other, files["video_dit_2"], files["shared"]).notes
     assert "other.safetensors is not the expert" in note
 
 
 def test_a_fingerprint_does_not_depend_on_the_precision():
     weight = torch.randn(1, 2, 64).bfloat16()
-    assert len({fingerprint(weight.to(dtype)) for dtype in (torch.bfloat16, torch.float16, torch.float32)}) == 1
-    assert fingerprint(weight * 1.5) != fingerprint(weight)
+    assert len({expert_fingerprint(weight.to(dtype)) for dtype in (torch.bfloat16, torch.float16, torch.float32)}) == 1
+    assert expert_fingerprint(weight * 1.5) != expert_fingerprint(weight)
 
 
 # --- the audio VAE -------------------------------------------------------------------------------------------------
 
 
 def test_the_audio_vae_loads_from_one_file_and_others_are_refused(files, plain, tiny):
-    config, tensors = single_audio_vae(files["audio_vae"])
-    again = single_audio_vae(tiny / "audio_vae" / "diffusion_pytorch_model.safetensors")
+    config, tensors = audio_vae(files["audio_vae"])
+    again = audio_vae(tiny / "audio_vae" / "diffusion_pytorch_model.safetensors")
     assert config == again[0]
     assert all(torch.equal(tensors[key], value) for key, value in again[1].items())
     for path, says in ((files["video_vae"], "a Wan video VAE"), (plain["lora"], "a LoRA")):
         with pytest.raises(CheckpointError, match=says):
-            single_audio_vae(path)
+            audio_vae(path)
 
 
 def test_contents_are_told_in_a_few_words(files, plain):
-    assert open_single(files["video_dit_2"]).contents() == "the low-noise expert of MOVA"
-    assert "both" not in open_single(plain["shared"]).contents()
-    assert open_single(plain["shared"]).contents() == "MOVA: the audio tower, the bridge"
-    assert "image-to-video expert, of MOVA or Wan 2.2" in open_single(plain["video_dit"]).contents()
+    assert open_file(files["video_dit_2"]).contents() == "the low-noise expert of MOVA"
+    assert "both" not in open_file(plain["shared"]).contents()
+    assert open_file(plain["shared"]).contents() == "MOVA: the audio tower, the bridge"
+    assert "image-to-video expert, of MOVA or Wan 2.2" in open_file(plain["video_dit"]).contents()

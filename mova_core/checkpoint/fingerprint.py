@@ -1,8 +1,11 @@
-"""Which file is it? A mark of a weight file that costs a few megabytes of reading, not seventy gigabytes."""
+"""Which file is it, and which expert? Marks that cost a few megabytes of reading, not seventy gigabytes."""
 
 import hashlib
 import os
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from ..errors import CheckpointError
 from .files import MAX_HEADER
@@ -10,11 +13,11 @@ from .files import MAX_HEADER
 SAMPLE = 2**20  # bytes of tensors read at the beginning, in the middle and at the end
 
 
-def mark(path: Path) -> str:
+def fingerprint(path: Path) -> str:
     """First 16 hex digits of a SHA-256 over a safetensors file's size, its header, and three samples of its tensors.
 
     Files that differ in size, in a tensor's name, shape, type or place, in the metadata, or in what the samples hold,
-    have different marks. Equal marks do not prove that every weight is equal.
+    have different fingerprints. Equal ones do not prove that every weight is equal.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -32,3 +35,9 @@ def mark(path: Path) -> str:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}. Check the path") from error
     return digest.hexdigest()[:16]
+
+
+def expert_fingerprint(head_modulation: Tensor) -> str:
+    """A name for an expert that its precision does not change: a hash of a small weight that stays in bfloat16."""
+    values = head_modulation.to(torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes()
+    return hashlib.sha256(values).hexdigest()[:16]
