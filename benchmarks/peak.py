@@ -28,7 +28,7 @@ from torch.utils.flop_counter import flop_registry
 
 from mova_core.config import MOVA, MovaConfig
 from mova_core.model.mova import Mova
-from mova_core.ops import Runtime
+from mova_core.ops import Runtime, learning
 from mova_core.shapes import (
     DEFAULT_FPS,
     AudioShape,
@@ -38,6 +38,8 @@ from mova_core.shapes import (
     video_latent_shape,
 )
 from mova_core.text import CONTEXT_ROWS
+from mova_core.training.adapters import Adapters, targets
+from mova_core.training.step import training_step
 
 GIB = 2**30
 GRAIN = 512  # bytes, the allocators' smallest unit
@@ -135,11 +137,51 @@ class Ledger(TorchDispatchMode):
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor:
         """A fused kernel on (B, L, N*K) queries and (B, S, N*K) keys and values; fits `Runtime.attention`."""
+        if learning(q, k, v):
+            return _Attention.apply(self, heads, q, k, v)  # type: ignore[no-any-return, no-untyped-call]
         batch, queries, width = q.shape
         out = torch.empty_like(q)
         q.new_empty((batch, heads, queries), dtype=torch.float32)  # log of the softmax's sum, gone at once
         self.attention_flops += 4 * batch * queries * k.shape[1] * width
         return out
+
+
+class _Attention(torch.autograd.Function):
+    """The kernel with its gradient: kept are q, k, v, the result and the softmax's logarithms; products of two
+    and a half times the forward's work, and queries' gradients summed in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, ledger: Ledger, heads: int, *qkv: Tensor) -> Tensor:
+        q, k, _ = qkv
+        batch, queries, width = q.shape
+        out = torch.empty_like(q)
+        ctx.ledger, ctx.work = ledger, 4 * batch * queries * k.shape[1] * width
+        ctx.save_for_backward(*qkv, out, q.new_empty((batch, heads, queries), dtype=torch.float32))
+        ledger.attention_flops += ctx.work
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, _, sums = ctx.saved_tensors
+        ctx.ledger.attention_flops += ctx.work * 5 // 2
+        found = [torch.empty_like(each) for each in (q, k, v)]
+        summed = torch.empty_like(q, dtype=torch.float32)
+        shares = torch.empty_like(sums)
+        del summed, shares
+        return None, None, *found
+
+
+class _Norm(torch.autograd.Function):
+    """RMS norm with its gradient: kept are what went in and a float32 factor a row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x, x.new_empty(x.shape[:-1], dtype=torch.float32))
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return torch.empty_like(gradient)
 
 
 class _Fused(TorchFunctionMode):
@@ -152,6 +194,8 @@ class _Fused(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not nn.functional.rms_norm or not args[0].is_meta:
             return func(*args, **(kwargs or {}))
+        if learning(args[0]):
+            return _Norm.apply(args[0])  # type: ignore[no-untyped-call]
         out = torch.empty_like(args[0])
         factors = out.new_empty(out.shape[:-1], dtype=torch.float32)
         moved = (leaf for leaf in (*tree_leaves((args, kwargs)), out, factors) if isinstance(leaf, Tensor))
@@ -231,3 +275,52 @@ def at_depth(measure: Callable[[MovaConfig], float], config: MovaConfig = MOVA) 
     base, joined, alone = (measure(few_layers(*layers, config)) for layers in ((1, 1), (2, 1), (1, 2)))
     bridged = config.bridge.layers
     return base + (bridged - 1) * (joined - base) + (config.video.layers - bridged - 1) * (alone - base)
+
+
+# Training
+
+
+class HostShelf:
+    """Where a counted training step keeps its layers' inputs: in host memory, beside the books of the device."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[tuple[int, ...], torch.dtype]] = []
+        self.bytes = 0
+
+    def put(self, state: Tensor) -> None:
+        self.held.append((tuple(state.shape), state.dtype))
+        self.bytes += state.numel() * state.element_size()
+
+    def take(self) -> Tensor:
+        shape, dtype = self.held.pop()
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def account_step(clip: Clip, config: MovaConfig, rank: int, run: Callable[[Ledger], Runtime]) -> tuple[Ledger, int]:
+    """The books of one training step of a batch of one, bf16 base, LoRA on every linear layer of blocks and bridge;
+    and the bytes of host memory its layers' inputs take. Adapters and their gradients are not in the books."""
+    with torch.inference_mode(False), torch.enable_grad():
+        model = Mova(config, device="meta", dtype=torch.bfloat16).requires_grad_(False)
+        state = fresh_on_meta(config, rank)
+        adapters = Adapters.attach(model, state, float(rank))
+        inputs = clip.inputs(config, torch.bfloat16)
+        inputs |= {f"{s}_noise": torch.empty_like(inputs[f"{s}_latents"]) for s in ("video", "audio")}
+        for parameter in state.values():  # its gradient is there: adding to it takes nothing more
+            parameter.grad = torch.empty_like(parameter)
+        ledger, shelf = Ledger(), HostShelf()
+        ledger.exclude(model)
+        ledger.weights |= {t.untyped_storage()._cdata for p in state.values() for t in (p, p.grad) if t is not None}
+        for name, tensor in inputs.items():
+            ledger.enter(tensor, name)
+        with ledger:
+            training_step(model, adapters, **inputs, fps=DEFAULT_FPS, runtime=run(ledger), shelf=lambda: shelf)
+    return ledger, shelf.bytes
+
+
+def fresh_on_meta(config: MovaConfig, rank: int) -> dict[str, nn.Parameter]:
+    """LoRA parameters of one expert, audio tower and bridge, without memory."""
+    found = {}
+    for layer, (outputs, inputs) in targets(config, ("high", "audio", "bridge")).items():
+        found[f"{layer}.lora_A.weight"] = nn.Parameter(torch.empty(rank, inputs, device="meta"))
+        found[f"{layer}.lora_B.weight"] = nn.Parameter(torch.empty(outputs, rank, device="meta"))
+    return found

@@ -39,7 +39,8 @@ class Rotary(Protocol):
         """Anything `rotate` understands, from (L, K/2) float32 cosines and sines."""
 
     def rotate(self, x: Tensor, table: Any, start: int) -> Tensor:
-        """(B, rows, N, K), tokens `start` and following, turned by the table's angles; may overwrite and return `x`."""
+        """(B, rows, N, K), tokens `start` and following, turned by the table's angles; may overwrite and return `x`,
+        but not where `learning(x)`."""
 
 
 class Prefetch(Protocol):
@@ -61,9 +62,37 @@ class RotaryPairs:
         return torch.complex(cos, sin)
 
     def rotate(self, x: Tensor, table: Tensor, start: int) -> Tensor:
+        if learning(x):
+            return Turned.apply(x, table[start : start + x.shape[1]])  # type: ignore[no-any-return]
         for rows in row_slices(x.shape[1], ROWS):
             turn_(x[:, rows].unflatten(-1, (-1, 2)), table[start + rows.start : start + rows.stop, None])
         return x
+
+
+def learning(*tensors: Tensor) -> bool:
+    """Whether autograd follows what is made of these: then nothing may be overwritten."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+class Turned(torch.autograd.Function):
+    """`turn_` on a copy; its gradient turns back. Nothing but the table is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, table: Tensor) -> Tensor:
+        ctx.table = table
+        return turned(x, table)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return turned(gradient, ctx.table.conj()), None
+
+
+def turned(x: Tensor, table: Tensor) -> Tensor:
+    """A copy of (B, L, N, K) tokens, turned by an (L, K/2) complex table."""
+    copy = x.clone(memory_format=torch.contiguous_format)
+    for rows in row_slices(x.shape[1], ROWS):
+        turn_(copy[:, rows].unflatten(-1, (-1, 2)), table[rows, None])
+    return copy
 
 
 def turn_(pairs: Tensor, table: Tensor) -> None:
@@ -108,6 +137,8 @@ class Runtime:
     change memory only, not results beyond the rounding of a differently shaped matrix product.
     `audio_to_video` and `video_to_audio` scale what the bridge adds to the tower that listens; 0 cuts it.
     `keep` is given, layer by layer, the video's keys and values that the audio asks, or None where it asks none.
+    `recompute` is for training: what text attention and feed-forward need on the way back is computed again, as many
+    tokens at a time as the rows say, rather than kept.
     `rope_scale` and `rope_shift` stretch and move the positions of the video's (frames, height, width) axes.
     """
 
@@ -120,6 +151,7 @@ class Runtime:
     query_rows: int | None = None
     audio_to_video: float = 1.0
     video_to_audio: float = 1.0
+    recompute: bool = False
     rope_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     rope_shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
@@ -133,6 +165,46 @@ def row_slices(length: int, rows: int | None) -> Iterator[slice]:
     step = length if rows is None else rows
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))
+
+
+def add_(x: Tensor, y: Tensor, alpha: float = 1.0) -> Tensor:
+    """x + alpha * y; in place, but where a gradient is wanted."""
+    return x.add(y, alpha=alpha) if learning(x, y) else x.add_(y, alpha=alpha)
+
+
+Change = Callable[..., Tensor]
+"""(rows of tokens, others that take gradients) -> the rows, changed: in place, but where a gradient is wanted."""
+
+
+def changed_(x: Tensor, rows: int | None, change: Change, *others: Tensor, recompute: bool = False) -> Tensor:
+    """(B, L, D) tokens after `change`, at most `rows` at a time; in place, but where a gradient is wanted."""
+    if not learning(x, *others):
+        for part in row_slices(x.shape[1], rows):
+            change(x[:, part], *others)
+        return x
+    if not recompute:  # all is kept for the way back, so chunks would save nothing
+        return change(x, *others)
+    parts = [Recomputed.apply(change, x[:, part], *others) for part in row_slices(x.shape[1], rows)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+class Recomputed(torch.autograd.Function):
+    """`change` of some rows, of which nothing is kept but what went in; on the way back it is run again."""
+
+    @staticmethod
+    def forward(ctx: Any, change: Change, *given: Tensor) -> Tensor:
+        ctx.change = change
+        ctx.save_for_backward(*given)
+        rows, *others = given
+        return change(rows.clone(), *others)  # no gradient is wanted in here, so it works in place
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        again = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in ctx.saved_tensors]
+        with torch.enable_grad():
+            out = ctx.change(*again)
+        torch.autograd.backward(out, gradient)
+        return None, *(tensor.grad for tensor in again)
 
 
 def _like(weight: Tensor | None, x: Tensor) -> Tensor | None:

@@ -15,6 +15,7 @@ LAYERS = (  # a part imports itself and the layers before its own
     {"audio_vae", "collapse", "image", "masks", "meter", "model", "prompting", "sampling", "text", "waveform"},
     {"checkpoint", "estimate", "inputs"},
     {"preflight", "segments"},
+    {"training"},
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 NEVER = {"ctypes", "diffusers", "einops", "http", "huggingface_hub", "marshal", "multiprocessing", "numpy", "pickle"}

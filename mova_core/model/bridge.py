@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import BridgeConfig
-from ..ops import KeysValues, Ops, Runtime, row_slices
+from ..ops import KeysValues, Ops, Runtime, add_, learning, row_slices
 from .attention import Projections
 from .rope import bridge_positions, bridge_table, rotate_halves
 
@@ -28,20 +28,26 @@ class Conditioner(nn.Module):
         self.y_norm = ops.LayerNorm(other, eps=eps, **factory)
         self.inner = Projections(width, other, width // head_width, eps, ops=ops, **factory)
 
-    def add_(self, x: Tensor, keys_values: KeysValues, table: Table, strength: float, site: str, run: Runtime) -> None:
-        """x += strength * attention from x to `keys_values`, a few positions at a time where queries come in rows."""
+    def add_(
+        self, x: Tensor, keys_values: KeysValues, table: Table, strength: float, site: str, run: Runtime
+    ) -> Tensor:
+        """x + strength * attention from x to `keys_values`: in place, and a few positions at a time where queries come
+        in rows, but where a gradient is wanted."""
         positions, inner = table[0].shape[0], self.inner
         each = x.shape[1] // positions  # tokens that share a position
-        step = None if run.query_rows is None else max(1, run.query_rows // each)
+        step = None if run.query_rows is None or learning(x, *keys_values) else max(1, run.query_rows // each)
         for p in row_slices(positions, step):
             part = x[:, p.start * each : p.stop * each]
             q = rotate_halves(inner.queries(part), (table[0][p], table[1][p])).flatten(2)
-            part.add_(inner.o(run.attention(q, *keys_values, inner.heads, site)), alpha=strength)
+            part = add_(part, inner.o(run.attention(q, *keys_values, inner.heads, site)), strength)
+        return part if learning(part) else x
 
-    def add_each_(self, x: Tensor, keys_values: KeysValues, *rest: Any) -> None:
+    def add_each_(self, x: Tensor, keys_values: KeysValues, *rest: Any) -> Tensor:
         """`add_` for each of the streams that ask the same keys and values: x is (n * B, L, D), they are (B, S, D)."""
-        for stream in x.split(len(keys_values[0])):
-            self.add_(stream, keys_values, *rest)
+        streams = [self.add_(stream, keys_values, *rest) for stream in x.split(len(keys_values[0]))]
+        if not learning(*streams):
+            return x
+        return streams[0] if len(streams) == 1 else torch.cat(streams)
 
     def keys_values(self, y: Tensor, table: Table) -> KeysValues:
         """Of the other tower's tokens, keys turned by their positions."""
@@ -85,8 +91,8 @@ class Bridge(nn.Module):
         sight = into_audio.keys_values(video, tables[0]) if run.video_to_audio else None
         run.keep(index, sight)
         if sight is not None:
-            into_audio.add_each_(audio, sight, tables[1], run.video_to_audio, VIDEO_TO_AUDIO, run)
+            audio = into_audio.add_each_(audio, sight, tables[1], run.video_to_audio, VIDEO_TO_AUDIO, run)
             del sight
         if sound is not None:
-            into_video.add_(video, sound, tables[0], run.audio_to_video, AUDIO_TO_VIDEO, run)
+            video = into_video.add_(video, sound, tables[0], run.audio_to_video, AUDIO_TO_VIDEO, run)
         return video, audio

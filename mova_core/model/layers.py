@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import TowerConfig
-from ..ops import Ops
+from ..ops import Ops, learning
 
 
 def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
@@ -31,16 +31,46 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     Scale and shift are applied in float32: in bfloat16, 1 + scale is 1 for any scale up to 2**-8.
     """
     normed = F.layer_norm(x, x.shape[-1:], eps=eps)
+    if learning(normed):
+        return Scaled.apply(normed, shift, 1.0 + scale)  # type: ignore[no-any-return]
     return torch.addcmul(shift, normed, 1.0 + scale, out=normed)
 
 
-def add_gated_(x: Tensor, y: Tensor, gate: Tensor) -> None:
-    """x += y * gate in place, gate (B, 1, D) float32, one rounding."""
-    torch.addcmul(x, y, gate, out=x)
+def add_gated_(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """x + y * gate, gate (B, 1, D) float32, one rounding; in place, but where a gradient is wanted."""
+    if learning(x, y):
+        return Gated.apply(x, y, gate)  # type: ignore[no-any-return]
+    return torch.addcmul(x, y, gate, out=x)
+
+
+class Scaled(torch.autograd.Function):
+    """normed * scale + shift by float32 numbers that take no gradient, in the dtype of `normed`."""
+
+    @staticmethod
+    def forward(ctx: Any, normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        ctx.scale = scale
+        return torch.addcmul(shift, normed, scale, out=torch.empty_like(normed))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return torch.mul(gradient, ctx.scale, out=torch.empty_like(gradient)), None, None
+
+
+class Gated(torch.autograd.Function):
+    """x + y * gate, the gate taking no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+        ctx.gate = gate
+        return torch.addcmul(x, y, gate, out=torch.empty_like(x))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        return gradient, torch.mul(gradient, ctx.gate, out=torch.empty_like(gradient)), None
 
 
 class FeedForward(nn.Sequential):
-    """Linear, tanh-GELU, Linear; the wide activation is overwritten, not copied."""
+    """Linear, tanh-GELU, Linear; the wide activation is overwritten, not copied, but where a gradient is wanted."""
 
     def __init__(self, config: TowerConfig, *, ops: Ops, **factory: Any) -> None:
         super().__init__(
@@ -51,8 +81,24 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         up, _, down = self
-        hidden: Tensor = torch.ops.aten.gelu_(up(x), approximate="tanh")
-        return down(hidden)  # type: ignore[no-any-return]
+        wide = up(x)
+        if learning(wide):
+            return down(Gelu.apply(wide))  # type: ignore[no-any-return]
+        return down(torch.ops.aten.gelu_(wide, approximate="tanh"))  # type: ignore[no-any-return]
+
+
+class Gelu(torch.autograd.Function):
+    """tanh-GELU of a wide activation, whose gradient takes the place of the one that comes: nobody else has that."""
+
+    @staticmethod
+    def forward(ctx: Any, wide: Tensor) -> Tensor:
+        ctx.save_for_backward(wide)
+        return F.gelu(wide, approximate="tanh")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (wide,) = ctx.saved_tensors
+        return torch.ops.aten.gelu_backward(gradient, wide, approximate="tanh", grad_input=gradient)  # type: ignore[no-any-return]
 
 
 class Head(nn.Module):

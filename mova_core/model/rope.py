@@ -7,10 +7,12 @@ Axes: B batch, L tokens, T latent frames, H W token rows and columns, N heads, K
 Checked against: OpenMOSS/MOVA 595a976 `wan_video_dit.py`, `wan_audio_dit.py`, `interactionv2.py`.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ..ops import ROWS, row_slices
+from ..ops import ROWS, learning, row_slices
 
 BASE = 10000.0
 
@@ -82,8 +84,24 @@ def bridge_positions(latent_frames: int, audio_steps: int, fps: float, audio_rat
     return video, torch.arange(audio_steps, dtype=torch.float32)
 
 
+class Halves(torch.autograd.Function):
+    """`rotate_halves`, whose gradient turns the other way. Nothing but the table is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.table = cos, sin
+        return rotate_halves(x, (cos, sin))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.table
+        return rotate_halves(gradient, (cos, -sin)), None, None
+
+
 def rotate_halves(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """(B, L, N, K) turned by a (P, K/2) table; each position serves L/P consecutive tokens. Computed in float32."""
+    if learning(x):
+        return Halves.apply(x, *table)  # type: ignore[no-any-return]
     cos, sin = (part[:, None, None] for part in table)  # (P, 1, 1, K/2)
     positions, tokens = cos.shape[0], x.shape[1]
     grouped = x.unflatten(1, (positions, -1))  # (B, P, L/P, N, K)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import TowerConfig
-from ..ops import Ops, Runtime, row_slices
+from ..ops import Ops, Runtime, add_, changed_, learning, row_slices
 from .attention import SelfAttention, TextAttention
 from .layers import FeedForward, Head, add_gated_, modulated, timestep_embedding
 from .rope import audio_table, video_table
@@ -40,23 +40,25 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.empty(1, 6, width, **factory))
 
     def forward(self, x: Tensor, time: Tensor, rope: Any, context: Tensor, runtime: Runtime) -> Tensor:
-        """(B, L, D) tokens, overwritten and returned; `time` (B, 6, D) float32; `context` (B, S, D)."""
+        """(B, L, D) tokens, overwritten and returned, but where a gradient is wanted; `time` (B, 6, D) float32;
+        `context` (B, S, D)."""
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(time) + time).chunk(6, dim=1)
-        if runtime.query_rows is None or runtime.query_rows >= x.shape[1]:
-            self._attend(x, shift, scale, gate, rope, runtime)
+        if learning(x) or runtime.query_rows is None or runtime.query_rows >= x.shape[1]:
+            x = self._attend(x, shift, scale, gate, rope, runtime)
         else:
             self._attend_by_rows(x, shift, scale, gate, rope, runtime)
-        keys_values = self.cross_attn.keys_values(context)
-        for rows in row_slices(x.shape[1], runtime.query_rows):
-            part = x[:, rows]
-            part.add_(self.cross_attn(self.norm3(part), keys_values, f"{self.name}.text", runtime))
-        del keys_values
-        for rows in row_slices(x.shape[1], runtime.ffn_rows):
-            part = x[:, rows]
-            add_gated_(part, self.ffn(modulated(part, ffn_shift, ffn_scale, self.eps)), ffn_gate)
-        return x
 
-    def _attend(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, rope: Any, runtime: Runtime) -> None:
+        def read(part: Tensor, *keys_values: Tensor) -> Tensor:
+            return add_(part, self.cross_attn(self.norm3(part), keys_values, f"{self.name}.text", runtime))
+
+        def fed(part: Tensor) -> Tensor:
+            return add_gated_(part, self.ffn(modulated(part, ffn_shift, ffn_scale, self.eps)), ffn_gate)
+
+        again = runtime.recompute
+        x = changed_(x, runtime.query_rows, read, *self.cross_attn.keys_values(context), recompute=again)
+        return changed_(x, runtime.ffn_rows, fed, recompute=again)
+
+    def _attend(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, rope: Any, runtime: Runtime) -> Tensor:
         attn = self.self_attn
         h = modulated(x, shift, scale, self.eps)
         q = attn.rotated_queries(h, rope, 0, runtime)
@@ -65,7 +67,7 @@ class Block(nn.Module):
         del h  # x, q, k, v and the result: five hidden states at the peak
         y = runtime.attention(q, k, v, attn.heads, f"{self.name}.self")
         del q, k, v
-        add_gated_(x, attn.o(y), gate)
+        return add_gated_(x, attn.o(y), gate)
 
     def _attend_by_rows(
         self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, rope: Any, runtime: Runtime
