@@ -69,7 +69,8 @@ def attach(model: Any, path: Path, *, dynamic: bool = True) -> tuple[Any, tuple[
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     joint.device = offload
     comfy.model_management.archive_model_dtypes(joint.diffusion_model)
-    made = experts.patcher(joint, device, offload, dynamic and model.is_dynamic())
+    disk = {"fast_disk": model.fast_disk} if hasattr(model, "fast_disk") else {}  # where the larger part lies
+    made = experts.patcher(joint, device, offload, dynamic and model.is_dynamic(), **disk)
     if model.cached_patcher_init is not None:
         made.cached_patcher_init = (attached_again, (path, model.cached_patcher_init))
     return made, _unverified(sound, tower)

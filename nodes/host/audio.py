@@ -19,6 +19,7 @@ from ...mova_core.errors import CheckpointError, ShapeError
 from ...mova_core.inputs.numbers import told
 from ...mova_core.shapes import VIDEO_LATENT_CHANNELS
 from ...mova_core.waveform import mono
+from . import newer
 
 STEP_BYTES = 1.2 * 2**20  # float32 activations a latent step of the full-size decoder, counted 0.94 MiB
 ENCODE_STEP_BYTES = 2.3 * 2**20  # of the encoder, counted 1.9 MiB
@@ -27,7 +28,7 @@ ENCODE_STEP_BYTES = 2.3 * 2**20  # of the encoder, counted 1.9 MiB
 class MovaAudioVAE(comfy.sd.VAE):
     """48 kHz mono audio <-> (B, C, A) latents, always computed in float32."""
 
-    def __init__(self, codec: AudioVAE) -> None:
+    def __init__(self, codec: AudioVAE, disk: dict[str, bool]) -> None:
         self.first_stage_model = codec
         self.audio_sample_rate = codec.sample_rate
         self.downscale_ratio = self.upscale_ratio = codec.hop_length
@@ -43,7 +44,9 @@ class MovaAudioVAE(comfy.sd.VAE):
         self.output_device = comfy.model_management.intermediate_device()
         comfy.model_management.archive_model_dtypes(codec)
         offload = comfy.model_management.vae_offload_device()
-        self.patcher = comfy.model_patcher.CoreModelPatcher(codec, load_device=self.device, offload_device=offload)
+        self.patcher = comfy.model_patcher.CoreModelPatcher(
+            codec, load_device=self.device, offload_device=offload, **disk
+        )
         self.model_size()
 
     def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor:
@@ -127,4 +130,4 @@ def _codec(config: AudioVAEConfig, tensors: dict[str, Tensor], where: str) -> Mo
     stored = next(iter(tensors.values())).dtype
     codec = AudioVAE(config, ops=comfy.ops.manual_cast, device="meta", dtype=stored)
     assign(codec, tensors, where, shapes=shapes_of(AudioVAE(config, device="meta", dtype=stored)))
-    return MovaAudioVAE(codec)
+    return MovaAudioVAE(codec, newer.disk(tensors))

@@ -10,6 +10,7 @@ from ...mova_core.errors import MovaError, ShapeError
 from ...mova_core.inputs.latents import check_finite
 from ...mova_core.inputs.numbers import real, told
 from ...mova_core.shapes import DEFAULT_FPS
+from . import prism
 from .sampling import check_model, streams
 
 FPS_RANGE = 1.0, 120.0  # pictures a second
@@ -30,8 +31,7 @@ def check_latent(value: Any) -> dict[str, Any]:
         raise ShapeError(f"the noise mask of this latent is {told(mask)}; set it with 'MOVA Mask'")
     for part in () if mask is None else mask.unbind() if getattr(mask, "is_nested", False) else [mask]:
         check_finite("the noise mask of this latent", part)
-    if "frame_rate" in value:
-        frame_rate(value)
+    frame_rate(value)
     return dict(value)
 
 
@@ -42,13 +42,14 @@ def _stacks(value: Any) -> bool:
 
 
 def frame_rate(latent: Mapping[str, Any]) -> float:
-    """Pictures a second of a LATENT; 24 where it does not say.
+    """Pictures a second of a joint LATENT; 24 where nothing in it says.
 
     Raises:
         MovaError: it states an impossible one.
     """
+    stated = latent.get("frame_rate", prism.frame_rate(latent))
     try:
-        return real(latent.get("frame_rate", DEFAULT_FPS), *FPS_RANGE)
+        return real(DEFAULT_FPS if stated is None else stated, *FPS_RANGE)
     except MovaError as error:
         raise MovaError(f"the frame rate of this latent: {error}") from None
 

@@ -4,12 +4,15 @@ ComfyUI copies a patcher to another device by asking for its model anew (`cached
 before each run brings the copies of the MODEL, not of what belongs to it, up to date. The low-noise expert goes along here.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_patcher
 from torch import nn
 
 from ...mova_core.checkpoint.variants import AUDIO, BRIDGE
+from . import newer
 from .lora_names import LOW
 
 COPIES = "multigpu"  # additional models of a MODEL: its copies on other devices, as ComfyUI names them
@@ -19,9 +22,22 @@ BY_DEVICE = "multigpu_clones"  # model option of a run: device -> patcher, the M
 class OnDevices:
     """Mixed into a ModelPatcher class: copies on other devices hold both experts, patched as here."""
 
+    prepares = False  # whether sampling is being prepared: what is additional then is loaded
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        self.prepares = True
+        try:
+            yield
+        finally:
+            self.prepares = False
+
     def get_nested_additional_models(self) -> list[Any]:
-        """Without low-noise experts: each is loaded when its first step comes, not beside the other."""
+        """Where sampling is prepared without low-noise experts: each is loaded when its first step comes, not beside the
+        other. Else all: they belong to the prompt that runs, so what is pinned of them stays."""
         models = super().get_nested_additional_models()
+        if not self.prepares:
+            return models
         waiting = {low for model in (self, *models) for low in model.get_additional_models_with_key(LOW)}
         return [model for model in models if model not in waiting]
 
@@ -39,7 +55,8 @@ class OnDevices:
             if self.low is None or copy.low is None:
                 continue
             low = self.low.clone(model_override=copy.low.get_clone_model_override())
-            low.load_device, low.hook_backup = copy.load_device, copy.low.hook_backup
+            newer.on_device(low, copy.load_device, low.offload_device)
+            low.hook_backup = copy.low.hook_backup
             low.renew_injections()
             copy.set_additional_models(LOW, [low])
 

@@ -14,6 +14,7 @@ import comfy.patcher_extension
 import comfy.sampler_helpers
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, TORCH_COMPILE_KWARGS, set_torch_compile_wrapper
 
+from . import newer
 from .devices import BY_DEVICE, COPIES, OnDevices
 from .lora_names import EXPERT, LOW, ByName
 from .memory import plan
@@ -100,7 +101,7 @@ class _Experts:
         super().pre_run()
         self.active = self
         if self.low is not None:  # nodes that choose a device set the MODEL's alone
-            self.low.load_device, self.low.offload_device = self.load_device, self.offload_device
+            newer.on_device(self.low, self.load_device, self.offload_device)
 
     def cleanup(self) -> None:
         self.active = None
@@ -127,11 +128,11 @@ def _patcher_class(base: type) -> type:
     return type("MovaPatcher", (ByName, _Experts, OnDevices, SelfPatchingWeights, base), {})
 
 
-def patcher(model: Any, load_device: Any, offload_device: Any, dynamic: bool = True) -> Any:
-    """A ModelPatcher for one expert, of the kind ComfyUI uses on this machine."""
+def patcher(model: Any, load_device: Any, offload_device: Any, dynamic: bool = True, **disk: bool) -> Any:
+    """A ModelPatcher for one expert, of the kind ComfyUI uses on this machine; `disk` as `newer.disk` says."""
     plain = not dynamic or comfy.model_management.is_device_cpu(load_device)
     base = comfy.model_patcher.ModelPatcher if plain else comfy.model_patcher.CoreModelPatcher
-    made = _patcher_class(base)(model, load_device=load_device, offload_device=offload_device)
+    made = _patcher_class(base)(model, load_device=load_device, offload_device=offload_device, **disk)
     kinds = comfy.patcher_extension.WrappersMP
     made.add_wrapper_with_key(kinds.PREPARE_SAMPLING, EVERY_RUN, plan)
     made.add_wrapper_with_key(kinds.PREDICT_NOISE, EVERY_RUN, renew)  # first of its kind, so outermost

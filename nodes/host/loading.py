@@ -24,7 +24,7 @@ from ...mova_core.checkpoint.variants import AUDIO, BRIDGE, HIGH, LOW
 from ...mova_core.config import MovaConfig
 from ...mova_core.errors import CheckpointError
 from ...mova_core.model.mova import Mova
-from . import experts, profiling
+from . import experts, newer, profiling
 from .model import MovaModel, MovaSettings
 
 WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
@@ -132,7 +132,8 @@ def load_experts(source: Source, weight_dtype: str, *parts: str, disable_dynamic
     made = []
     for part in names:
         weights = joint_names({name: tensors[name] for name in (part, AUDIO, BRIDGE)})
-        expert = _expert(settings_of(source), weights, f"{source.place} ({part})", not disable_dynamic)
+        disk = newer.disk(weights) if WEIGHT_DTYPES[weight_dtype] is None else {}  # what is converted is on no disk
+        expert = _expert(settings_of(source), weights, f"{source.place} ({part})", not disable_dynamic, **disk)
         expert.cached_patcher_init = (load_experts, (source, weight_dtype, part), 0)
         made.append(expert)
     return made
@@ -154,14 +155,14 @@ def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) 
     return {key: tensor if key in kept else tensor.to(target) for key, tensor in tensors.items()}
 
 
-def _expert(settings: MovaSettings, tensors: dict[str, Tensor], where: str, dynamic: bool) -> Any:
+def _expert(settings: MovaSettings, tensors: dict[str, Tensor], where: str, dynamic: bool, **disk: bool) -> Any:
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     model = MovaModel(settings, device=_prepare(settings, tensors, device))
     filled = getattr(model.diffusion_model.blocks[0].self_attn.q, "weight", None) is not None
     assign(model.diffusion_model, tensors, where, shapes=None if filled else weight_shapes(settings.sizes))
     model.device = offload
     comfy.model_management.archive_model_dtypes(model.diffusion_model)
-    return experts.patcher(model, device, offload, dynamic)
+    return experts.patcher(model, device, offload, dynamic, **disk)
 
 
 @lru_cache(maxsize=2)

@@ -64,7 +64,8 @@ def plan(executor: Any, patcher: Any, noise_shape: Any, conds: Any, model_option
     for expert in everyone(patcher):
         if hasattr(expert.model, "rows"):
             expert.model.rows = rows
-    return executor(patcher, noise_shape, conds, model_options=model_options, **more)
+    with patcher.preparing():
+        return executor(patcher, noise_shape, conds, model_options=model_options, **more)
 
 
 def kernels() -> dict[str, bool]:
@@ -99,6 +100,10 @@ class Planned:
         tokens = math.prod(shape[1:]) / (tower.out_channels * math.prod(tower.patch))
         return Workload(video=math.ceil(tokens), audio=0, batch=shape[0])
 
-    def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
-        """Bytes that a forward on the path of this run needs beside weights that stay: activations, layers in flight."""
+    def memory_required(self, input_shape: Any, cond_shapes: Any = None, **newer: Any) -> float:
+        """Bytes that a forward on the path of this run needs beside weights that stay: activations, layers in flight.
+
+        `newer`: what newer ComfyUIs say of the attention, `memory_efficient_attention` or `model_options`. The estimate
+        knows the kernels that MOVA runs on by itself (`kernels`).
+        """
         return required(self.sizes, self.load(input_shape), self.rows, self.layer_bytes, self.element, **kernels())

@@ -27,6 +27,7 @@ from ...mova_core.model.mova import Mova
 from ...mova_core.sampling.schedule import reshift
 from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_steps, frames_of
 from ...mova_core.text import CONTEXT_ROWS, pad_context
+from . import prism
 from .bridge_cache import BridgeCache, keeping
 from .lora_names import ListedModel
 from .memory import Planned
@@ -223,6 +224,7 @@ class MovaModel(Planned, ListedModel):
     # Conditioning
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        kwargs = prism.translated(kwargs)
         out = super().extra_conds(**kwargs)
         shapes = kwargs.get("latent_shapes")
         if shapes is None or len(shapes) < 2:
@@ -253,20 +255,24 @@ class MovaModel(Planned, ListedModel):
             )
 
     def _condition(self, shape: Any, **kwargs: Any) -> Tensor:
-        """(1 or B, 20, T, H, W) mask and normalised image latents, from Wan's conditioning values."""
+        """(1 or B, 20, T, H, W) mask and normalised image latents, from Wan's conditioning values, or of Prism's as it is."""
         batch, _, frames, height, width = shape
         device, image, mask = kwargs["device"], kwargs.get("concat_latent_image"), kwargs.get("concat_mask")
-        if image is None:
+        reference = kwargs.get(prism.REFERENCE)
+        if image is None and reference is None:
             log.warning(
                 "no first-frame condition: MOVA was never trained with zeros there. Put 'MOVA Image to Video+Audio' "
                 "before the sampler; without a picture it makes the white frame the model knows"
             )
             return torch.zeros((1, self.diffusion_model.sizes.condition_channels, *shape[2:]), device=device)
-        if len(image) not in (1, batch):
+        known_frames = image if reference is None else reference
+        if len(known_frames) not in (1, batch):
             raise ShapeError(
-                f"the conditioning holds first frames for a batch of {len(image)}, the latent is a batch of {batch}; "
+                f"the conditioning holds first frames for a batch of {len(known_frames)}, the latent is a batch of {batch}; "
                 "connect conditioning and latent of the same 'MOVA Image to Video+Audio'"
             )
+        if reference is not None:
+            return _fitted(reference.to(device), frames, height, width)
         image = self.latent_format.process_in(_fitted(image.to(device), frames, height, width))
         known = (
             torch.zeros_like(image[:, :4])

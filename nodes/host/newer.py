@@ -4,7 +4,9 @@ Never by version: checkouts between two releases bear the number of the older on
 this file be missing, and of no other.
 """
 
+import inspect
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 from ...mova_core.errors import MovaError
@@ -27,3 +29,27 @@ def resampler() -> Callable[..., Any]:
                 "or install the torchaudio that belongs to its torch, or give the sound at the rate that is wanted"
             ) from error
     return resample
+
+
+def disk(tensors: dict[str, Any]) -> dict[str, bool]:
+    """What a ModelPatcher is to be told of the disk that these tensors of a file lie on: whether it is so fast that
+    weights are better read from it each time than kept in host memory. Nothing where ComfyUI does not ask."""
+    try:
+        from comfy.storage import state_dict_fast_disk
+    except ImportError:
+        return {}
+    return {"fast_disk": state_dict_fast_disk(tensors)}
+
+
+def in_scopes(pop: Callable[..., None]) -> Callable[[str], Callable[..., None]]:
+    """Name of a kind of layers -> `prefetch_queue_pop` for them. Where ComfyUI compiles allocations it learns by the name
+    which layers are alike: they must allocate alike, and are told apart from other kinds by a pop of no module between."""
+    takes = "malloc_scope" in inspect.signature(pop).parameters
+    return cache(lambda scope: partial(pop, malloc_scope=scope) if takes else pop)
+
+
+def on_device(patcher: Any, load_device: Any, offload_device: Any) -> None:
+    """Have a patcher load to another device; under dynamic VRAM each device has a record of what is pinned for it."""
+    patcher.load_device, patcher.offload_device = load_device, offload_device
+    if hasattr(patcher, "register_load_device"):
+        patcher.register_load_device(load_device)

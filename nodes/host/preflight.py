@@ -12,9 +12,9 @@ from torch import nn
 from ...mova_core.estimate import CHUNKED, FULL, Throughput, block_work, fit_throughput
 from ...mova_core.model.tower import Block
 from ...mova_core.preflight import Machine, Plan, report
-from ...mova_core.shapes import DEFAULT_FPS
 from ...mova_core.text import CONTEXT_ROWS
 from . import memory
+from .checks import frame_rate
 from .runtime import runtime
 from .sampling import check_model, video_shape
 
@@ -36,7 +36,7 @@ def preflight(model: Any, latent: dict[str, Any], vae: Any, steps: int, cfg: flo
     plan = Plan(
         config=base.sizes,
         shape=shape,
-        fps=float(latent.get("frame_rate", DEFAULT_FPS)),
+        fps=frame_rate(latent),
         steps=steps,
         evaluations=1 if cfg == 1 else 2,
         weights=sum(p.numel() * p.element_size() for p in base.diffusion_model.parameters()),

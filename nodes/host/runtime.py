@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...mova_core.estimate import FULL
 from ...mova_core.ops import ROWS, LayerCall, Runtime, row_slices
 from ...mova_core.sampling.bridge_strength import strengths_at
+from . import newer
 from .memory import asked_rows
 from .weights import resident
 
@@ -88,13 +89,17 @@ def prefetch(device: torch.device, options: Options) -> Callable[[Sequence[Seque
     """Each layer's weights, once: ahead of time by ComfyUI's prefetch queue where it has one, an entry a layer."""
 
     def step(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
-        pop, make = comfy.model_prefetch.prefetch_queue_pop, comfy.model_prefetch.make_prefetch_queue
+        make = comfy.model_prefetch.make_prefetch_queue
+        pop, pops = None, newer.in_scopes(comfy.model_prefetch.prefetch_queue_pop)
         queue = make([list(layer) for layer in layers], device, options)
         for layer in layers:
+            before, pop = pop, pops(f"mova_layer_of_{len(layer)}")
+            if before not in (None, pop):
+                before(None, device, None)  # no more layers of that kind
             pop(queue, device, layer[0])
             with resident(layer, device):
                 yield
-        if queue is not None:
+        if pop is not None:
             pop(queue, device, None)
         yield
 

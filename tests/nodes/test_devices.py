@@ -116,7 +116,9 @@ def test_the_copy_is_a_model_of_its_own_that_holds_its_sound_once(run: Run, scen
 
 def test_the_low_noise_expert_waits_on_every_device(run: Run, scene: Scene) -> None:
     model = on_two(run, scene.model)
-    assert model.get_nested_additional_models() == [the_copy(model)]
+    with model.preparing():
+        assert model.get_nested_additional_models() == [the_copy(model)]
+    assert {the_copy(model), the_copy(model).low, model.low} == set(model.get_nested_additional_models())
 
 
 @pytest.mark.parametrize("loader", ["LoraLoaderModelOnly", "LoraLoaderBypassModelOnly"])
