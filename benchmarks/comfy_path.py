@@ -20,6 +20,13 @@ from .peak import Clip, Ledger, ungraded
 SHIFTS = (5.0, 5.0)
 
 
+def in_chunks(pack: Pack, feed_forward: int | None, queries: int | None) -> dict[str, Any]:
+    """Transformer options of a forward that goes by so many rows at once."""
+    sizes = pack.module("mova_core.estimate").ChunkSizes(feed_forward=feed_forward, queries=queries)
+    asked: dict[str, Any] = pack.module("nodes.host.keys").asking({}, chunks=sizes)
+    return asked
+
+
 def account_host(pack: Pack, clip: Clip, config: MovaConfig, options: dict[str, Any], *, sage: bool = False) -> Ledger:
     """The books of one forward of MovaDiffusion, bf16, under transformer options `options`."""
     import comfy.ldm.modules.attention as host_attention

@@ -32,7 +32,7 @@ Not run: no GPU was at hand, and nothing here says how fast a card is. [GPU.md](
 
 def memory(pack: Any) -> Iterator[str]:
     """Peaks, work and traffic, 193 frames, bf16, batch 1."""
-    from benchmarks.comfy_path import account_host
+    from benchmarks.comfy_path import account_host, in_chunks
     from benchmarks.peak import GIB, Clip, Ledger, account, at_depth, few_layers
     from mova_core.config import MovaConfig
     from mova_core.estimate import CHUNKED, FULL
@@ -50,7 +50,7 @@ def memory(pack: Any) -> Iterator[str]:
 
             def host(config: MovaConfig, frames: int, rows: Any = rows, sides: Any = (height, width)) -> Ledger:
                 clip = Clip(height=sides[0], width=sides[1], frames=frames)
-                options = {"mova_ffn_rows": rows.feed_forward, "mova_query_rows": rows.queries}
+                options = in_chunks(pack, rows.feed_forward, rows.queries)
                 return account_host(pack, clip, config, options)
 
             for name, counted in (("ours, plain torch", core), ("ComfyUI's", host)):

@@ -15,3 +15,7 @@ class ShapeError(MovaError):
 
 class CheckpointError(MovaError):
     """A file or folder that is missing, damaged, or not the model it was taken for."""
+
+
+class PatchError(MovaError):
+    """What another pack put on a model, and the model cannot run as it is."""

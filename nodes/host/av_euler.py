@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from .bridge_cache import BridgeCache
-from .runtime import AUDIO_SIGMA, BRIDGE_CACHE
-
-Options = dict[str, Any]
+from .keys import Options, asking
 
 
 def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> Any:
@@ -63,7 +61,7 @@ class _AVSteps:
         audio = self.mova.model_sampling.noise_scaling(torch.tensor(audio_sigma).to(x), self.noise, self.latent)
         return self._joined(x, audio)
 
-    def denoised(self, x: Tensor, sigma: float, audio_sigma: float) -> Tensor:
+    def denoised(self, x: Tensor, sigma: float, audio_sigma: float, audio_only: bool = False) -> Tensor:
         """The guided clean estimate; where the mask keeps the latent, the latent."""
         levels = [x.new_full((x.shape[0],), level) for level in (sigma, audio_sigma)]
         keep = None if self.mask is None else 1.0 - self._mask(levels[0])
@@ -71,12 +69,15 @@ class _AVSteps:
             given = {"x": x, "noise": self.noise, "latent_image": self.latent, "denoise_mask": 1.0 - keep}
             noised = self._joined(*(self.mova.scale_latent_inpaint(sigma=level, **given) for level in levels))
             x = x + keep * (noised - x)
-        inner = {**self.options.get("transformer_options", {}), AUDIO_SIGMA: audio_sigma}
-        predict = self.guider
-        if self.cache is not None:
-            inner[BRIDGE_CACHE] = self.cache
-            if self.cache.replay:
-                predict = self.guider.predict_noise  # past wrappers that would take it for a step
+        inner = asking(
+            self.options.get("transformer_options", {}),
+            audio_sigma=audio_sigma,
+            bridge_cache=self.cache,
+            audio_only=audio_only,
+        )
+        predict = (
+            self.guider.predict_noise if audio_only else self.guider
+        )  # past wrappers that would take it for a step
         out: Tensor = predict(x, levels[0], {**self.options, "transformer_options": inner}, self.seed)
         return out if keep is None else out + keep * (self.latent - out)
 
@@ -87,12 +88,7 @@ class _AVSteps:
 
     def audio_step(self, x: Tensor, sigma: float, begin: float, end: float) -> Tensor:
         """The audio alone from `begin` to `end`, the video and what is heard of it as at `sigma`."""
-        assert self.cache is not None
-        self.cache.replay = True
-        try:
-            denoised = self.denoised(x, sigma, begin)
-        finally:
-            self.cache.replay = False
+        denoised = self.denoised(x, sigma, begin, audio_only=True)
         return self._joined(x, x + (x - denoised) * (end / begin - 1.0))
 
     def _mask(self, sigma: Tensor) -> Tensor:

@@ -7,23 +7,19 @@ identity ComfyUI gives the condition, and under the options that change what is 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import torch
 
 from ...mova_core.model.audio_only import Layers
 from ...mova_core.ops import KeysValues, Runtime
-from .runtime import BRIDGE_CACHE
-
-Options = dict[str, Any]
+from .keys import Options, run_options
 
 
 @dataclass
 class BridgeCache:
-    """Of one run: by condition, the bridge's keys and values at each layer; and whether to ask for them or to fill it."""
+    """Of one run: by condition, the bridge's keys and values at each layer."""
 
     kept: dict[Hashable, dict[int, KeysValues | None]] = field(default_factory=dict)
-    replay: bool = False
 
     def store(self, options: Options, layer: int, pair: KeysValues | None) -> None:
         """Those of a layer of a full forward, for each of its conditions."""
@@ -50,7 +46,7 @@ class BridgeCache:
 
 def keeping(options: Options, run: Runtime) -> Runtime:
     """A runtime that keeps, where a run wants that."""
-    cache: BridgeCache | None = options.get(BRIDGE_CACHE)
+    cache = run_options(options).bridge_cache
     if cache is None:
         return run
     cache.forget(options)

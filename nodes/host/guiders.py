@@ -18,10 +18,9 @@ from torch import Tensor
 from ...mova_core.sampling.bridge_strength import BridgeStrength
 from ...mova_core.sampling.guidance import Guidance, rescale_guidance
 from ...mova_core.sampling.schedule import Span
-from .runtime import BRIDGE
+from .keys import Options, asking, run_options
 from .sampling import check_model
 
-Options = dict[str, Any]
 APART = {"a2v_cross_attn": False, "v2a_cross_attn": False}
 
 
@@ -34,7 +33,7 @@ def with_bridge_strength(model: Any, strength: BridgeStrength) -> Any:
     check_model(model)
     patched = model.clone()
     options = patched.model_options["transformer_options"]
-    options[BRIDGE] = [*options.get(BRIDGE, ()), strength]
+    options |= asking(options, bridge=(*run_options(options).bridge, strength))
     return patched
 
 

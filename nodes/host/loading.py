@@ -25,6 +25,7 @@ from ...mova_core.config import MovaConfig
 from ...mova_core.errors import CheckpointError
 from ...mova_core.model.mova import Mova
 from . import experts, newer, profiling
+from .keys import SOURCE_FILES
 from .model import MovaModel, MovaSettings
 
 WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
@@ -36,7 +37,6 @@ WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
     "int8": FORMATS["int8"],
 }
 SAME_FILE = "in the high-noise file"
-SOURCE_FILES = "mova_files"  # attachment of a MODEL: part -> files it was read from
 LAYER_PARTS = ("weight", MARK, *SCALES)  # of a quantised layer
 
 

@@ -21,7 +21,7 @@ from ...mova_core.config import MovaConfig
 from ...mova_core.errors import CheckpointError
 from ...mova_core.model.mova import Mova
 from .lora_adapters import adapter
-from .lora_names import LOW, ROOT
+from .lora_names import ROOT
 from .sampling import check_model
 
 log = logging.getLogger("mova")
@@ -80,7 +80,7 @@ def _shapes(sizes: MovaConfig) -> dict[str, tuple[int, ...]]:
 
 def _experts(model: Any, lora: Lora, name: str) -> tuple[Expert, ...]:
     """The experts of this MODEL that the file is for."""
-    if model.get_additional_models_with_key(LOW):
+    if model.low is not None:
         return tuple(EXPERTS)
     if model.expert is not None:
         if not lora.of(model.expert):

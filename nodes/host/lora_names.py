@@ -7,16 +7,17 @@ is of a listed class; its patchers send what comes back under those names to the
 """
 
 import copy
-import inspect
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import comfy.model_base
-import comfy.model_patcher
-import comfy.patcher_extension
 import comfy.weight_adapter
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import PatcherInjection
+from comfy.weight_adapter.bypass import BypassForwardHook
+from torch import nn
 
 from ...mova_core.checkpoint.experts import EXPERTS
 from ...mova_core.checkpoint.lora_keys import part_of
@@ -24,8 +25,8 @@ from ...mova_core.checkpoint.lora_keys import part_of
 log = logging.getLogger("mova")
 ROOT = "diffusion_model."
 FOLDERS = {expert: f"{folder}." for expert, folder in EXPERTS.items()}
-EXPERT = "mova_expert"  # attachment of a patcher: "high" or "low"
-LOW = "mova_low_noise"  # additional model of a patcher: the other expert
+Adapters: TypeAlias = dict[tuple[str, str | None], tuple[Any, float]]
+"""(layer, expert that was named) -> (ComfyUI's weight adapter, strength)."""
 
 
 class ListedModel(comfy.model_base.GenmoMochi):
@@ -37,7 +38,7 @@ class ListedModel(comfy.model_base.GenmoMochi):
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         return comfy.model_base.BaseModel.extra_conds(self, **kwargs)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """All weights, and empty entries for the video tower's under `video_dit.` and `video_dit_2.`."""
         entries = super().state_dict(*args, **kwargs)
         nothing = torch.empty(0)
@@ -45,6 +46,27 @@ class ListedModel(comfy.model_base.GenmoMochi):
         for folder in FOLDERS.values():
             entries.update({f"{ROOT}{folder}{key.removeprefix(ROOT)}": nothing for key in video})
         return entries
+
+
+class NamedLayer:
+    """A layer that was looked up under the folder's name of one expert: the layer, and the name."""
+
+    def __init__(self, layer: nn.Module, expert: str) -> None:
+        vars(self).update(layer=layer, expert=expert)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.layer, name)
+        return NamedLayer(value, self.expert) if isinstance(value, nn.Module) else value
+
+    def __getitem__(self, index: int) -> "NamedLayer":
+        return NamedLayer(self.layer[index], self.expert)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.layer, name, value)
+
+    @property
+    def __class__(self) -> type:  # what isinstance goes by
+        return type(self.layer)
 
 
 def expert_of(key: str) -> tuple[str, str | None]:
@@ -55,107 +77,7 @@ def expert_of(key: str) -> tuple[str, str | None]:
     return key, None
 
 
-class ByName:
-    """Mixed into a ModelPatcher class: patches go to the expert that their names say, or to all there are."""
-
-    @property
-    def expert(self) -> str | None:
-        """Which expert this patcher is; None where nothing says so."""
-        return self.get_attachment(EXPERT)
-
-    def patch_expert(self, expert: str | None, patches: Mapping[Any, Any], strength: float) -> bool:
-        """Patch one expert, by the weights' own names; None is this patcher's. False where it is not in this MODEL."""
-        low = self.get_additional_models_with_key(LOW)
-        target = self if expert in (None, self.expert) else low[0] if expert == "low" and low else None
-        if target is not None:
-            comfy.model_patcher.ModelPatcher.add_patches(target, patches, strength)
-        return target is not None
-
-    def add_patches(self, patches: Any, strength_patch: float = 1.0, strength_model: float = 1.0) -> list[Any]:
-        """As ModelPatcher's, with the names of `ListedModel.state_dict`."""
-        plain, named = _sorted(patches)
-        applied = list(super().add_patches(plain, strength_patch, strength_model)) if plain else []
-        for expert, entries in named.items():
-            if entries and self.expert is None:
-                log.warning("LoRA: this MODEL does not say which expert it is; choose one in 'MOVA LoRA Loader'")
-            elif entries:
-                mine = self.patch_expert(expert, {real: patches[key] for key, real in entries.items()}, strength_patch)
-                if not mine:
-                    log.info("LoRA: %d keys are for the %s-noise expert, which is another MODEL", len(entries), expert)
-                applied += entries
-        if not patches:
-            log.warning(
-                "no key of this LoRA was recognised; 'MOVA LoRA Loader' reads more kinds and says what is wrong"
-            )
-        return applied
-
-    def add_hook_patches(
-        self, hook: Any, patches: Any, strength_patch: float = 1.0, strength_model: float = 1.0
-    ) -> list[Any]:
-        """This expert's share; the other one registers the hook for itself."""
-        plain, named = _sorted(patches)
-        mine = {real: patches[key] for key, real in named.get(self.expert or "", {}).items()}
-        super().add_hook_patches(hook, plain, strength_patch, strength_model)
-        if mine:
-            super().add_hook_patches(hook, mine, strength_patch, strength_model)
-        return list(patches)
-
-    def model_state_dict(self, filter_prefix: str | None = None) -> Any:
-        """What the model holds, each weight once."""
-        entries = super().model_state_dict(filter_prefix)
-        for key in [key for key in entries if expert_of(key)[1]]:
-            del entries[key]
-        return entries
-
-    def set_injections(self, key: str, injections: Any) -> None:
-        """A LoRA beside the weights ("bypass") is made again for each expert, from the layers it names."""
-        adapters = _bypassed(injections)
-        if adapters is None:
-            super().set_injections(key, injections)
-            return
-        for patcher in (self, *self.get_additional_models_with_key(LOW)):
-            manager = comfy.weight_adapter.BypassInjectionManager()
-            for layer, (adapter, strength) in adapters.items():
-                real, expert = expert_of(layer)
-                if expert in (None, patcher.expert):
-                    manager.add_adapter(real, adapter, strength)
-            made = manager.create_injections(patcher.model)
-            comfy.model_patcher.ModelPatcher.set_injections(patcher, key, made)
-
-    def renew_injections(self) -> None:
-        """A copy on another device has injections into the model it was copied from: have its own layers, and adapters."""
-        for key, injections in list(self.injections.items()):
-            adapters = _bypassed(injections)
-            if adapters is not None:
-                manager = _Elsewhere()
-                for layer, (adapter, strength) in adapters.items():
-                    manager.add_adapter(layer, copy.copy(adapter), strength)
-                made = manager.create_injections(self.model)
-                comfy.model_patcher.ModelPatcher.set_injections(self, key, made)
-
-    def remove_injections(self, key: str) -> None:
-        super().remove_injections(key)
-        for low in self.get_additional_models_with_key(LOW):
-            low.remove_injections(key)
-
-
-class _Elsewhere(comfy.weight_adapter.BypassInjectionManager):
-    """ComfyUI's moves adapters to its first device; this one to the device of the patcher."""
-
-    def create_injections(self, model: Any) -> list[Any]:
-        (made,) = super().create_injections(model)
-
-        def inject(patcher: Any) -> None:
-            made.inject(patcher)
-            for adapter, _ in self.adapters.values():
-                adapter.weights = [
-                    w.to(patcher.load_device) if isinstance(w, torch.Tensor) else w for w in adapter.weights
-                ]
-
-        return [comfy.patcher_extension.PatcherInjection(inject=inject, eject=made.eject)]
-
-
-def _sorted(patches: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, dict[Any, Any]]]:
+def by_expert(patches: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, dict[Any, Any]]]:
     """Patches without an expert's name; and for each expert the keys that name it, with what they are without it."""
     plain: dict[Any, Any] = {}
     named: dict[str, dict[Any, Any]] = {expert: {} for expert in FOLDERS}
@@ -169,12 +91,59 @@ def _sorted(patches: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, dict[
     return plain, named
 
 
-def _bypassed(injections: Any) -> dict[str, Any] | None:
-    """Layer -> (adapter, strength) of ComfyUI's bypass injections; None for injections of another kind."""
-    adapters: dict[str, Any] = {}
-    for injection in injections:
-        manager = inspect.getclosurevars(injection.inject).nonlocals.get("self")
-        if not isinstance(manager, comfy.weight_adapter.BypassInjectionManager):
-            return None
-        adapters |= manager.adapters
-    return adapters
+class BypassInjection(PatcherInjection):
+    """A LoRA beside the weights of one expert's layers."""
+
+    def __init__(self, patcher: Any, adapters: Adapters) -> None:
+        self.adapters = adapters
+        manager = comfy.weight_adapter.BypassInjectionManager()
+        for (layer, expert), (adapter, strength) in adapters.items():
+            if expert in (None, patcher.expert):
+                manager.add_adapter(layer, adapter, strength)
+        (made,) = manager.create_injections(patcher.model)
+        super().__init__(made.inject, made.eject)
+
+    def on(self, patcher: Any) -> "BypassInjection":
+        """The same on a copy of the model on another device: ComfyUI moves adapters to its first one."""
+        adapters = {layer: (copy.copy(adapter), strength) for layer, (adapter, strength) in self.adapters.items()}
+        made = BypassInjection(patcher, adapters)
+        inject = made.inject
+
+        def inject_there(model_patcher: Any) -> None:
+            inject(model_patcher)
+            for adapter, _ in adapters.values():
+                place = model_patcher.load_device
+                adapter.weights = [w.to(place) if isinstance(w, torch.Tensor) else w for w in adapter.weights]
+
+        made.inject = inject_there
+        return made
+
+
+def bypassed(patcher: ModelPatcher, injections: list[PatcherInjection]) -> Adapters | None:
+    """What ComfyUI's bypass injections put beside which layers; None for injections of another kind.
+
+    ComfyUI keeps that to itself, so they are put into the model for a moment and looked at there.
+    """
+    if all(isinstance(injection, BypassInjection) for injection in injections):
+        return {layer: adapter for injection in injections for layer, adapter in injection.adapters.items()}
+    modules = dict(patcher.model.named_modules())
+    before = {name: vars(module).get("forward") for name, module in modules.items()}
+    try:
+        for injection in injections:
+            injection.inject(patcher)
+        adapters: Adapters = {}
+        foreign = False
+        for name, module in modules.items():
+            forward = vars(module).get("forward")
+            while forward is not None and forward != before[name]:
+                hook = getattr(forward, "__self__", None)
+                if not isinstance(hook, BypassForwardHook):
+                    foreign = foreign or hook is not module
+                    break
+                expert = hook.module.expert if type(hook.module) is NamedLayer else None
+                adapters[name, expert] = hook.adapter, hook.multiplier
+                forward = hook.original_forward
+    finally:
+        for injection in reversed(injections):
+            injection.eject(patcher)
+    return None if foreign or not adapters else adapters

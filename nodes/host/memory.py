@@ -14,21 +14,18 @@ import torch
 
 from ...mova_core.config import MovaConfig
 from ...mova_core.estimate import CHUNKED, FULL, ChunkSizes, Workload, activations, choose, required
-from .devices import COPIES, everyone
+from .devices import everyone
+from .keys import COPIES, asking, run_options
 
 log = logging.getLogger("mova")
-FEED_FORWARD, QUERIES = "mova_ffn_rows", "mova_query_rows"  # transformer options; absent: chosen for each run
 MODES: dict[str, ChunkSizes | None] = {"auto": None, "normal": FULL, "low": CHUNKED}
 
 
 def with_mode(model: Any, mode: str) -> Any:
     """A clone of `model` that takes the named path, or for "auto" the one that fits."""
     changed = model.clone()
-    options = changed.model_options.setdefault("transformer_options", {})
-    for key in (FEED_FORWARD, QUERIES):
-        options.pop(key, None)
-    if (rows := MODES[mode]) is not None:
-        options |= {FEED_FORWARD: rows.feed_forward, QUERIES: rows.queries}
+    options = changed.model_options
+    options["transformer_options"] = asking(options.get("transformer_options", {}), chunks=MODES[mode])
     return changed
 
 
@@ -41,23 +38,16 @@ def capacity(device: torch.device) -> float:
     return float(management.get_free_memory(device) + held - management.extra_reserved_memory())
 
 
-def asked_rows(options: dict[str, Any]) -> ChunkSizes | None:
-    """What the MODEL's options ask for; None where they leave it open."""
-    if FEED_FORWARD not in options and QUERIES not in options:
-        return None
-    return ChunkSizes(feed_forward=options.get(FEED_FORWARD, FULL.feed_forward), queries=options.get(QUERIES))
-
-
 def plan(executor: Any, patcher: Any, noise_shape: Any, conds: Any, model_options: Any = None, **more: Any) -> Any:
     """PREPARE_SAMPLING: settle the rows of this run, then let ComfyUI load what it needs."""
     options = model_options.setdefault("transformer_options", {})  # the run's own copy
     model = patcher.model
     load = model.load(noise_shape)
-    rows = asked_rows(options)
+    rows = run_options(options).chunks
     if rows is None:
         room = min(capacity(each.load_device) for each in (patcher, *patcher.get_additional_models_with_key(COPIES)))
         rows = choose(model.sizes, load, room, model.layer_bytes, model.element, **kernels())
-        options |= {FEED_FORWARD: rows.feed_forward, QUERIES: rows.queries}
+        options |= asking(options, chunks=rows)
         if rows is CHUNKED:
             normal, low = (activations(model.sizes, load, r, model.element) / 2**30 for r in (FULL, CHUNKED))
             log.info("low-memory path: %.1f GiB of activations instead of %.1f", low, normal)

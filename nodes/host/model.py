@@ -28,14 +28,13 @@ from ...mova_core.sampling.schedule import reshift
 from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_steps, frames_of
 from ...mova_core.text import CONTEXT_ROWS, pad_context
 from . import prism
-from .bridge_cache import BridgeCache, keeping
-from .lora_names import ListedModel
+from .bridge_cache import keeping
+from .keys import AUDIO_CONTEXT, CLEAN_STREAMS, Options, run_options
+from .lora_names import ListedModel, NamedLayer
 from .memory import Planned
-from .runtime import AUDIO_SIGMA, BRIDGE_CACHE, runtime
-from .text import AUDIO_CONTEXT
+from .runtime import runtime
 
 log = logging.getLogger("mova")
-CLEAN_STREAMS = "clean_streams"  # conditioning key: whether video and audio are shown clean, at timestep 0
 
 
 class MovaLatents(comfy.latent_formats.Wan21):
@@ -83,18 +82,19 @@ class MovaDiffusion(Mova):
         )
 
     @property
-    def video_dit(self) -> "MovaDiffusion":
-        """The video tower under upstream's folder name, by which a LoRA may call it."""
-        return self
+    def video_dit(self) -> NamedLayer:
+        """The video tower under upstream's folder names, by which a LoRA may call it."""
+        return NamedLayer(self, "high")
 
-    video_dit_2 = video_dit
+    @property
+    def video_dit_2(self) -> NamedLayer:
+        return NamedLayer(self, "low")
 
     def forward(
         self, x: list[Tensor], timestep: Tensor, context: Tensor, transformer_options: Any = None, **kwargs: Any
     ) -> list[Tensor]:
         options = {} if transformer_options is None else transformer_options
-        cache: BridgeCache | None = options.get(BRIDGE_CACHE)
-        if cache is not None and cache.replay:  # no evaluation that caches and their like should take for one
+        if run_options(options).audio_only:  # no evaluation that caches and their like should take for one
             return self._hear(x, timestep, context, options, **kwargs)
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._denoise, self, wrappers)
@@ -121,7 +121,7 @@ class MovaDiffusion(Mova):
         video, carried = x
         sigma = timestep / 1000.0
         audio_sigma = sigma if shifts[0] == shifts[1] else reshift(sigma, *shifts)
-        given = transformer_options.get(AUDIO_SIGMA)
+        given = run_options(transformer_options).audio_sigma
         if given is not None:
             audio_sigma = torch.full_like(sigma, given)
         view = (-1,) + (1,) * (carried.ndim - 1)
@@ -152,7 +152,7 @@ class MovaDiffusion(Mova):
         x: list[Tensor],
         timestep: Tensor,
         context: Tensor,
-        options: dict[str, Any],
+        options: Options,
         shifts: tuple[float, float],
         clean_streams: tuple[bool, bool],
         audio_context: Tensor | None = None,
@@ -160,12 +160,13 @@ class MovaDiffusion(Mova):
     ) -> list[Tensor]:
         """The audio tower alone at the audio's sigma given, asking the video of the last full forward, which has no velocity."""
         video, audio = x
-        audio_timestep = torch.full_like(timestep, 0.0 if clean_streams[1] else 1000.0 * options[AUDIO_SIGMA])
+        asked = run_options(options)
+        audio_timestep = torch.full_like(timestep, 0.0 if clean_streams[1] else 1000.0 * asked.audio_sigma)
         run = runtime(options, context, shifts[0])
         text = context if audio_context is None else audio_context
-        kept = options[BRIDGE_CACHE].keys_values(options, audio.device)
+        kept = asked.bridge_cache.keys_values(options, audio.device)
         velocity = audio_velocity(self, audio, text, audio_timestep, kept, run).float()
-        ratio = 1000.0 * options[AUDIO_SIGMA] / timestep
+        ratio = 1000.0 * asked.audio_sigma / timestep
         return [torch.zeros_like(video), velocity * ratio.view((-1,) + (1,) * (audio.ndim - 1))]
 
 

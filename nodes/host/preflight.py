@@ -15,6 +15,7 @@ from ...mova_core.preflight import Machine, Plan, report
 from ...mova_core.text import CONTEXT_ROWS
 from . import memory
 from .checks import frame_rate
+from .keys import run_options
 from .runtime import runtime
 from .sampling import check_model, video_shape
 
@@ -42,10 +43,10 @@ def preflight(model: Any, latent: dict[str, Any], vae: Any, steps: int, cfg: flo
         weights=sum(p.numel() * p.element_size() for p in base.diffusion_model.parameters()),
         layer=base.layer_bytes,
         element=base.element,
-        rows=memory.asked_rows(options) or FULL,
+        rows=run_options(options).chunks or FULL,
         **memory.kernels(),
     )
-    if memory.asked_rows(options) is None and plan.required > capacity:
+    if run_options(options).chunks is None and plan.required > capacity:
         plan = replace(plan, rows=CHUNKED)
     machine = Machine(
         device=comfy.model_management.get_torch_device_name(model.load_device),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...mova_core.shapes import frames_of
-from .text import AUDIO_CONTEXT
+from .keys import AUDIO_CONTEXT
 
 REFERENCE = "prism_reference"
 NAMES = {"prism_audio_context": AUDIO_CONTEXT, "prism_fps": "frame_rate"}

@@ -17,11 +17,11 @@ import torch
 
 from ...mova_core.preflight import format_duration
 from . import messages
+from .keys import TIMELINE
 
 log = logging.getLogger("mova")
 GIB = 2**30
 RECENT = 5  # steps whose median is the pace: the one that loaded the other expert does not count
-TIMELINE = "mova_timeline"  # attachment of a MODEL, key of its wrappers
 
 
 class Progress:

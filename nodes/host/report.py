@@ -21,10 +21,9 @@ import comfyui_version
 import torch
 
 from ...mova_core.checkpoint.fingerprint import fingerprint
-from .experts import BOUNDARY
-from .loading import SOURCE_FILES
-from .lora_names import LOW, ROOT
-from .profiling import TIMELINE, device_peak
+from .keys import BOUNDARY, LOW_NOISE, SOURCE_FILES, TIMELINE
+from .lora_names import ROOT
+from .profiling import device_peak
 from .sampling import check_model
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
@@ -109,7 +108,7 @@ def devices() -> list[str]:
 
 def described(model: Any) -> list[str]:
     """Experts, sizes, precision and patches of a MOVA MODEL."""
-    lows = model.get_additional_models_with_key(LOW)
+    lows = model.get_additional_models_with_key(LOW_NOISE)
     boundary = f", change at sigma {model.get_attachment(BOUNDARY):g}" if lows else ""
     shifts = ", ".join(f"{shift:g}" for shift in model.model.shifts())
     lines = [f"experts: {1 + len(lows)}{boundary}", f"shifts of picture and sound: {shifts}"]

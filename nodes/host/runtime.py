@@ -14,13 +14,8 @@ from ...mova_core.estimate import FULL
 from ...mova_core.ops import ROWS, LayerCall, Runtime, row_slices
 from ...mova_core.sampling.bridge_strength import strengths_at
 from . import newer
-from .memory import asked_rows
+from .keys import Options, run_options
 from .weights import resident
-
-Options = dict[str, Any]
-AUDIO_SIGMA = "mova_audio_sigma"  # option: the audio's sigma, where no shift ties it to the video's
-BRIDGE_CACHE = "mova_bridge_cache"  # option: the BridgeCache of a run (`bridge_cache.py`)
-BRIDGE = "mova_bridge"  # option: list of BridgeStrength, which multiply
 
 
 class KitchenRotary:
@@ -108,7 +103,7 @@ def prefetch(device: torch.device, options: Options) -> Callable[[Sequence[Seque
 
 def bridge_strengths(options: Options, shift: float) -> tuple[float, float]:
     """Audio-to-video and video-to-audio strength of one forward; the flags are those of core's AV models and nodes."""
-    entries = options.get(BRIDGE)
+    entries = run_options(options).bridge
     strengths = strengths_at(entries, float(options["sigmas"][0]), shift) if entries else (1.0, 1.0)
     flags = options.get("a2v_cross_attn", True), options.get("v2a_cross_attn", True)
     return strengths[0] if flags[0] else 0.0, strengths[1] if flags[1] else 0.0
@@ -123,7 +118,7 @@ def runtime(options: Options, context: Tensor, shift: float) -> Runtime:
     rope = options.get("rope_options") or {}
     axes = ("t", "y", "x")
     into_video, into_audio = bridge_strengths(options, shift)
-    rows = asked_rows(options) or FULL
+    rows = run_options(options).chunks or FULL
     return Runtime(
         attention=layers.attention,
         rotary=KitchenRotary(),

@@ -6,7 +6,7 @@ knows that another expert has taken over, nor that the audio latent has more cha
 
 from typing import Any
 
-BOUNDARY = "mova_boundary"  # attachment of the MODEL: video sigma below which the low-noise expert works
+from .keys import BOUNDARY
 
 
 def renew(executor: Any, x: Any, timestep: Any, model_options: Any, seed: Any = None) -> Any:

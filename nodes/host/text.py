@@ -16,9 +16,9 @@ from torch import Tensor
 from ...mova_core.checkpoint.files import component_tensors, read_json
 from ...mova_core.errors import CheckpointError, ConfigError
 from ...mova_core.text import CONTEXT_ROWS, cap_tokens, clean_prompt
+from .keys import AUDIO_CONTEXT
 
 NAME = "umt5xxl"  # the key under which ComfyUI keeps this encoder's tokens, whatever its size
-AUDIO_CONTEXT = "mova_audio_context"  # conditioning value: embeddings that the audio tower reads instead
 ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
 FIXED = {"model_type": "umt5", "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
 

@@ -70,9 +70,8 @@ def test_what_stands_in_the_place_of_a_method_takes_what_the_method_takes(pack: 
 
 
 def test_the_mixed_patcher_takes_what_comfyuis_own_takes(pack: Pack) -> None:
-    experts, wrong = pack.module("nodes.host.experts"), []
+    cls, wrong = pack.module("nodes.host.patcher").MovaDynamicPatcher, []
     base = contract.resolve("comfy.model_patcher.ModelPatcher")
-    cls = experts._patcher_class(base)
     for name in sorted(set(dir(cls)) & set(vars(base))):
         ours, theirs = getattr(cls, name), vars(base)[name]
         if not name.startswith("__") and inspect.isfunction(theirs) and ours is not theirs:

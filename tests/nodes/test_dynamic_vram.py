@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.comfy_path import in_chunks
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
 from tests.nodes.dynamic_vram import Card, hold
@@ -21,7 +22,7 @@ STEPS = 3  # two with the high-noise expert
 LORA = "dynamic.safetensors"
 ROOMS = {"all stay": 1e12, "some stay": 3e6, "none stays": 0}
 STREAMS = {"copies beside computing": 2, "one after the other": 0}
-CHUNKS = {"mova_ffn_rows": 17, "mova_query_rows": 13}  # each layer's weights are used several times a forward
+CHUNKS = (17, 13)  # each layer's weights are used several times a forward
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def on_card(pack: Pack, diffusers: Path, card: Card, monkeypatch: pytest.MonkeyP
     card.install(monkeypatch)
     source = pack.module("mova_core.checkpoint.source").from_folder(diffusers / "tiny")
     model = pack.module("nodes.host.loading").load_model(source, "fp32")
-    model.model_options.setdefault("transformer_options", {}).update(CHUNKS)
+    model.model_options.setdefault("transformer_options", {}).update(in_chunks(pack, *CHUNKS))
     assert model.is_dynamic()
     assert model.low.is_dynamic()
     for each in (model, model.low):

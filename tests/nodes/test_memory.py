@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.comfy_path import account_host, decoding_peak, sound_decoding_peak
+from benchmarks.comfy_path import account_host, decoding_peak, in_chunks, sound_decoding_peak
 from benchmarks.peak import FRAMES, GIB, SIZE_360P, SIZE_720P, Clip, Ledger, at_depth, few_layers
 from mova_core.config import MOVA
 from tests.comfy import needs_comfy
@@ -16,8 +16,7 @@ from tests.nodes.graph import Run, Scene, equal, error
 pytestmark = needs_comfy
 
 SIZES = {"360p": SIZE_360P, "720p": SIZE_720P}
-CHUNKED = {"mova_ffn_rows": 8192, "mova_query_rows": 8192}
-PATHS: dict[str, dict[str, int]] = {"normal": {}, "low": CHUNKED}
+PATHS: dict[str, tuple[int | None, int | None]] = {"normal": (16384, None), "low": (8192, 8192)}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def books(pack: Pack) -> Any:
     def counted(size: str, path: str, sage: bool = False, layers: tuple[int, int] = (1, 1)) -> Ledger:
         height, width = SIZES[size]
         clip = Clip(height=height, width=width, frames=FRAMES)
-        return account_host(pack, clip, few_layers(*layers), PATHS[path], sage=sage)
+        return account_host(pack, clip, few_layers(*layers), in_chunks(pack, *PATHS[path]), sage=sage)
 
     return counted
 
@@ -94,7 +93,8 @@ def plan(pack: Pack, model: Any, noise: list[int], free: float, monkeypatch: pyt
     monkeypatch.setattr(memory, "capacity", lambda device: free)
     run: dict[str, Any] = {"transformer_options": dict(options)}
     memory.plan(lambda *a, **k: None, model, noise, {}, run)
-    return run["transformer_options"].get("mova_ffn_rows"), run["transformer_options"].get("mova_query_rows")
+    chosen = pack.module("nodes.host.keys").run_options(run["transformer_options"]).chunks
+    return chosen.feed_forward, chosen.queries
 
 
 class Patcher:
@@ -128,7 +128,7 @@ def test_the_low_path_is_taken_where_the_normal_one_does_not_fit(
 def test_the_user_decides_where_he_wants_to(
     pack: Pack, monkeypatch: pytest.MonkeyPatch, rows: tuple[int, int | None]
 ) -> None:
-    model, options = full_size(pack), {"mova_ffn_rows": rows[0], "mova_query_rows": rows[1]}
+    model, options = full_size(pack), in_chunks(pack, *rows)
     for gigabytes in (4, 80):
         assert plan(pack, Patcher(model), NOISE, gigabytes * 1e9, monkeypatch, **options) == rows
         assert (model.rows.feed_forward, model.rows.queries) == rows

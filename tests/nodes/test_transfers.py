@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.comfy_path import SHIFTS
+from benchmarks.comfy_path import SHIFTS, in_chunks
 from benchmarks.peak import Clip
 from mova_core.shapes import DEFAULT_FPS
 from tests.comfy import needs_comfy
@@ -75,7 +75,7 @@ def layers(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if hasattr(module, "comfy_cast_weights")]
 
 
-def forward(model: nn.Module, rows: tuple[int, int | None], monkeypatch: pytest.MonkeyPatch) -> None:
+def forward(pack: Pack, model: nn.Module, rows: tuple[int, int | None], monkeypatch: pytest.MonkeyPatch) -> None:
     def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, **_: Any) -> Tensor:
         return torch.empty_like(q)
 
@@ -85,7 +85,7 @@ def forward(model: nn.Module, rows: tuple[int, int | None], monkeypatch: pytest.
         [inputs["video_latents"], inputs["audio_latents"]],
         inputs["video_timestep"],
         inputs["context"],
-        transformer_options={"mova_ffn_rows": rows[0], "mova_query_rows": rows[1], "prefetch_dynamic_vbars": True},
+        transformer_options={**in_chunks(pack, *rows), "prefetch_dynamic_vbars": True},
         condition=inputs["condition"],
         fps=DEFAULT_FPS,
         shifts=SHIFTS,
@@ -94,7 +94,7 @@ def forward(model: nn.Module, rows: tuple[int, int | None], monkeypatch: pytest.
 
 
 @pytest.fixture(params=PATHS.values(), ids=PATHS)
-def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> Link:
+def queue(pack: Pack, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> Link:
     """What ComfyUI's prefetch queue brought in a forward: under dynamic VRAM, where copies go beside computing."""
     link = Link(model)
     for module in layers(model):
@@ -103,7 +103,7 @@ def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, model
     monkeypatch.setattr("comfy.model_management.ensure_pin_registerable", lambda size: None)
     monkeypatch.setattr("comfy.ops.cast_modules_with_vbar", link.prefetch)
     monkeypatch.setattr("comfy.ops.cast_bias_weight", link.weight)
-    forward(model, request.param, monkeypatch)
+    forward(pack, model, request.param, monkeypatch)
     return link
 
 
@@ -145,7 +145,7 @@ def test_without_a_queue_each_weight_is_copied_once_too(
     monkeypatch.setattr("comfy.model_prefetch.make_prefetch_queue", lambda *_: None)
     monkeypatch.setattr("comfy.model_management.cast_to", copied)
     monkeypatch.setattr("comfy.model_management.get_offload_stream", lambda device: None)
-    forward(model, rows, monkeypatch)
+    forward(pack, model, rows, monkeypatch)
     assert set(link.copies) == {
         f"{link.names[m]}.{n}" for m in layers(model) for n in m._parameters if m._parameters[n] is not None
     }
