@@ -22,6 +22,7 @@ from .files import MAX_AXES, MAX_TENSORS
 MAX_PROGRAM = 4 * 2**20  # bytes; the official trainers' largest file has under one million
 MAX_CONTAINERS = 8 * MAX_TENSORS  # a tensor takes five tuples and a dictionary
 LARGEST = 2**48  # numbers of one tensor
+DAMAGED = (zipfile.BadZipFile, struct.error, OverflowError)
 DTYPES = {
     f"{name}Storage": dtype
     for name, dtype in {
@@ -66,11 +67,11 @@ def read_torch(path: Path) -> Any:
             spans = {
                 name.removeprefix(folder): (_start(path, entry), entry.file_size) for name, entry in entries.items()
             }
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, struct.error, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, EOFError, RuntimeError, *DAMAGED) as error:
         raise CheckpointError(f"{path} is not a whole .pt file ({error!s:.120}). Download it again") from error
     try:
         return _Reader(program, path, spans).value()
-    except (ValueError, TypeError, LookupError, struct.error, RuntimeError, OSError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, *DAMAGED) as error:
         raise CheckpointError(
             f"{path} holds more than tensors, or is damaged; nothing of it was run ({error!s:.120}). "
             "Load it with the program that made it and save its tensors as safetensors"
@@ -81,7 +82,9 @@ def _program(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], size
     """The program and the folder that it lies in, once the archive holds no more than the file does."""
     listed = archive.infolist()
     programs = [name for name in entries if name.endswith("data.pkl")]
-    packed = any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in listed)
+    packed = any(
+        entry.compress_type or entry.flag_bits & 1 or entry.compress_size != entry.file_size for entry in listed
+    )
     if len(programs) != 1 or packed or len(listed) != len(entries) or sum(entry.file_size for entry in listed) > size:
         raise ValueError("a zip archive, but not one that PyTorch writes; choose lora_weights.pt")
     folder = programs[0].removesuffix("data.pkl")
