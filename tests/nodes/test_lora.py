@@ -16,9 +16,9 @@ from mova_core.checkpoint.load import load_joint
 from mova_core.checkpoint.lora import parse
 from mova_core.checkpoint.lora_keys import PARTS
 from tests.comfy import needs_comfy
-from tests.fixtures.lora_files import merged
+from tests.fixtures.lora_files import applied, merged
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
-from tests.golden import GOLDEN, needs_golden
+from tests.golden import GOLDEN, needs_golden, relative_error
 from tests.nodes.graph import Run, Scene, equal, error
 
 pytestmark = needs_comfy
@@ -333,6 +333,101 @@ def test_differences_of_norms_biases_and_modulation_arrive(run: Run, scene: Scen
         found = {key: patcher.patch_weight_to_device(key, return_weight=True) for key in patcher.patches}
         base = patcher.model.state_dict()
         assert [round(float((found[k] - base[k]).mean()), 5) for k in sorted(found)] == [0.1, 0.2, 0.3]
+
+
+FORMS = ("dora", "dora of the inputs", "lokr", "lokr in halves", "loha", "dora of a lokr", "convolution", "bias")
+
+
+def written(loras: Loras, form: str) -> dict[str, Tensor]:
+    """A file of one layer in a form, random, in the names of different trainers."""
+    layer = "patch_embedding" if form == "convolution" else "blocks.1.ffn.2"
+    rows, columns = loras.shapes[f"{layer}.weight"][0], loras.shapes[f"{layer}.weight"][1:].numel()
+    random = torch.Generator().manual_seed(len(form))
+
+    def some(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random) * 0.3
+
+    peft = {f"base_model.model.{layer}.lora_A.weight": some(4, columns)}
+    peft |= {
+        f"base_model.model.{layer}.lora_B.weight": some(rows, 4),
+        f"base_model.model.{layer}.alpha": torch.tensor(2.0),
+    }
+    name = "lycoris_" + layer.replace(".", "_")
+    kron = {f"{name}.lokr_w1": some(2, 4), f"{name}.lokr_w2": some(rows // 2, columns // 4)}
+    small = {f"{name}.lokr_w2_a": some(rows // 2, 3), f"{name}.lokr_w2_b": some(3, columns // 4)}
+    kernel = loras.shapes[f"{layer}.weight"][2:]
+    return {
+        "dora": peft | {f"base_model.model.{layer}.lora_magnitude_vector": some(rows).abs()},
+        "dora of the inputs": peft | {f"{name}.dora_scale": some(1, columns).abs()},
+        "lokr": kron | {f"{name}.alpha": torch.tensor(9.0)},
+        "lokr in halves": {f"{name}.lokr_w1": some(2, 4), **small, f"{name}.alpha": torch.tensor(1.5)},
+        "loha": {
+            f"lora_unet_{name[8:]}.hada_w{n}_{half}": some(*size)
+            for n in (1, 2)
+            for half, size in (("a", (rows, 3)), ("b", (3, columns)))
+        },
+        "dora of a lokr": kron | {f"{name}.dora_scale": some(rows, 1).abs()},
+        "convolution": {
+            f"{name}.lokr_w1": some(2, 2),
+            f"{name}.lokr_w2": some(rows // 2, columns // kernel.numel() // 2, *kernel),
+        },
+        "bias": peft | {f"base_model.model.{layer}.lora_B.bias": some(rows)},
+    }[form]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_every_form_changes_the_weight_as_its_paper_says(
+    run: Run, scene: Scene, loras: Loras, form: str, strength: float
+) -> None:
+    file = written(loras, form)
+    model = ours(run, scene.model, loras.save(f"form_{form}", file), strength=strength)
+    lora = parse(file, {k: tuple(v) for k, v in loras.shapes.items()})
+    assert lora.dropped == {}
+    for patcher in (model, model.low):
+        base = patcher.model.diffusion_model.state_dict()
+        assert len(patcher.patches) == len(lora.changes)
+        for change in lora.changes:
+            found = patcher.patch_weight_to_device(f"diffusion_model.{change.parameter}", return_weight=True)
+            before = base[change.parameter].double()
+            wanted = applied(before, change, strength)
+            assert relative_error(found.double() - before, wanted - before) < 1e-5
+
+
+@pytest.mark.parametrize("form", ["dora", "lokr in halves", "loha"])
+@pytest.mark.parametrize("precision", ["bf16", "fp8_e4m3fn", "int8"])
+def test_every_form_comes_off_narrow_weights_again_bit_for_bit(
+    run: Run, scene: Scene, loras: Loras, form: str, precision: str
+) -> None:
+    import comfy.model_management
+
+    model = run("MOVALoader", folder="tiny", weight_dtype=precision)[0]
+    plain = made(run, scene, model)
+    patched = ours(run, model, loras.save("narrow_form", written(loras, form)))
+    wanted = made(run, scene, ours(run, scene.model, "narrow_form.safetensors"))
+    assert error(made(run, scene, patched), wanted) < error(plain, wanted)
+    comfy.model_management.unload_all_models()
+    assert equal(made(run, scene, model), plain)
+
+
+def test_a_file_of_nan_is_refused_before_anything_runs(run: Run, scene: Scene, loras: Loras) -> None:
+    file = loras.tensors(*VIDEO)
+    file[f"{VIDEO[0]}.lora_B.weight"][0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"nan\.safetensors holds NaN or infinite numbers"):
+        ours(run, scene.model, loras.save("nan", file))
+
+
+def test_the_report_of_a_file_full_of_other_things_fits_a_screen(run: Run, scene: Scene, loras: Loras) -> None:
+    file = loras.tensors(*VIDEO)
+    file |= {f"blocks.{n}.cross_attn.k_img.lora_A.weight": torch.zeros(1, 1) for n in range(500)}
+    file |= {f"x{'y' * 400}{n}.lora_A.weight": torch.zeros(1, 1) for n in range(500)}
+    file |= {f"blocks.0.norm3.{'z' * n}": torch.zeros(1) for n in range(250)}
+    file["blocks.0.norm3.diff"] = torch.zeros(3)
+    said = report(run, scene.model, loras.save("crowded", file))
+    assert len(said) < 8000
+    assert (
+        "Left out, 500 keys, Wan 2.1's picture encoder; MOVA has none: blocks.*.cross_attn.k_img.lora_A.weight" in said
+    )
 
 
 def test_the_report_counts_what_was_applied_and_names_what_was_not(run: Run, scene: Scene, loras: Loras) -> None:

@@ -546,7 +546,7 @@ def write_empty(path: Path) -> None:
         (write_half, "not a whole .pt file"),
         (write_bomb, "not one that PyTorch writes"),
         (write_zip, "not one that PyTorch writes"),
-        (write_empty, "not a whole safetensors file"),
+        (write_empty, "is empty"),
         (lambda path: None, "cannot be read"),
     ],
 )

@@ -42,10 +42,10 @@ def bytes_changed(whole: bytes, chance: random.Random, of: int) -> bytes:
     """A few bytes of the first `of` changed, taken out, doubled, or the end cut off."""
     content = bytearray(whole)
     for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(min(of, len(content)))
+        at = chance.randrange(min(of, len(content)) or 1)
         match chance.randrange(5):
             case 0:
-                content[at] = chance.randrange(256)
+                content[at : at + 1] = bytes([chance.randrange(256)])
             case 1:
                 del content[at : at + chance.randint(1, 9)]
             case 2:
