@@ -12,6 +12,22 @@ from typing import Any
 from ...mova_core.errors import MovaError
 
 
+def check_core() -> None:
+    """Refuse a ComfyUI that samples joint latents wrong.
+
+    A format that completes empty latents came within days of the mask that says which stream is held; without that, a
+    held sound reaches the model noised and under timestep 0, and the picture made to it is wrong in silence.
+
+    Raises:
+        ImportError: it is older.
+    """
+    from comfy.latent_formats import LatentFormat
+
+    if not hasattr(LatentFormat, "fix_empty_latent"):
+        name = "comfy.latent_formats"
+        raise ImportError(f"{name}.LatentFormat has no fix_empty_latent", name=name)
+
+
 def resampler() -> Callable[..., Any]:
     """ComfyUI's own, or torchaudio's of the same arguments, which a ComfyUI without one of its own installs.
 
