@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from .config import MovaConfig, TowerConfig
 from .shapes import (
     DEFAULT_FPS,
+    PUBLISHED_GRID,
     SIZE_MULTIPLE,
+    AudioGrid,
     VideoShape,
     audio_steps,
     frames_of,
@@ -51,9 +53,9 @@ class Workload:
     text: int = CONTEXT_ROWS
 
     @classmethod
-    def of(cls, shape: VideoShape, fps: float = DEFAULT_FPS) -> "Workload":
+    def of(cls, shape: VideoShape, fps: float = DEFAULT_FPS, grid: AudioGrid = PUBLISHED_GRID) -> "Workload":
         """The load of a clip with its sound."""
-        return cls(video=video_tokens(shape), audio=audio_steps(shape.frames, fps), batch=shape.batch)
+        return cls(video=video_tokens(shape), audio=audio_steps(shape.frames, fps, grid), batch=shape.batch)
 
 
 @dataclass(frozen=True, kw_only=True)

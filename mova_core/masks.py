@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import ShapeError
-from .shapes import audio_step_range, clip_seconds, frames_of, latent_frame_range
+from .shapes import audio_step_range, audio_step_rate, clip_seconds, frames_of, latent_frame_range
 
 Part = Literal["nothing", "span", "all"]
 PARTS: tuple[Part, ...] = ("nothing", "span", "all")
@@ -23,10 +23,12 @@ def joint_masks(
     start: float,
     end: float,
     fps: float,
+    audio_rate: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Masks (1, 1, T, h, w) and (1, 1, A): of each stream make nothing, all, or what sounds or shows in a span.
 
     `start` and `end` are seconds; a latent frame or audio step is made if any of it lies in the span.
+    `audio_rate` is audio steps a second, where the latent says.
 
     Raises:
         ShapeError: a span is asked for that is empty or lies outside the clip.
@@ -36,7 +38,8 @@ def joint_masks(
     shown = torch.full((1, 1, latent_frames, height, width), float(video == "all"))
     heard = torch.full((1, 1, audio_shape[-1]), float(audio == "all"))
     picture = latent_frame_range(start, end, frames, fps)
-    sound = audio_step_range(start, end, audio_shape[-1])
+    rate = audio_step_rate(audio_shape[-1], frames, fps, audio_rate)
+    sound = audio_step_range(start, end, audio_shape[-1], rate)
     if "span" in (video, audio) and not (picture and sound):
         raise ShapeError(
             f"{start} to {end} s is no part of this clip of {clip_seconds(frames, fps):.3f} s; "

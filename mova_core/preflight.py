@@ -17,7 +17,7 @@ from .estimate import (
     required,
     work,
 )
-from .shapes import VideoShape
+from .shapes import PUBLISHED_GRID, AudioGrid, VideoShape
 
 GIB = 2**30
 GB = 1e9
@@ -50,10 +50,11 @@ class Plan:
     element: int
     rows: ChunkSizes
     quantised: bool
+    audio_grid: AudioGrid = PUBLISHED_GRID
 
     @property
     def load(self) -> Workload:
-        return Workload.of(self.shape, self.fps)
+        return Workload.of(self.shape, self.fps, self.audio_grid)
 
     @property
     def required(self) -> float:

@@ -2,8 +2,8 @@
 
 frames          1 + 4n pictures, `fps` a second
 latent frames   the first frame alone, then one per four frames
-audio samples   48000 a second, as many as the frames last
-audio steps     one per 960 samples, 50 a second; the last one may reach past the end of the picture
+audio samples   as many as the frames last, at the rate of the codec (published: 48000 a second)
+audio steps     one per hop of the codec (960 samples, so 50 a second); the last may reach past the end of the picture
 """
 
 import math
@@ -17,10 +17,27 @@ SIZE_MULTIPLE = SPATIAL_STRIDE * PATCH
 TEMPORAL_STRIDE = 4  # frames per latent frame, after the first
 VIDEO_LATENT_CHANNELS = 16
 AUDIO_LATENT_CHANNELS = 128
-SAMPLE_RATE = 48000  # Hz
-HOP_LENGTH = 960  # audio samples per audio step
 DEFAULT_FPS = 24.0  # pictures a second of every training clip
-AUDIO_STEPS_PER_SECOND = SAMPLE_RATE / HOP_LENGTH
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioGrid:
+    """How a codec counts sound. Its checkpoint decides both."""
+
+    sample_rate: int  # Hz
+    hop_length: int  # samples of one audio step
+
+    def __post_init__(self) -> None:
+        if self.sample_rate < 1 or self.hop_length < 1:
+            raise ShapeError(f"sound of {self.sample_rate} Hz in steps of {self.hop_length} samples is none")
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.sample_rate / self.hop_length
+
+
+PUBLISHED_GRID = AudioGrid(sample_rate=48000, hop_length=960)
+"""Of the published codec; for what comes without one that says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,15 +134,15 @@ def clip_seconds(frames: int, fps: float) -> float:
     return frames / fps
 
 
-def audio_samples(frames: int, fps: float) -> int:
-    """Samples of sound, at 48 kHz, that a clip lasts.
+def audio_samples(frames: int, fps: float, grid: AudioGrid = PUBLISHED_GRID) -> int:
+    """Samples of sound that a clip lasts.
 
     Raises:
         ShapeError: no frame, an impossible frame rate, or a clip shorter than one sample.
     Source: OpenMOSS/MOVA 595a976 `pipeline_mova.py`; the product is taken before the quotient, as there.
     """
     seconds = clip_seconds(frames, fps)
-    samples = int(SAMPLE_RATE * frames / fps)
+    samples = int(grid.sample_rate * frames / fps)
     if samples < 1:
         raise ShapeError(
             f"{frames} frames at {fps} a second last {seconds} s, less than one sample; lower the frame rate"
@@ -133,13 +150,40 @@ def audio_samples(frames: int, fps: float) -> int:
     return samples
 
 
-def audio_steps(frames: int, fps: float) -> int:
+def audio_steps(frames: int, fps: float, grid: AudioGrid = PUBLISHED_GRID) -> int:
     """Audio steps that cover a clip, the last one possibly in part.
 
     Raises:
         ShapeError: as `audio_samples`.
     """
-    return (audio_samples(frames, fps) - 1) // HOP_LENGTH + 1
+    return (audio_samples(frames, fps, grid) - 1) // grid.hop_length + 1
+
+
+def audio_step_rate(steps: int, frames: int, fps: float, stated: float | None = None) -> float:
+    """Audio steps a second of a clip's sound: as stated, else the published codec's where it fits, else as counted.
+
+    Raises:
+        ShapeError: no frame, or an impossible frame rate.
+    """
+    if stated is not None:
+        return stated
+    fits = steps == audio_steps(frames, fps)
+    return PUBLISHED_GRID.steps_per_second if fits else steps / clip_seconds(frames, fps)
+
+
+def check_audio_steps(steps: int, frames: int, fps: float, grid: AudioGrid) -> None:
+    """Refuse sound that a codec of this grid would make much longer or shorter than its picture.
+
+    Raises:
+        ShapeError: less than two thirds of the clip, or more than one and a half times it.
+    """
+    wanted = audio_steps(frames, fps, grid)
+    if not 2 * wanted - 6 <= 3 * steps <= 4.5 * wanted + 6:  # and two steps either way
+        raise ShapeError(
+            f"the sound of this latent has {steps} steps, which this audio VAE ({grid.sample_rate} Hz, steps of "
+            f"{grid.hop_length} samples) decodes to {steps / grid.steps_per_second:.2f} s; its {frames} pictures last "
+            f"{clip_seconds(frames, fps):.2f} s, {wanted} steps. Make the latent with the VAE of the same 'MOVA Loader'"
+        )
 
 
 def video_latent_shape(shape: VideoShape, channels: int = VIDEO_LATENT_CHANNELS) -> tuple[int, int, int, int, int]:
@@ -179,9 +223,9 @@ def latent_frame_range(start_seconds: float, end_seconds: float, frames: int, fp
     return range(first, last + 1)
 
 
-def audio_step_range(start_seconds: float, end_seconds: float, steps: int) -> range:
-    """Audio steps, of `steps`, that sound during any of a time span; empty if the span is, or lies outside."""
-    return _covering(start_seconds * AUDIO_STEPS_PER_SECOND, end_seconds * AUDIO_STEPS_PER_SECOND, steps)
+def audio_step_range(start_seconds: float, end_seconds: float, steps: int, rate: float = 50.0) -> range:
+    """Audio steps, of `steps` at `rate` a second, that sound in any of a time span; empty if it is, or lies outside."""
+    return _covering(start_seconds * rate, end_seconds * rate, steps)
 
 
 def _covering(start: float, end: float, total: int) -> range:

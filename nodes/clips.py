@@ -10,6 +10,7 @@ from ..mova_core.errors import ShapeError
 from ..mova_core.image import crop_and_resize, guide_clip, guide_mask
 from ..mova_core.shapes import (
     AUDIO_LATENT_CHANNELS,
+    PUBLISHED_GRID,
     SPATIAL_STRIDE,
     AudioShape,
     VideoShape,
@@ -18,6 +19,7 @@ from ..mova_core.shapes import (
     video_latent_shape,
 )
 from .host import sampling
+from .host.keys import AUDIO_RATE
 
 Conditionings = tuple[Any, Any]
 
@@ -49,13 +51,14 @@ def guided(pair: Conditionings, vae: Any, guides: Mapping[int, Tensor], shape: V
 
 
 def empty_latent(vae: Any, shape: VideoShape, fps: float) -> dict[str, Any]:
-    """A joint LATENT of zeros. The VAE of a MOVA folder knows the audio latents' channels; any other means 128."""
+    """A joint LATENT of zeros. The VAE of a MOVA folder knows its codec's latents; any other means the published ones."""
     channels = getattr(vae, "audio_latent_channels", AUDIO_LATENT_CHANNELS)
-    sound = AudioShape(batch=shape.batch, steps=audio_steps(shape.frames, fps))
+    grid = getattr(vae, "audio_grid", PUBLISHED_GRID)
+    sound = AudioShape(batch=shape.batch, steps=audio_steps(shape.frames, fps, grid))
     place = sampling.device()
     video = torch.zeros(video_latent_shape(shape), device=place)
     audio = torch.zeros(audio_latent_shape(sound, channels), device=place)
-    return {"samples": sampling.joint(video, audio), "frame_rate": fps}
+    return {"samples": sampling.joint(video, audio), "frame_rate": fps, AUDIO_RATE: grid.steps_per_second}
 
 
 def white(height: int, width: int) -> Tensor:

@@ -63,7 +63,9 @@ class MovaDecode(MovaNode):
             hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="All pictures, clips of a batch one after the other."),
-                io.Audio.Output(display_name="audio", tooltip="48 kHz mono, int(48000 * frames / fps) samples."),
+                io.Audio.Output(
+                    display_name="audio", tooltip="Mono at the codec's rate (48 kHz), int(rate * frames / fps) samples."
+                ),
                 io.Float.Output(display_name="fps", tooltip="Pictures a second, for 'Create Video'."),
             ],
         )
@@ -71,8 +73,8 @@ class MovaDecode(MovaNode):
     @classmethod
     def run(cls, latent: Any, vae: Any, audio_vae: Any, tile_size: int, overlap: int, clip: int = -1) -> io.NodeOutput:
         video, audio = sampling.streams(_chosen(latent, clip))
-        codec.check_channels(video, audio, vae, audio_vae)
         fps, frames = checks.frame_rate(latent), frames_of(video.shape[2])
+        codec.check_channels(video, audio, vae, audio_vae, fps)
         if 0 < tile_size < SMALLEST_TILE:
             raise ShapeError(
                 f"tile_size {tile_size} is too small a tile; 0 decodes whole, {SMALLEST_TILE} is the least"

@@ -56,7 +56,9 @@ class MovaLoader(MovaNode):
         path = loading.find_folder(folder)
         model = loading.load_model(from_folder(path), weight_dtype)
         sound = audio.load_audio_vae(path)
-        return io.NodeOutput(model, text.load_clip(path), loading.load_video_vae(path, sound.latent_channels), sound)
+        return io.NodeOutput(
+            model, text.load_clip(path), loading.load_video_vae(path, sound.latent_channels, sound.audio_grid), sound
+        )
 
 
 class MovaModelLoader(MovaNode):

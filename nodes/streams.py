@@ -131,5 +131,6 @@ class MovaMask(MovaNode):
     def run(cls, latent: Any, picture: Any, sound: Any, start: float, end: float) -> io.NodeOutput:
         video, audio = sampling.streams(latent)
         fps = checks.frame_rate(latent)
-        masks = joint_masks(video.shape, audio.shape, picture, sound, start, end, fps)
+        rate = checks.audio_rate(latent)
+        masks = joint_masks(video.shape, audio.shape, picture, sound, start, end, fps, rate)
         return io.NodeOutput({**latent, "noise_mask": sampling.joint(*masks)})

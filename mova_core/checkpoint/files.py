@@ -183,7 +183,7 @@ def read_json(path: Path) -> dict[str, Any]:
         what = f"it is not a file but {told.removeprefix('is ')}" if told else str(error.strerror or error)
         raise CheckpointError(f"{path} cannot be read: {what}. Is the download complete? Resume it") from error
     except (ValueError, RecursionError) as error:
-        told = "" if content.lstrip()[:1] in (b"{", b"[") else mistaken.content(content[:1024], len(content))
+        told = "" if content.lstrip()[:1] == b"{" else mistaken.content(content[:1024], len(content))
         text = f"{path} {told}" if told else f"{path} is not JSON ({error!s:.200}). Download it again"
         raise CheckpointError(text) from error
     if not isinstance(value, dict):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..config import AudioVAEConfig, MovaConfig, SchedulerConfig, TowerConfig
 from ..errors import CheckpointError
+from ..shapes import PUBLISHED_GRID, AudioGrid
 from . import configs, detect
 from .files import Read, is_folder, read_tensors
 from .fingerprint import expert_fingerprint
@@ -53,6 +54,13 @@ class Source:
     parts: dict[str, PartFile]
     experts: dict[str, str]
     notes: tuple[str, ...]
+
+    @property
+    def audio_grid(self) -> AudioGrid:
+        """How the codec counts sound: what the files say, else the published codec's."""
+        if self.codec is None:
+            return PUBLISHED_GRID
+        return AudioGrid(sample_rate=self.codec.sample_rate, hop_length=self.codec.hop_length)
 
     def files(self) -> dict[str, list[Path]]:
         """Part -> the files it is read from."""

@@ -17,7 +17,7 @@ from ...mova_core.checkpoint.source import audio_vae
 from ...mova_core.config import AudioVAEConfig
 from ...mova_core.errors import CheckpointError, ShapeError
 from ...mova_core.inputs.numbers import told
-from ...mova_core.shapes import VIDEO_LATENT_CHANNELS
+from ...mova_core.shapes import VIDEO_LATENT_CHANNELS, AudioGrid, check_audio_steps, frames_of
 from ...mova_core.waveform import mono
 from . import newer
 
@@ -48,6 +48,11 @@ class MovaAudioVAE(comfy.sd.VAE):
             codec, load_device=self.device, offload_device=offload, **disk
         )
         self.model_size()
+
+    @property
+    def audio_grid(self) -> AudioGrid:
+        """How it counts sound."""
+        return AudioGrid(sample_rate=self.audio_sample_rate, hop_length=self.downscale_ratio)
 
     def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor:
         """(B, samples, channels) mixed down to one channel, whole latent steps."""
@@ -89,12 +94,13 @@ def check_video(vae: Any) -> Any:
     return vae
 
 
-def check_channels(video: Tensor, sound: Tensor, vae: Any, audio_vae: MovaAudioVAE) -> None:
+def check_channels(video: Tensor, sound: Tensor, vae: Any, audio_vae: MovaAudioVAE, fps: float) -> None:
     """Accept the streams of a joint latent that these VAEs made.
 
     Raises:
-        ShapeError: another number of channels.
+        ShapeError: another number of channels, or a sound that is far from as long as the picture.
     """
+    check_audio_steps(sound.shape[-1], frames_of(video.shape[2]), fps, audio_vae.audio_grid)
     for name, part, made in (
         ("picture", video, getattr(vae, "latent_channels", VIDEO_LATENT_CHANNELS)),
         ("sound", sound, audio_vae.latent_channels),

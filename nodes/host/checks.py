@@ -11,9 +11,11 @@ from ...mova_core.inputs.latents import check_finite
 from ...mova_core.inputs.numbers import real, told
 from ...mova_core.shapes import DEFAULT_FPS
 from . import prism
+from .keys import AUDIO_RATE
 from .sampling import check_model, streams
 
 FPS_RANGE = 1.0, 120.0  # pictures a second
+AUDIO_RATES = 1.0, 100_000.0
 
 
 def check_latent(value: Any) -> dict[str, Any]:
@@ -52,6 +54,18 @@ def frame_rate(latent: Mapping[str, Any]) -> float:
         return real(DEFAULT_FPS if stated is None else stated, *FPS_RANGE)
     except MovaError as error:
         raise MovaError(f"the frame rate of this latent: {error}") from None
+
+
+def audio_rate(latent: Mapping[str, Any]) -> float | None:
+    """Audio steps a second of a LATENT, where it says.
+
+    Raises:
+        MovaError: it states an impossible number.
+    """
+    try:
+        return real(latent[AUDIO_RATE], *AUDIO_RATES) if AUDIO_RATE in latent else None
+    except MovaError as error:
+        raise MovaError(f"the audio steps a second of this latent: {error}") from None
 
 
 def check_conditioning(value: Any) -> Any:

@@ -17,7 +17,7 @@
 
 Of ComfyUI's own options a forward reads `patches`, `patches_replace`, `block_index`, `rope_options`, `sigmas`, `uuids`,
 `context_window`, `stg_self_attn_blocks`, `a2v_cross_attn` and `v2a_cross_attn`. A LATENT is `samples`, `noise_mask`,
-`batch_index` and `frame_rate`.
+`batch_index`, `frame_rate` and, of ours, `AUDIO_RATE`: audio steps a second, by the codec it was made for.
 """
 
 from collections.abc import Mapping
@@ -45,6 +45,7 @@ EVERY_RUN = "mova_every_run"
 RUN = "mova"
 AUDIO_CONTEXT = "mova_audio_context"
 CLEAN_STREAMS = "clean_streams"
+AUDIO_RATE = "audio_steps_per_second"
 
 
 @dataclass(frozen=True, kw_only=True)

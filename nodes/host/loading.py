@@ -1,6 +1,7 @@
 """Published folder or single files -> MODEL, CLIP, VAE. Weights stay mapped from disk; ComfyUI moves them."""
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -24,6 +25,7 @@ from ...mova_core.checkpoint.variants import AUDIO, BRIDGE, HIGH, LOW
 from ...mova_core.config import MovaConfig
 from ...mova_core.errors import CheckpointError
 from ...mova_core.model.mova import Mova
+from ...mova_core.shapes import AudioGrid
 from . import experts, newer, profiling
 from .keys import SOURCE_FILES
 from .model import MovaModel, MovaSettings
@@ -37,17 +39,13 @@ WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
     "int8": FORMATS["int8"],
 }
 SAME_FILE = "in the high-noise file"
+INDEX_FILE = "model_index.json"
 LAYER_PARTS = ("weight", MARK, *SCALES)  # of a quantised layer
 
 
 def folders() -> list[str]:
-    """Published folders in ComfyUI's `diffusers` model folders, by relative name."""
-    found = []
-    for root in map(Path, folder_paths.get_folder_paths("diffusers")):
-        if root.is_dir():
-            found += [path.parent.relative_to(root).as_posix() for path in root.glob("*/model_index.json")]
-            found += [path.parent.relative_to(root).as_posix() for path in root.glob("*/*/model_index.json")]
-    return sorted(set(found))
+    """Published folders in ComfyUI's `diffusers` model folders, by the name under which they are listed."""
+    return sorted(_found())
 
 
 def find_folder(name: str) -> Path:
@@ -56,13 +54,40 @@ def find_folder(name: str) -> Path:
     Raises:
         CheckpointError: it is not there (any more).
     """
-    roots = [Path(root) for root in folder_paths.get_folder_paths("diffusers")]
-    for root in roots:
-        if name in folders() and (root / name / "model_index.json").is_file():
-            return root / name
+    roots = list(map(Path, folder_paths.get_folder_paths("diffusers")))
+    found = _found()
+    if name in found:
+        return found[name]
+    if name == "." and (itself := [root for root in roots if (root / INDEX_FILE).is_file()]):
+        return itself[0]  # as the stock loader calls a model folder that is itself the extra path
     raise CheckpointError(
-        f"there is no MOVA folder {name!r} in {', '.join(map(str, roots))}. Download it there and press R"
+        f"there is no MOVA folder {name!r:.200} in {', '.join(map(str, roots))}. Download it there and press R"
     )
+
+
+def _found() -> dict[str, Path]:
+    """Name -> folder, wherever the stock loader looks: any depth, through links, a search path that is itself a model.
+
+    That one is listed under the folder's own name. Where two search paths hold the same name, the first one's counts.
+    """
+    found: dict[str, Path] = {}
+    for root in map(Path, folder_paths.get_folder_paths("diffusers")):
+        for folder in _models(root):
+            name = folder.relative_to(root).as_posix()
+            found.setdefault(root.name if name == "." else name, folder)
+    return found
+
+
+def _models(root: Path) -> Iterator[Path]:
+    """Folders with a model_index.json, each real folder once on its way: a link to a folder above it ends there."""
+    above: dict[str, frozenset[str]] = {str(root): frozenset()}
+    for place, names, files in os.walk(root, followlinks=True):
+        passed = above.pop(place, frozenset()) | {os.path.realpath(place)}
+        if INDEX_FILE in files:
+            yield Path(place)
+            names.clear()  # what lies in a model is its parts
+        names[:] = [name for name in names if os.path.realpath(os.path.join(place, name)) not in passed]  # noqa: PTH118
+        above |= {os.path.join(place, name): passed for name in names}  # noqa: PTH118
 
 
 def model_files() -> list[str]:
@@ -142,7 +167,7 @@ def load_experts(source: Source, weight_dtype: str, *parts: str, disable_dynamic
 def settings_of(source: Source) -> MovaSettings:
     """What ComfyUI asks of the configuration of a source's model."""
     own_shift = None if source.audio_shift == source.scheduler.shift else source.audio_shift
-    return MovaSettings(source.model, source.scheduler, own_shift)
+    return MovaSettings(source.model, source.scheduler, own_shift, source.audio_grid)
 
 
 def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) -> dict[str, Tensor]:
@@ -191,12 +216,13 @@ def _prepare(settings: MovaSettings, tensors: dict[str, Tensor], device: Any) ->
 
 
 class MovaVideoVAE(comfy.sd.VAE):
-    """The Wan 2.1 VAE of a MOVA folder; it knows how many channels its folder's audio latents have."""
+    """The Wan 2.1 VAE of a MOVA folder; it knows the audio latents of its folder's codec, which a clip begins with."""
 
     audio_latent_channels: int
+    audio_grid: AudioGrid
 
 
-def load_video_vae(folder: Path, audio_latent_channels: int) -> MovaVideoVAE:
+def load_video_vae(folder: Path, audio_latent_channels: int, audio_grid: AudioGrid) -> MovaVideoVAE:
     """The video VAE of a published folder, in diffusers' or the original layout.
 
     Raises:
@@ -208,11 +234,13 @@ def load_video_vae(folder: Path, audio_latent_channels: int) -> MovaVideoVAE:
         raise CheckpointError(f"{where} is not a Wan 2.1 video VAE. Download the folder again")
     vae = MovaVideoVAE(sd=tensors)
     vae.throw_exception_if_invalid()
-    vae.audio_latent_channels = audio_latent_channels
-    vae.patcher.cached_patcher_init = (video_vae_patcher, (folder, audio_latent_channels))
+    vae.audio_latent_channels, vae.audio_grid = audio_latent_channels, audio_grid
+    vae.patcher.cached_patcher_init = (video_vae_patcher, (folder, audio_latent_channels, audio_grid))
     return vae
 
 
-def video_vae_patcher(folder: Path, audio_latent_channels: int, disable_dynamic: bool = False) -> Any:
+def video_vae_patcher(
+    folder: Path, audio_latent_channels: int, audio_grid: AudioGrid, disable_dynamic: bool = False
+) -> Any:
     """What ComfyUI asks for again, to have the VAE on another device; as of its own VAEs, of the usual kind."""
-    return load_video_vae(folder, audio_latent_channels).patcher
+    return load_video_vae(folder, audio_latent_channels, audio_grid).patcher

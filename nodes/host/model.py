@@ -25,7 +25,15 @@ from ...mova_core.errors import ShapeError
 from ...mova_core.model.audio_only import audio_velocity
 from ...mova_core.model.mova import Mova
 from ...mova_core.sampling.schedule import reshift
-from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_steps, frames_of
+from ...mova_core.shapes import (
+    DEFAULT_FPS,
+    PUBLISHED_GRID,
+    AudioGrid,
+    AudioShape,
+    audio_latent_shape,
+    audio_steps,
+    frames_of,
+)
 from ...mova_core.text import CONTEXT_ROWS, pad_context
 from . import prism
 from .bridge_cache import keeping
@@ -41,11 +49,12 @@ class MovaLatents(comfy.latent_formats.Wan21):
     """The video stream's format (previews use it); audio latents need no scaling."""
 
     audio_channels = 128
+    audio_grid = PUBLISHED_GRID
 
     def fix_empty_latent(self, latent: Tensor) -> Any:
         """Give an empty stock video latent its audio stream, at the model's own frame rate."""
         batch, _, length = latent.shape[:3]
-        sound = AudioShape(batch=batch, steps=audio_steps(frames_of(length), DEFAULT_FPS))
+        sound = AudioShape(batch=batch, steps=audio_steps(frames_of(length), DEFAULT_FPS, self.audio_grid))
         audio = latent.new_zeros(audio_latent_shape(sound, self.audio_channels))
         return comfy.nested_tensor.NestedTensor((latent, audio))
 
@@ -58,11 +67,18 @@ class MovaSettings(comfy.supported_models_base.BASE):
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
     memory_usage_factor = 1.0  # MovaModel.memory_required does not use it
 
-    def __init__(self, sizes: MovaConfig, scheduler: SchedulerConfig, audio_shift: float | None = None) -> None:
+    def __init__(
+        self,
+        sizes: MovaConfig,
+        scheduler: SchedulerConfig,
+        audio_shift: float | None = None,
+        audio_grid: AudioGrid = PUBLISHED_GRID,
+    ) -> None:
         super().__init__({"image_model": "mova", "sizes": sizes})
         self.sizes = sizes
         self.sampling_settings = {"shift": scheduler.shift, "multiplier": 1000, "audio_shift": audio_shift}
         self.latent_format.audio_channels = sizes.audio.in_channels
+        self.latent_format.audio_grid = audio_grid
         self.scheduler = scheduler
 
     def inpaint_model(self) -> bool:

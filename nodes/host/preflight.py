@@ -38,6 +38,7 @@ def preflight(model: Any, latent: dict[str, Any], vae: Any, steps: int, cfg: flo
         config=base.sizes,
         shape=shape,
         fps=frame_rate(latent),
+        audio_grid=base.latent_format.audio_grid,
         steps=steps,
         evaluations=1 if cfg == 1 else 2,
         weights=sum(p.numel() * p.element_size() for p in base.diffusion_model.parameters()),

@@ -13,13 +13,16 @@ from comfy import sd1_clip
 from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 from torch import Tensor
 
-from ...mova_core.checkpoint.files import component_tensors, read_json
+from ...mova_core.checkpoint.detect import describe
+from ...mova_core.checkpoint.files import check_small_file, component_tensors, read_json
+from ...mova_core.checkpoint.load import first
 from ...mova_core.errors import CheckpointError, ConfigError
 from ...mova_core.text import CONTEXT_ROWS, cap_tokens, clean_prompt
 from .keys import AUDIO_CONTEXT
 
 NAME = "umt5xxl"  # the key under which ComfyUI keeps this encoder's tokens, whatever its size
 ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
+SIZES = ("d_model", "d_ff", "num_heads", "num_layers", "d_kv", "vocab_size")
 FIXED = {"model_type": "umt5", "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
 
 
@@ -27,7 +30,10 @@ class FastTokenizer:
     """A tokenizer.json, called as ComfyUI calls tokenizers."""
 
     def __init__(self, path: str) -> None:
-        self.tokenizer = tokenizers.Tokenizer.from_file(path)
+        try:
+            self.tokenizer = tokenizers.Tokenizer.from_file(path)
+        except Exception as error:  # it has no kind of its own
+            raise CheckpointError(f"{path} is no tokenizer ({error!s:.100}). Download it again") from error
 
     @classmethod
     def from_pretrained(cls, path: str, **_: Any) -> "FastTokenizer | SPieceTokenizer":
@@ -46,6 +52,7 @@ class FastTokenizer:
 def _tokenizer_file(folder: Path) -> str:
     for name in ("tokenizer.json", "spiece.model"):
         if (folder / name).is_file():
+            check_small_file(folder / name)
             return str(folder / name)
     raise CheckpointError(
         f"{folder} holds neither tokenizer.json nor spiece.model. Download the tokenizer folder again"
@@ -59,6 +66,9 @@ def _encoder_config(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: {key} is {config[key]!r}; ComfyUI's UMT5 implements {wanted!r}")
     if config.get("dense_act_fn") not in ACTIVATIONS:
         raise ConfigError(f"{path}: activation {config.get('dense_act_fn')!r} is not implemented; UMT5 uses gelu_new")
+    absent = [key for key in SIZES if type(config.get(key)) is not int or config[key] < 1]
+    if absent:
+        raise ConfigError(f"{path} does not say {', '.join(absent)}. Download the file again")
     return {**config, "dense_act_fn": ACTIVATIONS[config["dense_act_fn"]], "model_type": "umt5"}
 
 
@@ -71,9 +81,14 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> Any:
     config = _encoder_config(folder / "text_encoder" / "config.json")
     vocabulary = _tokenizer_file(folder / "tokenizer")
     tensors = component_tensors(folder / "text_encoder", lambda path: comfy.utils.load_torch_file(str(path)))
-    if "shared.weight" not in tensors:  # tied: either name may be stored
-        tensors["shared.weight"] = tensors["encoder.embed_tokens.weight"]
-    tensors.pop("encoder.embed_tokens.weight", None)
+    table = tensors.pop("encoder.embed_tokens.weight", None)  # tied: either name may be stored
+    table = tensors.setdefault("shared.weight", table)
+    if table is None or tuple(table.shape) != (config["vocab_size"], config["d_model"]):
+        kind = describe({key: tuple(value.shape) for key, value in tensors.items() if value is not None})
+        raise CheckpointError(
+            f"{folder / 'text_encoder'} holds {kind}, without the table of {config['vocab_size']} x {config['d_model']} "
+            "that its config.json states. Download that part again"
+        )
 
     class Encoder(sd1_clip.SDClipModel):
         def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None, **_: Any) -> None:
@@ -117,12 +132,17 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> Any:
     parameters = comfy.utils.calculate_parameters(tensors)
     clip = comfy.sd.CLIP(target, parameters=parameters, disable_dynamic=disable_dynamic)
     clip.patcher.cached_patcher_init = (clip_patcher, (folder,))
-    missing, unknown = clip.load_sd({f"{NAME}.transformer.{k}": v for k, v in tensors.items()}, full_model=True)
+    try:
+        missing, unknown = clip.load_sd({f"{NAME}.transformer.{k}": v for k, v in tensors.items()}, full_model=True)
+    except RuntimeError as error:  # torch's word for weights of other shapes
+        raise CheckpointError(
+            f"{folder / 'text_encoder'} does not fit its config.json: {error!s:.200}. Download that part again"
+        ) from error
     missing = [key for key in missing if not key.endswith("logit_scale")]
     if missing or unknown:
         raise CheckpointError(
             f"{folder / 'text_encoder'} does not fit its config.json: {len(missing)} weights missing "
-            f"(first: {missing[:1]}), {len(unknown)} unknown (first: {unknown[:1]})"
+            f"(first: {first(missing)}), {len(unknown)} unknown (first: {first(unknown)})"
         )
     return clip
 

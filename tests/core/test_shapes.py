@@ -79,20 +79,20 @@ def test_sound_is_as_long_as_the_official_code_makes_it():
     for frames, fps, samples, steps, decoded in table:
         assert shapes.audio_samples(int(frames), fps) == samples
         assert shapes.audio_steps(int(frames), fps) == steps
-        assert steps * shapes.HOP_LENGTH == decoded
+        assert steps * shapes.PUBLISHED_GRID.hop_length == decoded
 
 
 def test_no_sample_is_lost_to_rounding():
     for frames, fps in ((29, 25), (69, 30), (153, 60)):  # frames / fps first would give one sample less
-        assert shapes.audio_samples(frames, fps) == shapes.SAMPLE_RATE // fps * frames
+        assert shapes.audio_samples(frames, fps) == shapes.PUBLISHED_GRID.sample_rate // fps * frames
 
 
 def test_decoded_video_and_sound_differ_by_less_than_one_step():
     for fps in (1, 7.5, 12, 15, 16, 23.976, 24, 25, 29.97, 30, 48, 50, 60, 120):
         for n in range(1, 120):
             frames = shapes.frames_of(n)
-            sound = shapes.audio_steps(frames, fps) / shapes.AUDIO_STEPS_PER_SECOND
-            assert -1 / shapes.SAMPLE_RATE < sound - shapes.clip_seconds(frames, fps) < 1 / 50
+            sound = shapes.audio_steps(frames, fps) / shapes.PUBLISHED_GRID.steps_per_second
+            assert -1 / shapes.PUBLISHED_GRID.sample_rate < sound - shapes.clip_seconds(frames, fps) < 1 / 50
 
 
 def test_every_frame_belongs_to_one_latent_frame():
@@ -118,3 +118,30 @@ def test_time_spans_are_cut_to_the_clip_and_may_be_empty():
     assert shapes.audio_step_range(8, 99, 403) == range(400, 403)
     assert not shapes.latent_frame_range(9, 10, 193, 24)
     assert not shapes.audio_step_range(2, 2, 403)
+
+
+SLOW = shapes.AudioGrid(sample_rate=16000, hop_length=30)
+
+
+def test_a_codec_of_another_rate_and_hop_counts_its_own_samples_and_steps():
+    assert shapes.audio_samples(9, 24.0, SLOW) == 6000
+    assert shapes.audio_steps(9, 24.0, SLOW) == 200
+    assert shapes.audio_steps(193, 24.0, SLOW) == -(-int(16000 * 193 / 24) // 30)
+    assert shapes.audio_step_range(0.1, 0.2, 200, SLOW.steps_per_second) == range(53, 107)
+
+
+def test_the_rate_of_steps_is_what_is_stated_else_what_fits():
+    assert shapes.audio_step_rate(19, 9, 24.0) == 50.0  # the last step reaches past the end
+    assert shapes.audio_step_rate(200, 9, 24.0) == pytest.approx(SLOW.steps_per_second)
+    assert shapes.audio_step_rate(19, 9, 24.0, 53.0) == 53.0
+
+
+def test_sound_of_another_codec_is_refused_and_a_few_steps_more_or_less_are_not():
+    for steps in (150, 200, 201, 290):
+        shapes.check_audio_steps(steps, 9, 24.0, SLOW)
+    shapes.check_audio_steps(1, 1, 24.0, shapes.PUBLISHED_GRID)
+    for steps in (19, 130, 320):
+        with pytest.raises(shapes.ShapeError, match="16000 Hz"):
+            shapes.check_audio_steps(steps, 9, 24.0, SLOW)
+    with pytest.raises(shapes.ShapeError):
+        shapes.AudioGrid(sample_rate=48000, hop_length=0)

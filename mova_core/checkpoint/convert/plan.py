@@ -235,6 +235,7 @@ def _configs(folder: Path, components: Iterable[str]) -> dict[str, Any]:
         places |= {
             "scheduler": folder / "scheduler" / "scheduler_config.json",
             "model_index": folder / "model_index.json",
+            AUDIO_VAE: folder / AUDIO_VAE / "config.json",  # how the codec counts the sound that is made
         }
     return {name: read_json(path) for name, path in places.items() if path.is_file()}
 
