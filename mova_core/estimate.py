@@ -98,6 +98,11 @@ def required(
     return MARGIN * activations(config, load, rows, element, **kernels) + LAYERS_IN_FLIGHT * layer
 
 
+def kept_keys_values(config: MovaConfig, load: Workload, element: int = 2) -> int:
+    """Bytes of the keys and values by which the audio asks the video, of all layers, for values of `element` bytes."""
+    return 2 * config.bridge.layers * load.batch * load.video * config.audio.width * element
+
+
 def choose(
     config: MovaConfig, load: Workload, capacity: float, layer: int, element: int = 2, **kernels: bool
 ) -> ChunkSizes:
