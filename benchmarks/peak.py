@@ -28,7 +28,7 @@ from torch.utils.flop_counter import flop_registry
 
 from mova_core.config import MOVA, MovaConfig
 from mova_core.model.mova import Mova
-from mova_core.ops import Runtime, learning
+from mova_core.ops import Place, Runtime, learning
 from mova_core.shapes import (
     DEFAULT_FPS,
     AudioShape,
@@ -135,7 +135,7 @@ class Ledger(TorchDispatchMode):
         written = results or [a for a, s in zip(args, func._schema.arguments) if s.alias_info and s.alias_info.is_write]
         self.traffic[name] += sum(map(_bytes, read)) + sum(map(_bytes, written))
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str, place: Place | None = None) -> Tensor:
         """A fused kernel on (B, L, N*K) queries and (B, S, N*K) keys and values; fits `Runtime.attention`."""
         if learning(q, k, v):
             return _Attention.apply(self, heads, q, k, v)  # type: ignore[no-any-return, no-untyped-call]

@@ -8,7 +8,7 @@ Axes: B batch, L queries, S keys, N heads, K head width.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -22,14 +22,27 @@ Ops: TypeAlias = Any
 ConvTranspose1d) whose weights follow the dtype of their input."""
 
 
+Grid: TypeAlias = tuple[int, int, int]
+"""Tokens of a video: frames, rows, columns."""
+
+
+class Place(NamedTuple):
+    """Where queries of the video lie: in this grid, whose tokens all are keys, from token `start`."""
+
+    grid: Grid
+    start: int
+
+
 class Attention(Protocol):
     """(B, L, N*K) queries, (B, S, N*K) keys and values in; (B, L, N*K) out. Full attention, scale K**-0.5.
 
     `site` says which attention asks: "video.self", "video.text", "audio.self", "audio.text",
-    "bridge.audio_to_video" or "bridge.video_to_audio".
+    "bridge.audio_to_video" or "bridge.video_to_audio". "video.self" comes with the `place` of its queries.
     """
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor: ...
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str, place: Place | None = None
+    ) -> Tensor: ...
 
 
 class Rotary(Protocol):
@@ -49,7 +62,7 @@ class Prefetch(Protocol):
     def __call__(self, layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]: ...
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor:
+def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, site: str, place: Place | None = None) -> Tensor:
     """torch's scaled dot product attention on (B, L, N*K) tensors."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, N, L, K)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -135,6 +148,7 @@ class Runtime:
     `ffn_rows` bounds the tokens in the wide feed-forward activation, `query_rows` the tokens whose queries are held
     at once (keys and values are computed first; their weights are then used once a chunk). None means all. Both
     change memory only, not results beyond the rounding of a differently shaped matrix product.
+    `query_frames`: queries held in rows come in whole groups of that many frames, as sparse attention wants them.
     `audio_to_video` and `video_to_audio` scale what the bridge adds to the tower that listens; 0 cuts it.
     `keep` is given, layer by layer, the video's keys and values that the audio asks, or None where it asks none.
     `recompute` is for training: what text attention and feed-forward need on the way back is computed again, as many
@@ -149,11 +163,19 @@ class Runtime:
     keep: Callable[[int, KeysValues | None], None] = keep_nothing
     ffn_rows: int | None = None
     query_rows: int | None = None
+    query_frames: int | None = None
     audio_to_video: float = 1.0
     video_to_audio: float = 1.0
     recompute: bool = False
     rope_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     rope_shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def query_rows_of(self, grid: Grid | None) -> int | None:
+        """Tokens whose queries are held at once in self-attention over such a grid, or over no grid."""
+        if self.query_rows is None or grid is None or self.query_frames is None:
+            return self.query_rows
+        group = self.query_frames * grid[1] * grid[2]
+        return max(1, self.query_rows // group) * group
 
 
 PLAIN = Runtime()

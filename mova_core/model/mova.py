@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..config import MovaConfig
 from ..errors import ShapeError
-from ..ops import PLAIN, Ops, Runtime, cast
+from ..ops import PLAIN, Grid, Ops, Runtime, cast
 from .bridge import Bridge, Table
 from .tower import AudioTower, Prepared, VideoTower
 
@@ -31,7 +31,7 @@ class Joint:
     video: Prepared
     audio: Prepared
     tables: tuple[Table, Table]  # of the bridge
-    grid: tuple[int, int, int]  # (T, H/2, W/2) video tokens
+    grid: Grid  # of the video's tokens
     run: Runtime
 
 
@@ -131,7 +131,7 @@ class Mova(VideoTower):
         video, grid = self.patchify(torch.cat((video_latents, condition.to(video_latents)), dim=1).to(dtype))
         audio = sound.patchify(audio_latents.to(dtype))
         given = Joint(
-            self.prepared(timesteps[0], texts[0], self.rope(grid, run, device)),
+            self.prepared(timesteps[0], texts[0], self.rope(grid, run, device), grid),
             sound.prepared(timesteps[1], texts[1], sound.rope(audio.shape[1], run, device)),
             self.dual_tower_bridge.tables(grid[0], audio, fps),
             grid,

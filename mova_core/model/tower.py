@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..config import TowerConfig
-from ..ops import Ops, Runtime, add_, changed_, learning, row_slices
+from ..ops import Grid, Ops, Place, Runtime, add_, changed_, learning, row_slices
 from .attention import SelfAttention, TextAttention
 from .layers import FeedForward, Head, add_gated_, modulated, timestep_embedding
 from .rope import audio_table, video_table
+
+Modulation = tuple[Tensor, Tensor, Tensor]
+"""(B, 1, D) float32 shift, scale and gate."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Prepared:
     modulation: Tensor  # (B, 6, D) float32
     rope: Any  # in the form of the runtime's `rotary`
     text: Tensor  # (B, S, D)
+    grid: Grid | None = None  # of a video
 
 
 class Block(nn.Module):
@@ -39,14 +43,17 @@ class Block(nn.Module):
         self.ffn = FeedForward(config, ops=ops, **factory)
         self.modulation = nn.Parameter(torch.empty(1, 6, width, **factory))
 
-    def forward(self, x: Tensor, time: Tensor, rope: Any, context: Tensor, runtime: Runtime) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor, rope: Any, context: Tensor, runtime: Runtime, grid: Grid | None = None
+    ) -> Tensor:
         """(B, L, D) tokens, overwritten and returned, but where a gradient is wanted; `time` (B, 6, D) float32;
-        `context` (B, S, D)."""
+        `context` (B, S, D); `grid` of a video."""
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(time) + time).chunk(6, dim=1)
-        if learning(x) or runtime.query_rows is None or runtime.query_rows >= x.shape[1]:
-            x = self._attend(x, shift, scale, gate, rope, runtime)
+        step = runtime.query_rows_of(grid)
+        if learning(x) or step is None or step >= x.shape[1]:
+            x = self._attend(x, (shift, scale, gate), rope, runtime, grid)
         else:
-            self._attend_by_rows(x, shift, scale, gate, rope, runtime)
+            self._attend_by_rows(x, (shift, scale, gate), rope, runtime, grid, step)
 
         def read(part: Tensor, *keys_values: Tensor) -> Tensor:
             return add_(part, self.cross_attn(self.norm3(part), keys_values, f"{self.name}.text", runtime))
@@ -58,31 +65,32 @@ class Block(nn.Module):
         x = changed_(x, runtime.query_rows, read, *self.cross_attn.keys_values(context), recompute=again)
         return changed_(x, runtime.ffn_rows, fed, recompute=again)
 
-    def _attend(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, rope: Any, runtime: Runtime) -> Tensor:
-        attn = self.self_attn
+    def _attend(self, x: Tensor, modulation: Modulation, rope: Any, runtime: Runtime, grid: Grid | None) -> Tensor:
+        attn, (shift, scale, gate) = self.self_attn, modulation
         h = modulated(x, shift, scale, self.eps)
         q = attn.rotated_queries(h, rope, 0, runtime)
         k = attn.rotated_keys(h, rope, 0, runtime)
         v = attn.v(h)
         del h  # x, q, k, v and the result: five hidden states at the peak
-        y = runtime.attention(q, k, v, attn.heads, f"{self.name}.self")
+        y = runtime.attention(q, k, v, attn.heads, f"{self.name}.self", grid and Place(grid, 0))
         del q, k, v
         return add_gated_(x, attn.o(y), gate)
 
     def _attend_by_rows(
-        self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, rope: Any, runtime: Runtime
+        self, x: Tensor, modulation: Modulation, rope: Any, runtime: Runtime, grid: Grid | None, step: int
     ) -> None:
         """The same with queries a chunk at a time: x, k and v, three hidden states at the peak."""
-        attn = self.self_attn
+        attn, (shift, scale, gate) = self.self_attn, modulation
         k, v = torch.empty_like(x), torch.empty_like(x)
         for rows in row_slices(x.shape[1], runtime.query_rows):
             h = modulated(x[:, rows], shift, scale, self.eps)
             k[:, rows] = attn.rotated_keys(h, rope, rows.start, runtime)
             v[:, rows] = attn.v(h)
-        for rows in row_slices(x.shape[1], runtime.query_rows):
+        for rows in row_slices(x.shape[1], step):
             h = modulated(x[:, rows], shift, scale, self.eps)
             q = attn.rotated_queries(h, rope, rows.start, runtime)
-            add_gated_(x[:, rows], attn.o(runtime.attention(q, k, v, attn.heads, f"{self.name}.self")), gate)
+            y = runtime.attention(q, k, v, attn.heads, f"{self.name}.self", grid and Place(grid, rows.start))
+            add_gated_(x[:, rows], attn.o(y), gate)
 
 
 class Tower(nn.Module):
@@ -114,13 +122,13 @@ class Tower(nn.Module):
         time: Tensor = self.time_embedding(timestep_embedding(timesteps, self.config.frequency_width))
         return time, self.time_projection(time).unflatten(1, (6, -1))
 
-    def prepared(self, timesteps: Tensor, context: Tensor, rope: Any) -> Prepared:
+    def prepared(self, timesteps: Tensor, context: Tensor, rope: Any, grid: Grid | None = None) -> Prepared:
         """From (B,) timesteps 0..1000, (B, S, text width) prompt embeddings and a rotary table."""
-        return Prepared(*self.embed_time(timesteps), rope, self.text_embedding(context))
+        return Prepared(*self.embed_time(timesteps), rope, self.text_embedding(context), grid)
 
     def layer(self, index: int, x: Tensor, given: Prepared, runtime: Runtime) -> Tensor:
         """(B, L, D) tokens through block `index`, overwritten and returned."""
-        return self.blocks[index](x, given.modulation, given.rope, given.text, runtime)  # type: ignore[no-any-return]
+        return self.blocks[index](x, given.modulation, given.rope, given.text, runtime, given.grid)  # type: ignore[no-any-return]
 
 
 class VideoTower(Tower):
@@ -128,17 +136,17 @@ class VideoTower(Tower):
 
     name = "video"
 
-    def patchify(self, latents: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    def patchify(self, latents: Tensor) -> tuple[Tensor, Grid]:
         """(B, T*H/2*W/2, D) tokens, w fastest, and their (T, H/2, W/2) grid."""
         tokens = self.patch_embedding(latents)
         return tokens.flatten(2).transpose(1, 2).contiguous(), tuple(tokens.shape[2:])
 
-    def rope(self, grid: tuple[int, int, int], runtime: Runtime, device: torch.device) -> Any:
+    def rope(self, grid: Grid, runtime: Runtime, device: torch.device) -> Any:
         """The rotary table of a (T, H/2, W/2) grid."""
         width, scale, shift = self.config.head_width, runtime.rope_scale, runtime.rope_shift
         return runtime.rotary.table(*video_table(grid, width, scale, shift, device))
 
-    def unpatchify(self, values: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    def unpatchify(self, values: Tensor, grid: Grid) -> Tensor:
         """(B, L, 1*2*2*C), channels fastest -> (B, C, T, H, W)."""
         t, h, w = grid
         _, ph, pw = self.config.patch

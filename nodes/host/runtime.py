@@ -11,7 +11,7 @@ from comfy.quant_ops import ck
 from torch import Tensor, nn
 
 from ...mova_core.estimate import FULL
-from ...mova_core.ops import ROWS, LayerCall, Runtime, row_slices
+from ...mova_core.ops import ROWS, LayerCall, Place, Runtime, row_slices
 from ...mova_core.sampling.bridge_strength import strengths_at
 from . import newer
 from .keys import Options, run_options
@@ -65,7 +65,7 @@ class Layers:
         state = {"img": video, "txt": self.context, "vec": None, "pe": None, "transformer_options": self.options}
         return patch(state, {"original_block": original})["img"], sound[0]
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str, place: Place | None = None) -> Tensor:
         options = self.options
         if site == "video.self" and self.index in options.get("stg_self_attn_blocks", ()):
             self.asked += q.shape[1]  # queries may come a chunk at a time; each token's value answers it

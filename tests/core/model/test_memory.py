@@ -86,7 +86,9 @@ def test_the_ledger_agrees_with_torchs_own_counter() -> None:
         inputs = Clip(height=32, width=48, frames=9).inputs(few_layers(1), torch.bfloat16)
         with FlopCounterMode(display=False) as theirs:
             model(
-                **inputs, fps=DEFAULT_FPS, runtime=Runtime(attention=lambda q, k, v, heads, site: torch.empty_like(q))
+                **inputs,
+                fps=DEFAULT_FPS,
+                runtime=Runtime(attention=lambda q, k, v, heads, site, place=None: torch.empty_like(q)),
             )
     assert ours.matrix_flops == theirs.get_total_flops()
 

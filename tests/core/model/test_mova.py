@@ -15,7 +15,7 @@ from mova_core.checkpoint.load import load_joint
 from mova_core.config import MOVA, MovaConfig
 from mova_core.errors import ShapeError
 from mova_core.model.mova import Mova
-from mova_core.ops import RotaryPairs, Runtime, row_slices, sdpa
+from mova_core.ops import Place, RotaryPairs, Runtime, row_slices, sdpa
 from tests.fixtures.tiny_model import FPS, TINY, WEIGHTS, tiny_config, tiny_inputs, tiny_model, wave
 from tests.golden import GOLDEN, needs_golden, relative_error, tensors
 
@@ -135,7 +135,7 @@ def test_slices_cover_every_row_once():
 def test_the_given_attention_answers_at_every_site(model):
     seen: Counter[tuple[str, int]] = Counter()
 
-    def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, site: str) -> Tensor:
+    def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, site: str, place: Place | None = None) -> Tensor:
         seen[site, heads] += 1
         assert q.shape[::2] == (1, {4: 48, 2: 24}[heads])
         assert k.shape == v.shape
@@ -287,7 +287,7 @@ def test_eight_seconds_of_720p_need_no_float64_of_token_length():
     )
     model = Mova(sizes, device="meta", dtype=torch.bfloat16)
     grid, meta = (49, 90, 160), {"device": "meta"}
-    runtime = Runtime(attention=lambda q, k, v, heads, site: torch.empty_like(q), ffn_rows=8192)
+    runtime = Runtime(attention=lambda q, k, v, heads, site, place=None: torch.empty_like(q), ffn_rows=8192)
     with torch.no_grad(), Wide() as wide:
         video, audio = model(
             torch.empty(1, 16, *grid, **meta),

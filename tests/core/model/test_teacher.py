@@ -92,7 +92,7 @@ def test_the_last_layer_is_entered_for_its_keys_and_values_alone(model):
     ran = []
     run = Runtime(
         prefetch=prefetch,
-        attention=lambda q, k, v, heads, site: ran.append(site) or PLAIN.attention(q, k, v, heads, site),
+        attention=lambda q, k, v, heads, site, place=None: ran.append(site) or PLAIN.attention(q, k, v, heads, site),
     )
     taught(model, run)
     assert ran.count("video.self") == 2
