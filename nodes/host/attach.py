@@ -21,7 +21,7 @@ from ...mova_core.checkpoint.variants import AUDIO, BRIDGE
 from ...mova_core.config import TowerConfig
 from ...mova_core.errors import CheckpointError, ConfigError
 from ...mova_core.model.mova import Mova
-from . import experts
+from . import experts, newer
 from .loading import read, settings_of
 from .model import MovaModel, MovaSettings
 from .self_patching import alias
@@ -69,7 +69,7 @@ def attach(model: Any, path: Path, *, dynamic: bool = True) -> tuple[Any, tuple[
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     joint.device = offload
     comfy.model_management.archive_model_dtypes(joint.diffusion_model)
-    disk = {"fast_disk": model.fast_disk} if hasattr(model, "fast_disk") else {}  # where the larger part lies
+    disk = newer.disk_of(model)  # where the larger part lies
     made = experts.patcher(joint, device, offload, dynamic and model.is_dynamic(), **disk)
     if model.cached_patcher_init is not None:
         made.cached_patcher_init = (attached_again, (path, model.cached_patcher_init))

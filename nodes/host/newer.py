@@ -57,6 +57,11 @@ def disk(tensors: dict[str, Any]) -> dict[str, bool]:
     return {"fast_disk": state_dict_fast_disk(tensors)}
 
 
+def disk_of(patcher: Any) -> dict[str, bool]:
+    """The same, as the ModelPatcher of another loader was told."""
+    return {"fast_disk": patcher.fast_disk} if hasattr(patcher, "fast_disk") else {}
+
+
 def in_scopes(pop: Callable[..., None]) -> Callable[[str], Callable[..., None]]:
     """Name of a kind of layers -> `prefetch_queue_pop` for them. Where ComfyUI compiles allocations it learns by the name
     which layers are alike: they must allocate alike, and are told apart from other kinds by a pop of no module between."""

@@ -1,8 +1,9 @@
 """Which names of ComfyUI the pack uses, read from the source: nothing is listed by hand, so nothing is forgotten.
 
-Three kinds. A chain is what stands in the source: `comfy.utils.pack_latents`. A member is an attribute or method of
+Four kinds. A chain is what stands in the source: `comfy.utils.pack_latents`. A member is an attribute or method of
 one of ComfyUI's classes that our code touches, calls or overrides by name: `ModelPatcher.add_patches`. A keyword is
-one that a call through a chain passes: `comfy.sd.VAE(sd=)`.
+one that a call through a chain passes: `comfy.sd.VAE(sd=)`. A name by text is a private attribute of an object of
+ComfyUI's, or a key of options and conditionings; by_text.json says in which file of ComfyUI each stands.
 
 What newer versions alone have is asked for in one file, nodes/host/newer.py; newer.json says where each was seen.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
@@ -42,6 +44,9 @@ CLASSES = (
 )
 NEWER = ROOT / "nodes" / "host" / "newer.py"
 SEEN: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("newer.json").read_text(encoding="utf-8"))
+BY_TEXT: dict[str, Any] = json.loads(Path(__file__).with_name("by_text.json").read_text(encoding="utf-8"))
+OPTIONS = {"options", "model_options", "transformer_options", "kwargs", "args", "cond"}  # what we call such mappings
+ASKING = {"getattr", "hasattr", "setattr", "delattr"}
 EVERYDAY = {"to", "device", "dtype", "shape", "get", "keys", "update", "copy", "append", "forward"}
 
 
@@ -104,6 +109,41 @@ def _chain(node: ast.AST, imported: dict[str, str]) -> str | None:
     if not isinstance(node, ast.Name) or node.id not in imported:
         return None
     return ".".join([imported[node.id], *reversed(attributes)])
+
+
+def by_text(tree: ast.AST) -> Iterator[str]:
+    """Names that a source asks for by text: private attributes of others, and keys of options and conditionings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.fullmatch("_[a-z].*", node.attr) and not _is_own(node.value):
+            yield node.attr
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ASKING:
+            yield from texts(*node.args[1:2])
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_options(node.func.value):
+            if node.func.attr in ("get", "pop", "setdefault"):
+                yield from texts(*node.args[:1])
+        elif isinstance(node, ast.Subscript) and _is_options(node.value):
+            yield from texts(node.slice)
+
+
+def texts(*nodes: ast.AST) -> Iterator[str]:
+    yield from (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _is_own(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def _is_options(node: ast.AST) -> bool:
+    return getattr(node, "id", getattr(node, "attr", None)) in OPTIONS
+
+
+def tokens(path: Path) -> set[str]:
+    """Attributes, texts, parameters and keywords of a source of ComfyUI."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        found |= {getattr(node, kind) for kind in ("attr", "arg") if isinstance(getattr(node, kind, None), str)}
+        found |= set(texts(node))
+    return found
 
 
 def resolve(chain: str) -> Any:
@@ -178,6 +218,8 @@ def table() -> str:
     rows += [f"| `{module}` | {', '.join(names) or 'itself'} |" for module, names in modules.items()]
     rows += ["", "| class | members called, read, set or overridden |", "|---|---|"]
     rows += [f"| `{c}` | {', '.join(f'`{m}`' for m in sorted(m))} |" for c, m in touched(found.names).items() if m]
+    rows += ["", "| file | private names and keys of options, by text |", "|---|---|"]
+    rows += [f"| `{f}` | {', '.join(f'`{n}`' for n in names)} |" for f, names in BY_TEXT["comfyui"].items()]
     rows += ["", "| asked for, of newer versions | where it is not there |", "|---|---|"]
     rows += [f"| `{chain}` | {SEEN[chain]['without']} |" for chain in sorted(used([NEWER]).chains)]
     return "\n".join(rows)

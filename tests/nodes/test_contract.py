@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.comfy import needs_comfy
+from tests.comfy import COMFYUI, needs_comfy
 from tests.in_process import Pack
 from tests.nodes import contract
 
@@ -43,6 +43,39 @@ def test_every_name_exists(comfy_nodes: ModuleType) -> None:
 def test_every_name_that_may_be_missing_was_seen_in_a_newer_comfyui() -> None:
     assert sorted(contract.SEEN) == sorted(contract.used([contract.NEWER]).chains)
     assert all(re.fullmatch(r"[0-9a-f]{40}", seen["commit"]) for seen in contract.SEEN.values())
+
+
+NAMED = {name: file for file, names in contract.BY_TEXT["comfyui"].items() for name in names}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_by_text_stands_in_the_comfyui_at_hand(name: str) -> None:
+    assert COMFYUI
+    assert name in contract.tokens(COMFYUI / NAMED[name])
+
+
+def test_every_name_by_text_is_listed_and_used() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in contract.sources()]
+    host = [tree for path, tree in zip(contract.sources(), trees) if path.parent.name == "host"]
+    own = {getattr(node, "name", None) for tree in trees for node in ast.walk(tree)}
+    own |= {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    asked = {name for tree in host for name in contract.by_text(tree) if name not in own}
+    assert asked - NAMED.keys() - set(contract.BY_TEXT["others"]) == set(), "say in by_text.json whose these are"
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    said = {*asked, *contract.texts(*nodes)}
+    said |= {getattr(node, kind, None) for node in nodes for kind in ("attr", "arg")}
+    said |= {f"{part}{axis}" for part in said & {"scale_", "shift_"} for axis in "tyx"}
+    assert {name for name in NAMED if not said & {name, name.lstrip("_")}} == set()
+
+
+def test_a_name_by_text_is_found_and_one_that_is_gone_is_noticed(tmp_path: Path) -> None:
+    source = (
+        "m._prefetch; self._own; hasattr(m, '_v'); options.get('uuids'); model_options['conds']; x['y']; m.__dict__"
+    )
+    assert set(contract.by_text(ast.parse(source))) == {"_prefetch", "_v", "uuids", "conds"}
+    (tmp_path / "ops.py").write_text("def f(a, bias_dtype):\n    s._v = {'signature': a}\n    g(sigma=1)")
+    assert {"_v", "signature", "bias_dtype", "sigma"} <= contract.tokens(tmp_path / "ops.py")
+    assert "_prefetch" not in contract.tokens(tmp_path / "ops.py")
 
 
 def test_every_keyword_is_taken(comfy_nodes: ModuleType) -> None:
