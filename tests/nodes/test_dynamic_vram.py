@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from benchmarks.comfy_path import in_chunks
 from tests.comfy import needs_comfy
@@ -40,6 +40,23 @@ def lora(comfy_base: Path, scene: Scene) -> str:
     return LORA
 
 
+@pytest.fixture(scope="module")
+def forms(comfy_base: Path, lora: str) -> str:
+    """The same layers as DoRA, and one as LoKr."""
+    folder, make = comfy_base / "models" / "loras", torch.Generator().manual_seed(2)
+    tensors = load_file(folder / lora)
+    for key in [key for key in tensors if key.endswith("lora_B.weight")]:
+        lengths = torch.rand(len(tensors[key]), generator=make) + 0.5
+        tensors[key.replace("lora_B.weight", "lora_magnitude_vector")] = lengths
+    rows, columns = (
+        tensors[f"diffusion_model.blocks.0.self_attn.q.lora_{x}.weight"].shape[n] for n, x in enumerate("BA")
+    )
+    for factor, size in (("w1", (2, 2)), ("w2", (rows // 2, columns // 2))):
+        tensors[f"diffusion_model.blocks.1.self_attn.q.lokr_{factor}"] = torch.randn(size, generator=make) * 0.3
+    save_file(tensors, folder / "forms.safetensors")
+    return "forms.safetensors"
+
+
 def sampled(run: Run, scene: Scene, model: Any) -> dict[str, Any]:
     chosen = {"seed": 3, "steps": STEPS, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
     return run("KSampler", model=model, **scene.conditioned, **chosen)[0]
@@ -56,6 +73,18 @@ def on_card(pack: Pack, diffusers: Path, card: Card, monkeypatch: pytest.MonkeyP
     for each in (model, model.low):
         hold(each.model.diffusion_model)
     return model
+
+
+@pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
+def test_dora_and_lokr_are_those_without_it(
+    run: Run, pack: Pack, scene: Scene, diffusers: Path, forms: str, room: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = sampled(run, scene, scene.model)
+    wanted = sampled(run, scene, run("MOVALoraLoader", model=scene.model, lora_name=forms)[0])
+    assert error(wanted, plain) > 1e-2
+    model = on_card(pack, diffusers, Card(room, 2), monkeypatch)
+    assert error(sampled(run, scene, run("MOVALoraLoader", model=model, lora_name=forms)[0]), wanted) < 1e-5
+    assert error(sampled(run, scene, model), plain) < 1e-5
 
 
 @pytest.mark.parametrize("streams", STREAMS.values(), ids=STREAMS)
