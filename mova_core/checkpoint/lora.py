@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from .experts import Expert
 from .lora_changes import FORMS, MAX_ALPHA, NUMBERS, Change, as_magnitude, incomplete, is_finite, misfit, rank_of
-from .lora_keys import AUDIO_TOWER, LONGEST_KEY, Names, names_both_transformers, split_key
+from .lora_keys import AUDIO_TOWER, LONGEST_KEY, Names, names_second, split_key
 from .lora_names import audio_in_name, expert_in_name
 from .lora_owner import other_form, refuse, short, why_no_target
 from .lora_scale import Scales
@@ -68,8 +68,7 @@ def parse(
     for (layer, expert), keys in reading.layers().items():
         reading.read(layer, expert, keys)
     if not reading.changes:
-        width = parameters.get("blocks.0.self_attn.q.weight", (0, 0))[1]
-        raise refuse({key: tuple(tensor.shape) for key, tensor in tensors.items()}, reading.dropped, name, width)
+        raise refuse({key: tuple(tensor.shape) for key, tensor in tensors.items()}, reading.dropped, name, parameters)
     return Lora(changes=tuple(reading.changes), dropped=reading.dropped)
 
 
@@ -86,7 +85,7 @@ class _Reading:
     def layers(self) -> dict[tuple[str, Expert | None], Keys]:
         """Each layer's keys by kind; keys without a target are dropped."""
         usual = [key for key in self.tensors if len(key) <= LONGEST_KEY]
-        high: Expert | None = "high" if names_both_transformers(usual) else None
+        high: Expert | None = "high" if names_second(usual) else None
         names = Names(self.parameters, AUDIO_TOWER if audio_in_name(self.name) else "", high)
         found: dict[tuple[str, Expert | None], Keys] = {}
         other: dict[tuple[str | None, Expert | None], str] = {}

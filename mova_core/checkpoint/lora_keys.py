@@ -35,7 +35,7 @@ KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (  # a suffix, which tensor of 
     *((name, re.compile(rf"\.{name}(?:\.weight)?$")) for name in ("lokr_w2", "lokr_w2_a", "lokr_w2_b")),
 )
 OTHER_KINDS = re.compile(
-    r"\.(?P<kind>hada_t|lokr_t|oft|boft|glora|a1|a2|b1|b2|lora_mid|set_weight|reshape_weight|rescale|vera|ia3|lora_E)"
+    r"\.(?P<kind>hada_t|lokr_t|oft|boft|glora|a1|a2|b1|b2|lora_mid|set_weight|reshape_weight|rescale|vera|ia3|lora_E|modules_to_save)"
     r"[\w.\-]*$"
 )
 # What compiling and sharding put into names, anywhere: with dots around it or, in kohya's spelling, underscores.
@@ -43,16 +43,19 @@ WRAPPED = re.compile(
     r"(?:^|(?<=[._]))_?(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module|forward_module|fpw_module)[._]"
 )
 BEFORE = re.compile(  # before a layer, in any order and number
-    r"(?:base_model|model|diffusion_model|pipe|module|unet|dit|denoiser|generator|ema|lora_unet|lora_transformer|lycoris"
-    r"|video_dit_2|video_dit|transformer_2|transformer_audio|transformer)_+"
+    r"(?:base_model|model|diffusion_model|pipe|module|unet|denoiser|generator|ema|lora_unet|lora_transformer(?!_2)|lora|lycoris"
+    r"|video_dit_2|video_dit|transformer_2|transformer_audio(?!_dit)|transformer|dit_?2|dit|(?:high|low)_noise(?:_model)?)_+"
 )
 COMPONENTS: dict[str, tuple[Expert | None, str]] = {  # the expert it names, the part of the model it stands for
     EXPERTS["low"]: ("low", ""),
     EXPERTS["high"]: ("high", ""),
-    "transformer_2": ("low", ""),
+    **dict.fromkeys(("transformer_2", "dit2", "dit_2", "low_noise", "low_noise_model"), ("low", "")),
+    **dict.fromkeys(("high_noise", "high_noise_model"), ("high", "")),
     "transformer_audio": (None, AUDIO_TOWER),
     "transformer": (None, ""),  # the high-noise expert where the file has a transformer_2 beside it
+    "dit": (None, ""),  # likewise, beside DiffSynth-Studio's dit2
 }
+SECOND = re.compile(rf"(?:{BEFORE.pattern})*?(?:transformer_2|dit_?2)_")
 DIFFUSERS: tuple[tuple[str, str], ...] = (  # our layer -> diffusers' name of it
     (r"\bself_attn\b", "attn1"),
     (r"\bcross_attn\b", "attn2"),
@@ -111,18 +114,18 @@ def one_spelling(name: str) -> str:
 class Names:
     """Finds the layer of the joint model that a name in any dialect means.
 
-    `bare` is where a name without any component belongs: "" (the video tower) or "audio_dit.". `transformer` is the
-    expert that diffusers' `transformer.` names.
+    `bare` is where a name without any component belongs: "" (the video tower) or "audio_dit.". `first` is the expert
+    that `transformer.` and `dit.` name, which say so only beside a second.
     """
 
-    def __init__(self, parameters: Iterable[str], bare: str = "", transformer: Expert | None = None) -> None:
+    def __init__(self, parameters: Iterable[str], bare: str = "", first: Expert | None = None) -> None:
         layers = {re.sub(r"\.(weight|bias)$", "", name) for name in parameters}
         layers |= {layer.removesuffix(".modulation") for layer in layers}  # `blocks.0.diff_m`
         spelled = {diffusers_name(layer): layer for layer in layers}
         spelled |= {name.removesuffix(".0"): layer for name, layer in spelled.items() if name.endswith("to_out.0")}
         spelled |= {layer: layer for layer in layers}
         self._spelled = {one_spelling(name): layer for name, layer in spelled.items()}
-        self._bare, self._transformer = bare, transformer
+        self._bare, self._first = bare, first
 
     def find(self, name: str) -> tuple[str | None, Expert | None]:
         """The layer, if the model has it, and the expert that the name says."""
@@ -133,8 +136,8 @@ class Names:
             word, name = before[0].rstrip("_"), name[before.end() :]
             if word in COMPONENTS:
                 expert, prefix = COMPONENTS[word]
-                expert = self._transformer if word == "transformer" else expert
-                prefixes = (prefix,)
+                expert = self._first if word in ("transformer", "dit") else expert
+                prefixes = prefixes if word == "dit" else (prefix,)
         for prefix in prefixes:
             layer = self._spelled.get(prefix.replace(".", "_") + name)
             if layer is not None:
@@ -142,7 +145,6 @@ class Names:
         return None, expert
 
 
-def names_both_transformers(keys: Iterable[str]) -> bool:
-    """Whether a file holds diffusers' two experts, `transformer.` (high noise) and `transformer_2.` (low noise)."""
-    second = re.compile(rf"(?:{BEFORE.pattern})*?transformer_2_")
-    return any(second.match(one_spelling(unwrapped(key))) for key in keys)
+def names_second(keys: Iterable[str]) -> bool:
+    """Whether a file holds the second expert, of low noise, as diffusers' and DiffSynth's pipelines call it."""
+    return any(SECOND.match(one_spelling(unwrapped(key))) for key in keys)

@@ -4,10 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from ..config import MOVA
 from ..errors import CheckpointError
 from .detect import Shapes, describe
-from .lora_keys import LONGEST_KEY, OTHER_KINDS, split_key, unwrapped
+from .lora_keys import AUDIO_TOWER, LONGEST_KEY, OTHER_KINDS, split_key, unwrapped
+from .lora_names import audio_in_name
 
 NO_TARGET = (
     (
@@ -28,6 +28,7 @@ OTHER_FORMS = {
     "ia3": "IA3",
     "lora_E": "AdaLoRA",
     "set_weight": "a whole new weight",
+    "modules_to_save": "a whole new weight",
     "reshape_weight": "a wider layer",
 }
 OWNERS: tuple[tuple[str, str], ...] = (  # the first pattern found in a key names the likely model of a foreign LoRA
@@ -67,11 +68,13 @@ def other_form(key: str) -> str:
     return f"{OTHER_FORMS[found['kind']]}, which is not applied; LoRA, DoRA, LoHa and LoKr are" if found else ""
 
 
-def refuse(shapes: Shapes, dropped: Mapping[str, str], where: str, width: int) -> CheckpointError:
-    """The error for a file of which nothing fits a model whose video tower is `width` wide."""
+def refuse(shapes: Shapes, dropped: Mapping[str, str], where: str, parameters: Shapes) -> CheckpointError:
+    """The error for a file of which nothing fits a model with these parameters."""
     (reason, count), *_ = Counter(dropped.values()).most_common(1) or [("the file is empty", 0)]
     first = next((key for key, why in dropped.items() if why == reason), "nothing")
-    likely = _owner({key: shape for key, shape in shapes.items() if len(key) <= LONGEST_KEY}, width)
+    usual = {key: shape for key, shape in shapes.items() if len(key) <= LONGEST_KEY}
+    video, audio = (parameters.get(f"{tower}blocks.0.self_attn.q.weight", (0, 0))[1] for tower in ("", AUDIO_TOWER))
+    likely = _owner(usual, video, 0 if audio_in_name(where) else audio)
     return CheckpointError(
         f"{short(where, 200)} does not fit MOVA{': ' if likely else ''}{likely}. None of its {len(shapes)} keys has a "
         f"target ({count}, first {short(first)}: {short(reason, 160)}). "
@@ -79,18 +82,21 @@ def refuse(shapes: Shapes, dropped: Mapping[str, str], where: str, width: int) -
     )
 
 
-def _owner(shapes: Shapes, width: int) -> str:
-    """Words on which model a LoRA that fits nothing was probably made for; empty where it may well be for this one."""
+def _owner(shapes: Shapes, video: int, audio: int) -> str:
+    """Words on which model a LoRA that fits nothing was probably made for; empty where it may well be for this one.
+
+    `video` is the width of the video tower, `audio` that of the audio tower if the file's name does not name it.
+    """
     for pattern, name in OWNERS:
         if any(re.search(pattern, key) for key in shapes):
             return f"it looks like a LoRA of {name}"
     widths = sorted({shape[1] for key, shape in shapes.items() if QUERY.search(key) and len(shape) > 1})
-    if widths and widths[0] == width:
+    if widths and widths[0] == video:
         return ""
     if widths:
         name = WAN_WIDTHS.get(widths[0], f"a Wan-shaped model of width {widths[0]}")
         tower = ". MOVA's audio tower has that width too: if it is one of those, put audio_dit into the file's name"
-        return f"it looks like a LoRA of {name}{tower if widths[0] == MOVA.audio.width else ''}"
+        return f"it looks like a LoRA of {name}{tower if widths[0] == audio else ''}"
     if not any(split_key(key) or OTHER_KINDS.search(key) for key in shapes):
         return f"it is no LoRA but {describe(shapes)}"
     return "no key of it is known" if all(why_no_target(key).endswith("such layer") for key in shapes) else ""

@@ -100,11 +100,23 @@ def test_a_name_in_any_spelling_with_any_wrapper_is_its_layer(written):
         (f"pipe._fsdp_wrapped_module.video_dit.{Q}", "high"),
         (f"base_model.model.transformer_2.{diffusers_name(Q)}", "low"),
         (f"lycoris_video_dit_2_{UNDER}", "low"),
+        (f"pipe.dit2.{Q}", "low"),
+        (f"lora_transformer_2_{diffusers_name(Q).replace('.', '_')}", "low"),
+        (f"diffusion_model.low_noise_model.{Q}", "low"),
+        (f"high_noise.{Q}", "high"),
+        (f"pipe.dit.{Q}", None),
     ],
 )
 def test_wrappers_hide_no_expert(written, expert):
     down, up = halves(Q)
     assert only({f"{written}.lora_A.weight": down, f"{written}.lora_B.weight": up}).expert == expert
+
+
+@pytest.mark.parametrize(("one", "two"), [("transformer", "transformer_2"), ("pipe.dit", "pipe.dit2")])
+def test_beside_a_second_the_first_is_the_high_noise_expert(one, two):
+    down, up = halves(Q)
+    file = {f"{name}.{Q}.lora_{half}.weight": t for name in (one, two) for half, t in (("A", down), ("B", up))}
+    assert {change.expert for change in parse(file, SHAPES).changes} == {"high", "low"}
 
 
 # --- forms -----------------------------------------------------------------------------------------------------------
