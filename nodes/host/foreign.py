@@ -6,10 +6,12 @@ in a function's closure, is watched: while one expert works, a layer of the othe
 
 import logging
 import sys
+import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
@@ -26,7 +28,7 @@ from torch import nn
 
 from ...mova_core.errors import PatchError
 from .keys import BY_DEVICE, OWN_OPTIONS, RUN, Options
-from .namesakes import APART, ATOMS, named, opaque
+from .namesakes import APART, ATOMS, named, opaque, reached
 
 if TYPE_CHECKING:
     from .patcher import MovaPatcher
@@ -263,23 +265,35 @@ def watched(idle: nn.Module, functions: dict[types.CodeType, str]) -> Iterator[N
 
 
 def explained(executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """PREDICT_NOISE: where an object patch fails for want of arguments or attributes, say whose it is."""
+    """PREDICT_NOISE: where what another pack put on the MODEL is not made for it, say whose it is.
+
+    Raises:
+        PatchError: it wants arguments, attributes or sizes that MOVA does not have.
+    """
     try:
         return executor(*args, **kwargs)
-    except (TypeError, AttributeError) as error:
-        patcher = executor.class_obj.model_patcher  # type: ignore[attr-defined]
-        codes = {getattr(_plain(p), "__code__", None): (n, p) for n, p in patcher.object_patches.items()}
-        trace = error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code in codes:
-                name, patch = codes[trace.tb_frame.f_code]
-                raise PatchError(
-                    f"{named(patch)} replaces {name!r} and does not fit MOVA ({error}): it is for another model"
-                ) from error
-            trace = trace.tb_next
-        raise
+    except (TypeError, AttributeError, IndexError, KeyError) as error:
+        guider = executor.class_obj  # type: ignore[attr-defined]
+        who = _culprit(error, guider.model_patcher, guider.model_options)
+        if who is None:
+            raise
+        raise PatchError(
+            f"{who} does not fit MOVA ({type(error).__name__}: {error}); it is for another model"
+        ) from error
 
 
-def _plain(function: object) -> object:
-    """The function of a method."""
-    return getattr(function, "__func__", function)
+def _culprit(error: BaseException, patcher: "MovaPatcher", model_options: Options) -> str | None:
+    """Who on this MODEL has raised, by the file of the last frame that is not torch's; None where it is nobody's."""
+    files = [f.f_code.co_filename for f, _ in traceback.walk_tb(error.__traceback__)]
+    files = [file for file in files if "/torch/" not in Path(file).as_posix()]
+    found: list[str] = []
+
+    def note(value: Any, where: str) -> None:
+        for function in reached(value).of(types.FunctionType):
+            if function.__code__.co_filename == files[-1] and not f"{function.__module__}.".startswith(TRUSTED):
+                found.append(f"{named(value)}, put on this MODEL at {where!r},")
+
+    for name, patch in patcher.object_patches.items():
+        note(patch, name)
+    _bound(model_options, {}, note)
+    return found[0] if found else None

@@ -42,7 +42,7 @@ class Namesakes:
         there = dict(_members(theirs))
         self._here = [part for name, part in _members(mine) if name in there]  # kept alive: identities stay theirs
         self._to = {id(part): there[name] for name, part in _members(mine) if name in there}
-        self._mine, self._theirs = mine, theirs
+        self._mine, self._theirs = mine.model, weakref.ref(theirs)  # no circle: ComfyUI counts on patchers that go
 
     def bound(self, thing: object, where: str) -> tuple[object, bool]:
         """`thing`, or a copy that holds namesakes in place of the parts it holds; and whether something that torch has
@@ -66,7 +66,7 @@ class Namesakes:
 
     def _part(self, thing: object) -> object | None:
         if isinstance(thing, ModelPatcher):
-            return self._theirs if thing.model is self._mine.model else None
+            return self._theirs() if thing.model is self._mine else None
         return self._to.get(id(thing))
 
 
