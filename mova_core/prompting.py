@@ -9,11 +9,43 @@ import re
 from dataclasses import dataclass
 
 from .errors import MovaError
+from .text import is_blank
 
 OPENING = "This video has no subtitles."
 SOUND_OPENING = "The audio shows"
 WORDS_A_SECOND = 3.0  # lively English speech; 2.5 is calm
 CHARACTERS_A_SECOND = 5.0  # lively Chinese, Japanese or Korean speech
+COLONS, SEMICOLONS = ":\uff1a\ufe55", ";\uff1b\ufe54"  # also full-width and small, as Chinese keyboards write them
+INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
+CLOSES = {
+    '"': '"\u201d',
+    "'": "'\u2019",
+    "\uff02": "\uff02",
+    "\u201c": "\u201d",  # English, Chinese
+    "\u201d": "\u201d",  # Swedish
+    "\u201e": "\u201c\u201d",  # German, Polish
+    "\u2018": "\u2019",
+    "\u201a": "\u2018\u2019",
+    "\u00ab": "\u00bb",  # French, Russian
+    "\u00bb": "\u00ab",  # German, Danish
+    "\u2039": "\u203a",
+    "\u203a": "\u2039",
+    "\u300c": "\u300d",  # corner brackets: Japanese, Chinese
+    "\u300e": "\u300f",
+    "\uff62": "\uff63",
+    "\ufe41": "\ufe42",
+    "\ufe43": "\ufe44",
+    "\u301d": "\u301e\u301f",
+}
+"""Quotation marks that open a quote, and those that close it."""
+
+SINGLES = "'\u2018\u2019\u201a\u2039\u203a"
+DOUBLES = "".join(sorted(set("".join(CLOSES) + "".join(CLOSES.values())) - set(SINGLES)))
+OPENS = {mark: [first for first, last in CLOSES.items() if mark in last] for mark in "".join(CLOSES.values())}
+OPENING_ONLY = "".join(mark for mark in CLOSES if mark not in SINGLES)
+CLOSING_ONLY = "".join(mark for mark in OPENS if mark not in SINGLES)
+APHAERESIS = r"'(tis|twas|twere|twill|til|em|cause|bout|round|n|cos|nuff|fraid|[0-9]0s)\b"  # words that begin with one
+STOPS, ENDS = ".,;\u3002\uff0c\uff1b\uff0e", ".,;!?\u2026\u3002\uff0c\uff1b\uff0e\uff01\uff1f"
 IDEOGRAPHS = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]"
 
 
@@ -54,11 +86,11 @@ def parse_speakers(text: str) -> tuple[Speaker, ...]:
         MovaError: a line without a name, or a name twice.
     """
     speakers: list[Speaker] = []
-    for row in filter(None, map(str.strip, text.splitlines())):
-        name, colon, rest = (part.strip() for part in row.partition(":"))
-        if not (name and colon and rest):
+    for row in _rows(text):
+        name, rest = _named(row)
+        if not (name and rest):
             raise MovaError(f"speaker {row!r} is not 'Name: look; voice', such as 'Anna: a woman in a red coat; warm'")
-        look, _, voice = (part.strip() for part in rest.partition(";"))
+        look, voice = _halves(rest, SEMICOLONS)
         if name in (speaker.name for speaker in speakers):
             raise MovaError(f"there are two speakers called {name!r}; give each a name of their own")
         speakers.append(Speaker(name=name, look=look, voice=voice))
@@ -73,10 +105,10 @@ def parse_lines(text: str, speakers: tuple[Speaker, ...]) -> tuple[Line, ...]:
     """
     names = [speaker.name for speaker in speakers]
     lines = []
-    for row in filter(None, map(str.strip, text.splitlines())):
-        name, colon, words = (part.strip() for part in row.partition(":"))
-        words = words.strip("\"'“”").strip()
-        if not (colon and words):
+    for row in _rows(text):
+        name, words = _named(row)
+        words = quotable(words)
+        if is_blank(words):
             raise MovaError(f"line {row!r} is not 'Name: words', such as 'Anna: Good morning!'")
         if name not in names:
             raise MovaError(
@@ -86,13 +118,75 @@ def parse_lines(text: str, speakers: tuple[Speaker, ...]) -> tuple[Line, ...]:
     return tuple(lines)
 
 
+def _rows(text: str) -> list[str]:
+    """Rows that say something, without byte order marks and the like at their ends."""
+    rows = (row.strip(f"{INVISIBLE} \t") for row in text.splitlines())
+    return [row for row in rows if not is_blank(row)]
+
+
+def _halves(row: str, marks: str) -> tuple[str, str]:
+    """What stands before and after the first of `marks`; nothing after, where there is none."""
+    before, _, after = re.sub(f"[{marks}]", marks[0], row, count=1).partition(marks[0])
+    return before.strip(), after.strip()
+
+
+def _named(row: str) -> tuple[str, str]:
+    """Name and the rest of `Name: rest`."""
+    name, rest = _halves(row, COLONS)
+    return unquoted(name), rest
+
+
+def quotable(words: str) -> str:
+    """Words to be put between double quotes: without quotes of their own around them, and with single ones within."""
+    return _single(unquoted(words)).strip()
+
+
+def unquoted(text: str) -> str:
+    """Text without the quotation marks that enclose all of it, however many pairs; a full stop behind them stays."""
+    text = text.strip()
+    stop = text[-1:] if text[-1:] in STOPS and _enclosed(text[:-1]) else ""
+    text = text.removesuffix(stop) if stop else text
+    while _enclosed(text):
+        text = text[1:-1].strip()
+    if text and text[0] in OPENING_ONLY and not any(mark in text[1:] for mark in CLOSES[text[0]]):
+        text = text[1:]  # never closed
+    if text and text[-1] in CLOSING_ONLY and not any(mark in text[:-1] for mark in OPENS[text[-1]]):
+        text = text[:-1]  # never opened
+    return text + (stop if text and text[-1] not in ENDS else "")
+
+
+def _enclosed(text: str) -> bool:
+    """Whether the first and the last character are one pair of quotation marks: not those of two quotes in a row."""
+    if len(text) < 2 or text[-1] not in CLOSES.get(text[0], ""):
+        return False
+    first, last, inner = text[0], text[-1], text[1:-1]
+    if first == "'" and re.match(APHAERESIS, text, re.IGNORECASE):
+        return False
+    if first != last:
+        depth = 1
+        for mark in inner:
+            depth += (mark == first) - (mark == last)
+            if not depth:
+                return False
+        return True
+    within = re.search(rf"(?<!\w){first}|{first}(?!\w)", inner)  # an apostrophe stands between letters
+    return within is None or within.start() == 0 or not inner[within.start() - 1].strip()
+
+
+def _single(words: str) -> str:
+    """Quotes within a quote as single ones; a lone double mark behind a digit means inches."""
+    if words.count('"') % 2:
+        words = re.sub(r'(?<=\d)"', "\u2033", words, count=1)
+    return re.sub(f"[{DOUBLES}]", "'", words)
+
+
 def compose(script: Script) -> str:
     """The prompt of a script: what is seen and said, then a paragraph on the sound.
 
     Raises:
         MovaError: there is nothing to see.
     """
-    if not script.scene.strip():
+    if is_blank(script.scene):
         raise MovaError("the scene is empty; say what the first picture shows")
     looks = [f"{speaker.name} is {speaker.look}" for speaker in script.speakers]
     said = [f'{line.speaker} says: "{line.words}"' for line in script.lines]

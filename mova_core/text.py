@@ -5,6 +5,7 @@ Source: OpenMOSS/MOVA 595a976 `pipeline_mova.py`.
 """
 
 import html
+import unicodedata
 from collections.abc import Sequence
 
 import ftfy
@@ -14,6 +15,7 @@ from torch import Tensor
 from .errors import ShapeError
 
 CONTEXT_ROWS = 512
+UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode's categories of what shows nothing by itself
 EOS = 1  # UMT5's end of sequence
 
 NEGATIVE_PROMPT = (
@@ -42,6 +44,11 @@ def whitespace_clean(text: str) -> str:
 def clean_prompt(text: str) -> str:
     """The prompt as MOVA saw it in training. Full-width punctuation and curly quotes become ASCII."""
     return whitespace_clean(basic_clean(text))
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing that is seen is left of a prompt when it is cleaned; a byte order mark is not seen."""
+    return all(unicodedata.category(character) in UNSEEN for character in clean_prompt(text))
 
 
 def cap_tokens(ids: Sequence[int], eos: int = EOS, limit: int = CONTEXT_ROWS) -> tuple[list[int], int]:

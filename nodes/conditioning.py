@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..mova_core.errors import MovaError, ShapeError
 from ..mova_core.shapes import VideoShape
-from ..mova_core.text import CONTEXT_ROWS, NEGATIVE_PROMPT, clean_prompt
+from ..mova_core.text import CONTEXT_ROWS, NEGATIVE_PROMPT, is_blank
 from . import clips, inputs
 from .base import MovaNode
 from .host import checks, messages, sampling, text
@@ -63,10 +63,10 @@ class MovaTextEncode(MovaNode):
 
     @classmethod
     def run(cls, clip: Any, prompt: str, negative_prompt: str, audio_prompt: str = "") -> io.NodeOutput:
-        if not clean_prompt(prompt):
+        if is_blank(prompt):
             raise MovaError("the prompt is empty; say what is seen and heard")
         prompts = {"prompt": prompt, "negative prompt": negative_prompt}
-        if clean_prompt(audio_prompt):
+        if not is_blank(audio_prompt):
             prompts["audio prompt"] = audio_prompt
         encoded, notes = [], []
         for name, words in prompts.items():

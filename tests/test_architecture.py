@@ -12,8 +12,8 @@ OUTSIDE = {"torch", "safetensors", "ftfy", "PIL"}  # what mova_core may need bes
 LAYERS = (  # a part imports itself and the layers before its own
     {"errors"},
     {"config", "ops", "shapes"},
-    {"audio_vae", "collapse", "image", "masks", "meter", "model", "prompting", "sampling", "text", "waveform"},
-    {"checkpoint", "estimate", "inputs"},
+    {"audio_vae", "collapse", "image", "masks", "meter", "model", "sampling", "text", "waveform"},
+    {"checkpoint", "estimate", "inputs", "prompting"},
     {"preflight", "segments"},
     {"training"},
 )

@@ -94,3 +94,70 @@ def test_a_voice_told_in_few_or_in_whole_words_reads_as_one_sentence(told, heard
     tom = parse_speakers(f"Tom: an old man; {told}")
     written = compose(script(speakers=tom, lines=parse_lines("Tom: Good.", tom), sounds="", music=""))
     assert written.endswith(f"The audio shows Tom speaking {heard}.")
+
+
+@pytest.mark.parametrize(
+    "row", ["小明：男孩；清亮", "小明:男孩;清亮", "小明：男孩;清亮", "\ufeff小明﹕男孩﹔清亮", "「小明」：男孩；清亮"]
+)
+def test_full_width_colons_and_semicolons_part_as_narrow_ones_do(row):
+    (speaker,) = parse_speakers(row)
+    assert (speaker.name, speaker.look, speaker.voice) == ("小明", "男孩", "清亮")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            "“你好！”",
+            "「你好！」",
+            "『你好！』",
+            "＂你好！＂",
+            '"你好！"',
+            "‘你好！’",
+            "«你好！»",
+            "»你好！«",
+            "„你好！“",
+            "‹你好！›",
+        ),
+        *("『「你好！」』", "“‘你好！’”", "“你好！", "你好！”", " 「你好！」 ", "「你好！」。"),
+    ],
+)
+def test_the_marks_around_a_line_are_taken_off_whatever_they_are(words):
+    assert said("小明：" + words) == "你好！"
+
+
+def said(line):
+    (spoken,) = parse_lines(line, parse_speakers("小明:男孩\nAnna: a woman"))
+    return spoken.words
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("It was the dogs'", "It was the dogs'"),
+        ("'Tis late, said the boys'", "'Tis late, said the boys'"),
+        ("rock 'n' roll", "rock 'n' roll"),
+        ("'Don't go!'", "Don't go!"),
+        ('"He said "no" to me."', "He said 'no' to me."),
+        ('"Yes" and "no"', "'Yes' and 'no'"),
+        ("She said “no” twice", "She said 'no' twice"),
+        ("“She said ‘no’ twice”", "She said ‘no’ twice"),
+        ('a 6" pipe', "a 6″ pipe"),
+        ("At 5:30; not later", "At 5:30; not later"),
+    ],
+)
+def test_what_is_said_stays_word_for_word_within_one_pair_of_double_quotes(words, wanted):
+    assert said("Anna: " + words) == wanted
+    assert compose(script(lines=(Line(speaker="Anna", words=wanted),))).count('"') == 2
+
+
+@pytest.mark.parametrize("words", ["", "&nbsp;", "\ufeff", "“”", "''", "「」", "\u200b"])
+def test_a_line_without_words_is_refused(words):
+    with pytest.raises(MovaError, match="Name: words"):
+        parse_lines(f"Anna: {words}", SPEAKERS)
+
+
+@pytest.mark.parametrize("scene", ["&nbsp;", "\ufeff", "\u3000", "&amp;nbsp; \n&#8203;"])
+def test_a_scene_of_nothing_that_is_seen_is_empty(scene):
+    with pytest.raises(MovaError, match="scene is empty"):
+        compose(script(scene=scene))

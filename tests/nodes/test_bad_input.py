@@ -50,7 +50,7 @@ def test_a_size_that_cannot_be_is_refused_with_the_nearest(
         condition(run, (scene.positive, scene.negative), scene.vae, **size)
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n "])
+@pytest.mark.parametrize("prompt", ["", "  \n ", "&nbsp;", "\ufeff", "&amp;nbsp;\u200b"])
 def test_an_empty_prompt_is_refused(run: Run, scene: Scene, prompt: str) -> None:
     with pytest.raises(ValueError, match="prompt is empty"):
         run("MOVATextEncode", clip=scene.clip, prompt=prompt, negative_prompt="")
