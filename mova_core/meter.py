@@ -73,7 +73,7 @@ def read(images: Tensor, waveform: Tensor, sample_rate: int, fps: float) -> Read
         clipped=(waveform.abs() >= CLIPPED).float().mean().item(),
         silent=(20 * loudness.clamp_min(1e-9).log10() < SILENCE_DB).float().mean().item(),
         motion=moved.mean().item(),
-        spread=images.float().std(dim=(1, 2)).mean().item(),
+        spread=images.float().std(dim=(1, 2), correction=0).mean().item(),
     )
 
 

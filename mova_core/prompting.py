@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from .errors import MovaError
+from .inputs.numbers import told
 from .text import is_blank
 
 OPENING = "This video has no subtitles."
@@ -89,10 +90,12 @@ def parse_speakers(text: str) -> tuple[Speaker, ...]:
     for row in _rows(text):
         name, rest = _named(row)
         if not (name and rest):
-            raise MovaError(f"speaker {row!r} is not 'Name: look; voice', such as 'Anna: a woman in a red coat; warm'")
+            raise MovaError(
+                f"speaker {told(row)} is not 'Name: look; voice', such as 'Anna: a woman in a red coat; warm'"
+            )
         look, voice = _halves(rest, SEMICOLONS)
         if name in (speaker.name for speaker in speakers):
-            raise MovaError(f"there are two speakers called {name!r}; give each a name of their own")
+            raise MovaError(f"there are two speakers called {told(name)}; give each a name of their own")
         speakers.append(Speaker(name=name, look=look, voice=voice))
     return tuple(speakers)
 
@@ -109,10 +112,10 @@ def parse_lines(text: str, speakers: tuple[Speaker, ...]) -> tuple[Line, ...]:
         name, words = _named(row)
         words = quotable(words)
         if is_blank(words):
-            raise MovaError(f"line {row!r} is not 'Name: words', such as 'Anna: Good morning!'")
+            raise MovaError(f"line {told(row)} is not 'Name: words', such as 'Anna: Good morning!'")
         if name not in names:
             raise MovaError(
-                f"{name!r} speaks but is not among the speakers ({', '.join(names) or 'none'}); add them there"
+                f"{told(name)} speaks but is not among the speakers ({', '.join(names) or 'none'}); add them there"
             )
         lines.append(Line(speaker=name, words=words))
     return tuple(lines)

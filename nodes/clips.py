@@ -18,14 +18,16 @@ from ..mova_core.shapes import (
     audio_steps,
     video_latent_shape,
 )
-from .host import sampling
-from .host.keys import AUDIO_RATE
+from .host import checks, sampling
+from .host.keys import AUDIO_RATE, AUDIO_STEPS
 
 Conditionings = tuple[Any, Any]
 
 
-def guided(pair: Conditionings, vae: Any, guides: Mapping[int, Tensor], shape: VideoShape, fps: float) -> Conditionings:
-    """Positive and negative with pictures at chosen frames.
+def guided(
+    pair: Conditionings, vae: Any, guides: Mapping[int, Tensor], shape: VideoShape, latent: dict[str, Any]
+) -> Conditionings:
+    """Positive and negative with pictures at chosen frames of the joint LATENT that they will be sampled with.
 
     `guides` maps frame -> (N, H, W, 3) in 0..1 of any size, where N is 1 for all clips of the batch, or one each.
 
@@ -45,7 +47,12 @@ def guided(pair: Conditionings, vae: Any, guides: Mapping[int, Tensor], shape: V
     begun = guide_clip(fitted, shape.frames)  # (N, 3, F, H, W) in -1..1
     latents = torch.cat([vae.encode((clip.movedim(0, -1) + 1.0) / 2.0) for clip in begun])
     mask = guide_mask(guides.keys(), shape.frames, height // SPATIAL_STRIDE, width // SPATIAL_STRIDE)
-    values = {"concat_latent_image": latents, "concat_mask": 1.0 - mask, "frame_rate": fps}
+    values = {
+        "concat_latent_image": latents,
+        "concat_mask": 1.0 - mask,
+        "frame_rate": checks.frame_rate(latent),
+        AUDIO_STEPS: sampling.streams(latent)[1].shape[-1],
+    }
     positive, negative = (sampling.conditioned(conditioning, values) for conditioning in pair)
     return positive, negative
 

@@ -6,11 +6,12 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mova_core.errors import MovaError, ShapeError
+from ..mova_core.inputs.numbers import told
 from ..mova_core.shapes import VideoShape
 from ..mova_core.text import CONTEXT_ROWS, NEGATIVE_PROMPT, is_blank
 from . import clips, inputs
 from .base import MovaNode
-from .host import checks, messages, sampling, text
+from .host import messages, sampling, text
 
 log = logging.getLogger("mova")
 
@@ -152,8 +153,8 @@ class MovaImageToVideoAudio(MovaNode):
         guides = {0: clips.white(height, width) if first_frame is None else first_frame}
         if last_frame is not None:
             guides[frames - 1] = last_frame
-        pair = clips.guided((positive, negative), vae, guides, shape, fps)
-        return io.NodeOutput(*pair, clips.empty_latent(vae, shape, fps))
+        latent = clips.empty_latent(vae, shape, fps)
+        return io.NodeOutput(*clips.guided((positive, negative), vae, guides, shape, latent), latent)
 
 
 class MovaGuideFrames(MovaNode):
@@ -191,8 +192,7 @@ class MovaGuideFrames(MovaNode):
         shape = sampling.video_shape(latent)
         frames = _positions(positions, len(images), shape.frames)
         guides = {frame: images[index : index + 1] for index, frame in enumerate(frames)}
-        fps = checks.frame_rate(latent)
-        return io.NodeOutput(*clips.guided((positive, negative), vae, guides, shape, fps))
+        return io.NodeOutput(*clips.guided((positive, negative), vae, guides, shape, latent))
 
 
 def _positions(text: str, pictures: int, frames: int) -> list[int]:
@@ -204,7 +204,10 @@ def _positions(text: str, pictures: int, frames: int) -> list[int]:
     try:
         named = [int(part) for part in text.split(",")]
     except ValueError:
-        raise ShapeError(f"positions are {text!r}; give whole numbers separated by commas, such as 0, 96, -1") from None
-    if len(set(named)) != pictures:
-        raise ShapeError(f"{len(set(named))} positions for {pictures} pictures; give one position a picture, each once")
-    return [frame + frames if frame < 0 else frame for frame in named]
+        raise ShapeError(
+            f"positions are {told(text)}; give whole numbers separated by commas, such as 0, 96, -1"
+        ) from None
+    at = [frame + frames if frame < 0 else frame for frame in named]
+    if len(set(at)) != pictures or len(at) != pictures:
+        raise ShapeError(f"{len(set(at))} positions for {pictures} pictures; give one position a picture, each once")
+    return at

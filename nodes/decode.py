@@ -74,7 +74,7 @@ class MovaDecode(MovaNode):
     def run(cls, latent: Any, vae: Any, audio_vae: Any, tile_size: int, overlap: int, clip: int = -1) -> io.NodeOutput:
         video, audio = sampling.streams(_chosen(latent, clip))
         fps, frames = checks.frame_rate(latent), frames_of(video.shape[2])
-        codec.check_channels(video, audio, vae, audio_vae, fps)
+        codec.check_decodable(video, audio, vae, audio_vae, fps)
         if 0 < tile_size < SMALLEST_TILE:
             raise ShapeError(
                 f"tile_size {tile_size} is too small a tile; 0 decodes whole, {SMALLEST_TILE} is the least"

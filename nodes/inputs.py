@@ -109,6 +109,8 @@ def checked(stated: Sequence[io.Input], values: Mapping[str, Any]) -> dict[str, 
     known = {given.id: given for given in stated}
     found = dict(values)
     for name, given in known.items():
+        if name not in values and not given.optional:
+            raise MovaError(f"nothing is connected to {name!r}; connect it")
         if name in values and values[name] is None and given.optional:
             del found[name]
         elif name in values:

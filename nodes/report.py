@@ -4,7 +4,6 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from . import inputs
 from .base import MovaNode
 from .host import messages
 from .host import report as facts
@@ -21,7 +20,7 @@ class MovaBugReport(MovaNode):
             "paste under a bug report. No prompt, no path, no name of yours is in it.",
             search_aliases=["diagnostics", "system info", "versions", "debug", "help"],
             inputs=[
-                inputs.AnyModel(
+                io.Model.Input(
                     "model",
                     optional=True,
                     tooltip="MOVA as it goes into the sampler, with its LoRAs and patches. Its files are marked by size, "

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..mova_core.errors import MovaError
+from ..mova_core.inputs.numbers import told
 from ..mova_core.segments import (
     SOUNDLESS,
     check_alike,
@@ -36,7 +37,7 @@ def _overlap() -> io.Int.Input:
 
 def _folder(name: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
-        raise MovaError(f"{name!r} cannot name a clip; use letters, digits, - and _")
+        raise MovaError(f"{told(name)} cannot name a clip; use letters, digits, - and _")
     video.check_name(name)
     return video.segment_folder(name)
 

@@ -10,6 +10,7 @@ from ..mova_core.shapes import TEMPORAL_STRIDE, VideoShape
 from ..mova_core.waveform import clip_samples, fit
 from . import clips, inputs
 from .base import MovaNode
+from .host import audio as codec
 from .host import checks, messages, sampling
 from .host.resampling import resampled
 
@@ -44,6 +45,7 @@ class MovaSoundToPicture(MovaNode):
     @classmethod
     def run(cls, latent: Any, audio: Any, audio_vae: Any) -> io.NodeOutput:
         vae, (video, silence) = audio_vae, sampling.streams(latent)
+        codec.check_channels("sound", silence, vae)
         frames, fps = sampling.video_shape(latent).frames, checks.frame_rate(latent)
         rate = audio.rate
         original = fit(of_clips(audio, len(video)).waveform, clip_samples(frames, fps, rate))
@@ -93,8 +95,8 @@ class MovaPictureToSound(MovaNode):
         if surplus:
             messages.show(f"{surplus} of {len(images)} pictures at the end were left out.", cls.hidden.unique_id)
         shape = VideoShape(batch=1, frames=len(kept), height=images.shape[1], width=images.shape[2])
-        pair = clips.guided((positive, negative), vae, {0: kept[:1]}, shape, fps)
         latent = clips.empty_latent(vae, shape, fps)
+        pair = clips.guided((positive, negative), vae, {0: kept[:1]}, shape, latent)
         empty, silence = sampling.streams(latent)
         masks = joint_masks(empty.shape, silence.shape, "nothing", "all", 0.0, 0.0, fps)
         video = vae.encode(kept).to(empty)

@@ -13,8 +13,8 @@ LAYERS = (  # a part imports itself and the layers before its own
     {"errors"},
     {"config", "ops", "shapes"},
     {"audio_vae", "collapse", "image", "masks", "meter", "model", "sampling", "text", "waveform"},
-    {"checkpoint", "estimate", "inputs", "prompting"},
-    {"preflight", "segments"},
+    {"checkpoint", "estimate", "inputs"},
+    {"preflight", "prompting", "segments"},
     {"training"},
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..errors import ShapeError
+from ..shapes import SPATIAL_STRIDE, frames_of
 from .numbers import extent
 
 MAKE_IT = "Make it with 'MOVA Image to Video+Audio' or join both with 'Concat AV Latent'"
@@ -30,6 +31,37 @@ def joint_streams(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         if not part.numel():
             raise ShapeError(f"the {name} of this latent is empty: it holds {found}. {MAKE_IT}")
     return parts[0], parts[1]
+
+
+def check_fit(video: Sequence[int], steps: int, condition: Sequence[int], conditioned_steps: int | None = None) -> None:
+    """Accept a latent of the size and length that its conditioning was made for.
+
+    `video` and `condition` are (B, C, T, h, w) of the latent and of the first frames in the conditioning; `steps` are
+    the latent's audio steps, `conditioned_steps` those of the clip that the conditioning was made for, None where it
+    does not say.
+
+    Raises:
+        ShapeError: another size or length.
+    """
+    if len(condition) != 5 or condition[1] != video[1]:
+        raise ShapeError(
+            f"the first frames in this conditioning are {tuple(condition)}, for a latent of {tuple(video)}; use 'MOVA "
+            "Image to Video+Audio' with the VAE of the same 'MOVA Loader'"
+        )
+    (frames, height, width), (known, tall, wide) = video[2:], condition[2:]
+    if (frames, height, width) != (known, tall, wide):
+        stride = SPATIAL_STRIDE
+        raise ShapeError(
+            f"the latent is a clip of {frames_of(frames)} frames of {width * stride}x{height * stride}, its "
+            f"conditioning was made for {frames_of(known)} of {wide * stride}x{tall * stride}; connect conditioning "
+            "and latent of the same 'MOVA Image to Video+Audio', or make the conditioning at the new size"
+        )
+    if conditioned_steps not in (None, steps):
+        raise ShapeError(
+            f"the sound of this latent has {steps} steps, the clip that its conditioning was made for "
+            f"{conditioned_steps}; connect conditioning and latent of the same 'MOVA Image to Video+Audio', or cut or "
+            "fill the sound to the pictures before it is encoded"
+        )
 
 
 def check_finite(name: str, part: Tensor) -> None:

@@ -82,9 +82,9 @@ def check_video(vae: Any) -> Any:
     """
     if isinstance(vae, MovaAudioVAE):
         raise CheckpointError("this VAE is MOVA's audio VAE; connect the VAE output of 'MOVA Loader', or wan_2.1_vae")
-    if not callable(getattr(vae, "decode", None)):
+    if not all(hasattr(vae, name) for name in ("encode", "decode", "latent_channels")):
         raise CheckpointError(f"{told(vae)} is no VAE; connect the VAE output of 'MOVA Loader', or wan_2.1_vae")
-    made = getattr(vae, "latent_channels", VIDEO_LATENT_CHANNELS), getattr(vae, "latent_dim", 3)
+    made = vae.latent_channels, getattr(vae, "latent_dim", 3)
     if made != (VIDEO_LATENT_CHANNELS, 3):
         kind = {1: "sound", 2: "pictures", 3: "video"}.get(made[1], "something else")
         raise CheckpointError(
@@ -94,22 +94,28 @@ def check_video(vae: Any) -> Any:
     return vae
 
 
-def check_channels(video: Tensor, sound: Tensor, vae: Any, audio_vae: MovaAudioVAE, fps: float) -> None:
+def check_decodable(video: Tensor, sound: Tensor, vae: Any, audio_vae: MovaAudioVAE, fps: float) -> None:
     """Accept the streams of a joint latent that these VAEs made.
 
     Raises:
         ShapeError: another number of channels, or a sound that is far from as long as the picture.
     """
     check_audio_steps(sound.shape[-1], frames_of(video.shape[2]), fps, audio_vae.audio_grid)
-    for name, part, made in (
-        ("picture", video, getattr(vae, "latent_channels", VIDEO_LATENT_CHANNELS)),
-        ("sound", sound, audio_vae.latent_channels),
-    ):
-        if part.shape[1] != made:
-            raise ShapeError(
-                f"the {name} of this latent has {part.shape[1]} channels, its VAE decodes {made}; connect latent and VAE "
-                "of the same 'MOVA Loader'"
-            )
+    check_channels("picture", video, vae)
+    check_channels("sound", sound, audio_vae)
+
+
+def check_channels(name: str, part: Tensor, vae: Any) -> None:
+    """Accept the stream (B, C, ...) of a joint latent that this VAE could have made.
+
+    Raises:
+        ShapeError: another number of channels.
+    """
+    if part.shape[1] != vae.latent_channels:
+        raise ShapeError(
+            f"the {name} of this latent has {part.shape[1]} channels, its VAE makes {vae.latent_channels}; connect latent "
+            "and VAE of the same 'MOVA Loader'"
+        )
 
 
 def load_audio_vae(place: Path) -> MovaAudioVAE:

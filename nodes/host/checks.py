@@ -43,8 +43,8 @@ def _stacks(value: Any) -> bool:
     return bool(parts) and all(isinstance(part, Tensor) for part in parts or ())
 
 
-def frame_rate(latent: Mapping[str, Any]) -> float:
-    """Pictures a second of a joint LATENT; 24 where nothing in it says.
+def frame_rate(latent: Mapping[str, Any], what: str = "latent") -> float:
+    """Pictures a second of a joint LATENT, or of the values of a CONDITIONING; 24 where nothing in it says.
 
     Raises:
         MovaError: it states an impossible one.
@@ -53,7 +53,7 @@ def frame_rate(latent: Mapping[str, Any]) -> float:
     try:
         return real(DEFAULT_FPS if stated is None else stated, *FPS_RANGE)
     except MovaError as error:
-        raise MovaError(f"the frame rate of this latent: {error}") from None
+        raise MovaError(f"the frame rate of this {what}: {error}") from None
 
 
 def audio_rate(latent: Mapping[str, Any]) -> float | None:
@@ -79,10 +79,22 @@ def check_conditioning(value: Any) -> Any:
     for entry in value:
         if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[1], Mapping):
             raise ShapeError("this CONDITIONING is not made of prompts and their values; use 'MOVA Text Encode'")
-        for name, part in (("the prompt", entry[0]), ("the first frame", entry[1].get("concat_latent_image"))):
-            if isinstance(part, Tensor) and part.numel():
-                check_finite(f"{name} in this conditioning", part)
+        _check_entry(*entry)
     return value
+
+
+def _check_entry(prompt: Any, values: Mapping[str, Any]) -> None:
+    if not isinstance(prompt, Tensor) or prompt.ndim != 3 or not prompt.numel():
+        shape = tuple(prompt.shape) if isinstance(prompt, Tensor) else told(prompt)
+        raise ShapeError(f"the prompt in this conditioning is {shape}, not (1, tokens, width); use 'MOVA Text Encode'")
+    check_finite("the prompt in this conditioning", prompt)
+    picture = values.get("concat_latent_image")
+    if picture is not None and not (isinstance(picture, Tensor) and picture.numel()):
+        raise ShapeError(f"the first frame in this conditioning is {told(picture)}; use 'MOVA Image to Video+Audio'")
+    if picture is not None:
+        check_finite("the first frame in this conditioning", picture)
+    if "frame_rate" in values:
+        frame_rate(values, "conditioning")
 
 
 def checked_model(model: Any) -> Any:

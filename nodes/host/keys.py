@@ -13,6 +13,7 @@
 | `EVERY_RUN` | key of wrappers | what a MODEL carries from the beginning |
 | `RUN` | transformer option | a frozen `RunOptions`: all that this pack says to a forward |
 | `AUDIO_CONTEXT` | conditioning value | embeddings that the audio tower reads instead |
+| `AUDIO_STEPS` | conditioning value | audio steps of the clip that the conditioning was made for |
 | `CLEAN_STREAMS` | model conditioning | whether (video, audio) are shown clean, at timestep 0 |
 
 Of ComfyUI's own options a forward reads `patches`, `patches_replace`, `block_index`, `rope_options`, `sigmas`, `uuids`,
@@ -45,6 +46,7 @@ EVERY_RUN = "mova_every_run"
 RUN = "mova"
 AUDIO_CONTEXT = "mova_audio_context"
 CLEAN_STREAMS = "clean_streams"
+AUDIO_STEPS = "mova_audio_steps"
 AUDIO_RATE = "audio_steps_per_second"
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...mova_core.config import MovaConfig, SchedulerConfig
 from ...mova_core.errors import ShapeError
+from ...mova_core.inputs.latents import check_fit
 from ...mova_core.model.audio_only import audio_velocity
 from ...mova_core.model.mova import Mova
 from ...mova_core.sampling.schedule import reshift
@@ -37,7 +38,7 @@ from ...mova_core.shapes import (
 from ...mova_core.text import CONTEXT_ROWS, pad_context
 from . import prism
 from .bridge_cache import keeping
-from .keys import AUDIO_CONTEXT, CLEAN_STREAMS, Options, run_options
+from .keys import AUDIO_CONTEXT, AUDIO_STEPS, CLEAN_STREAMS, Options, run_options
 from .lora_names import ListedModel, NamedLayer
 from .memory import Planned
 from .runtime import runtime
@@ -250,6 +251,9 @@ class MovaModel(Planned, ListedModel):
                 "'MOVA Image to Video+Audio', or join a video and an audio latent with 'Concat AV Latent'"
             )
         self._check_channels(shapes[0][1], shapes[1][1])
+        image = kwargs.get("concat_latent_image")
+        if image is not None:
+            check_fit(shapes[0], shapes[1][-1], image.shape, kwargs.get(AUDIO_STEPS))
         text = kwargs.get("cross_attn")
         if text is not None:
             out["c_crossattn"] = comfy.conds.CONDRegular(text if text.shape[1] > CONTEXT_ROWS else pad_context(text))

@@ -16,10 +16,12 @@ from comfy.cli_args import args
 from torch import Tensor
 
 from ...mova_core.errors import CheckpointError, MovaError
+from ...mova_core.inputs.numbers import told
 from ...mova_core.segments import sweep, temporary
 from ...mova_core.waveform import CHANNELS
 
 SEGMENTS = "mova_segments"
+LONGEST_NAME = 180  # bytes, of 255, so that there is room for a number and a temporary ending
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)  # Hz
 BT709, SRGB, LIMITED = 1, 13, 1
 DEVICES = re.compile(
@@ -41,7 +43,9 @@ def check_name(name: str) -> None:
         MovaError: control characters, which may cut a name, or a name that Windows keeps for a device.
     """
     if any(ord(character) < 32 or ord(character) == 127 for character in name):
-        raise MovaError(f"{name!r} holds a control character and cannot name a file; type it again")
+        raise MovaError(f"{told(name)} holds a control character and cannot name a file; type it again")
+    if len(name.encode()) > LONGEST_NAME:
+        raise MovaError(f"{told(name)} is too long for the name of a file; {LONGEST_NAME} bytes are the most")
     if DEVICES.fullmatch(name):
         raise MovaError(f"{name!r} is a device on Windows and cannot name a file; choose another name")
 
@@ -57,11 +61,15 @@ def output_file(prefix: str, width: int, height: int) -> tuple[Path, str]:
     for part in parts:
         check_name(part)
     if not parts or not parts[-1].strip(". ") or not (output / prefix).resolve().is_relative_to(output):
-        raise MovaError(f"filename_prefix {prefix!r} names no file in the output folder; give one such as video/MOVA")
+        raise MovaError(
+            f"filename_prefix {told(prefix)} names no file in the output folder; give one such as video/MOVA"
+        )
     try:
         found = folder_paths.get_save_image_path(prefix, str(output), width, height)
     except OSError as error:
-        raise MovaError(f"no folder can be made for filename_prefix {prefix!r}: {error.strerror or error}") from error
+        raise MovaError(
+            f"no folder can be made for filename_prefix {told(prefix)}: {error.strerror or error}"
+        ) from error
     folder, name, counter, subfolder, _ = found
     return Path(folder) / f"{name}_{counter:05}_.mp4", subfolder
 

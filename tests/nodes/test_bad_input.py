@@ -213,3 +213,63 @@ def test_a_folder_is_listed_only_with_its_index(pack: Any, damaged: Path) -> Non
     assert {"tiny", "damaged"} <= set(listed())
     (damaged / "model_index.json").unlink()
     assert "damaged" not in listed()
+
+
+@pytest.mark.parametrize(
+    ("frames", "size", "parts"), [(13, (80, 48), ["13 frames", "for 9"]), (9, (64, 48), ["80x48", "64x48"])]
+)
+def test_a_latent_of_another_size_or_length_than_its_conditioning_is_refused(
+    run: Run, scene: Scene, frames: int, size: tuple[int, int], parts: list[str]
+) -> None:
+    sizes = {"frames": frames, "width": size[0], "height": size[1]}
+    other = condition(run, (scene.positive, scene.negative), scene.vae, **sizes)[2]
+    with pytest.raises(ValueError, match=says(*parts, "same 'MOVA Image")):
+        sampled(run, scene, latent=other)
+    with pytest.raises(ValueError, match=says(*parts)):
+        run("KSampler", model=scene.model, **{**scene.conditioned, "latent_image": other}, steps=1)
+
+
+@pytest.mark.parametrize("steps", [10, 40])
+def test_a_sound_of_another_length_than_its_conditioning_is_refused(run: Run, scene: Scene, steps: int) -> None:
+    other = joint(scene, (1, 16, 3, 6, 10), (1, 8, steps))
+    with pytest.raises(ValueError, match=says(f"{steps} steps", "19", "cut or fill")):
+        sampled(run, scene, latent=other)
+
+
+def test_noise_of_one_stream_is_refused_with_the_name_of_who_made_it(
+    run: Run, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import comfy.sample
+
+    def prepare_noise(latent_image: Any, seed: int, noise_inds: Any = None) -> torch.Tensor:
+        return torch.randn(1, 16, 3, 6, 10)
+
+    monkeypatch.setattr(comfy.sample, "prepare_noise", prepare_noise)
+    with pytest.raises(ValueError, match=says(__name__, "another pack")):
+        sampled(run, scene)
+
+
+def test_first_frames_of_a_batch_are_one_each_or_refused(run: Run, scene: Scene) -> None:
+    pictures = torch.stack((torch.zeros(48, 80, 3), torch.ones(48, 80, 3)))
+    text = scene.positive, scene.negative
+    both = condition(run, text, scene.vae, batch_size=2, first_frame=pictures)[0][0][1]["concat_latent_image"]
+    for n in range(2):
+        alone = condition(run, text, scene.vae, first_frame=pictures[n : n + 1])[0][0][1]["concat_latent_image"]
+        assert torch.equal(both[n : n + 1], alone)
+    for batch in (1, 3):
+        with pytest.raises(ValueError, match=says("2 pictures", f"{batch} clip", "ImageFromBatch")):
+            condition(run, text, scene.vae, batch_size=batch, first_frame=pictures)
+
+
+def test_a_batch_with_a_first_frame_each_begins_each_clip_with_its_own(run: Run, scene: Scene) -> None:
+    pictures = torch.rand(2, 48, 80, 3, generator=torch.Generator().manual_seed(5))
+
+    def made(first: torch.Tensor) -> torch.Tensor:
+        text = scene.positive, scene.negative
+        positive, negative, latent = condition(run, text, scene.vae, batch_size=2, first_frame=first)
+        return streams(sampled(run, scene, positive=positive, negative=negative, latent=latent, cfg=1.0)[0])[0]
+
+    both, first, second = made(pictures), made(pictures[:1]), made(pictures[1:])
+    assert torch.equal(both[0], first[0])
+    assert torch.equal(both[1], second[1])
+    assert not torch.equal(first[1], second[1])

@@ -253,5 +253,5 @@ def test_evaluations_without_the_bridge_have_an_identity_of_their_own(
 
 @pytest.mark.parametrize("wrong", [{"bridge_start": 0.8, "bridge_end": 0.2}, {"rescale": 2.0}])
 def test_what_cannot_be_is_refused(run: Run, scene: Scene, pack: Pack, wrong: dict[str, float]) -> None:
-    with pytest.raises(pack.module("mova_core.errors").ConfigError):
+    with pytest.raises(pack.module("mova_core.errors").MovaError):
         run("MOVAGuider", model=scene.model, positive=scene.positive, negative=scene.negative, **wrong)
