@@ -20,6 +20,7 @@ from .checkpoint.writer import Piece, header_of
 from .errors import CheckpointError, MovaError, ShapeError
 from .inputs.numbers import real, whole
 from .inputs.sounds import Sound, of_clips
+from .shapes import FPS_RANGE
 from .waveform import CHANNELS, checked_rate, clip_samples, fit, join_sound
 
 MARK = "mova_segment"
@@ -29,7 +30,6 @@ STALE_SECONDS = 600.0  # a file under a temporary name that was not written to f
 LEFT = re.compile(r"\..+\.\d+\.part")  # as `temporary` names files
 OLDER = re.compile(r"\d{3}\.part|\.tmp\w{6}")  # as earlier versions named them, in a folder of segments
 NAME = re.compile(r"\d{3,}")
-FPS_RANGE = 1.0, 120.0
 Resample = Callable[[Tensor, int, int], Tensor]
 """(B, C, S) at one rate, Hz, to another."""
 

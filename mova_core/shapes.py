@@ -17,6 +17,7 @@ SIZE_MULTIPLE = SPATIAL_STRIDE * PATCH
 TEMPORAL_STRIDE = 4  # frames per latent frame, after the first
 VIDEO_LATENT_CHANNELS = 16
 AUDIO_LATENT_CHANNELS = 128
+FPS_RANGE = 1.0, 120.0  # pictures a second that nodes and files may state
 DEFAULT_FPS = 24.0  # pictures a second of every training clip
 
 

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..mova_core.errors import MovaError
 from ..mova_core.inputs import numbers, pictures, sounds
-from ..mova_core.shapes import DEFAULT_FPS
+from ..mova_core.shapes import DEFAULT_FPS, FPS_RANGE
 from .host import audio, checks, text
 
 # Inputs that several nodes have
@@ -19,7 +19,7 @@ from .host import audio, checks, text
 
 def fps(tooltip: str) -> io.Float.Input:
     """Pictures a second."""
-    low, high = checks.FPS_RANGE
+    low, high = FPS_RANGE
     return io.Float.Input("fps", default=DEFAULT_FPS, min=low, max=high, step=0.01, tooltip=tooltip)
 
 

@@ -9,12 +9,11 @@ from torch import Tensor
 from ...mova_core.errors import MovaError, ShapeError
 from ...mova_core.inputs.latents import check_finite
 from ...mova_core.inputs.numbers import real, told
-from ...mova_core.shapes import DEFAULT_FPS
+from ...mova_core.shapes import DEFAULT_FPS, FPS_RANGE
 from . import prism
 from .keys import AUDIO_RATE
 from .sampling import check_model, streams
 
-FPS_RANGE = 1.0, 120.0  # pictures a second
 AUDIO_RATES = 1.0, 100_000.0
 
 

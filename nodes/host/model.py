@@ -23,11 +23,13 @@ from torch import Tensor
 from ...mova_core.config import MovaConfig, SchedulerConfig
 from ...mova_core.errors import ShapeError
 from ...mova_core.inputs.latents import check_fit
+from ...mova_core.inputs.numbers import real
 from ...mova_core.model.audio_only import audio_velocity
 from ...mova_core.model.mova import Mova
 from ...mova_core.sampling.schedule import reshift
 from ...mova_core.shapes import (
     DEFAULT_FPS,
+    FPS_RANGE,
     PUBLISHED_GRID,
     AudioGrid,
     AudioShape,
@@ -262,7 +264,8 @@ class MovaModel(Planned, ListedModel):
             out["audio_context"] = comfy.conds.CONDRegular(pad_context(sound_text))
         out["condition"] = comfy.conds.CONDRegular(self._condition(shapes[0], **kwargs))
         out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
-        out["fps"] = comfy.conds.CONDConstant(float(kwargs.get("frame_rate", DEFAULT_FPS)))
+        stated = kwargs.get("frame_rate")
+        out["fps"] = comfy.conds.CONDConstant(real(DEFAULT_FPS if stated is None else stated, *FPS_RANGE))
         out["shifts"] = comfy.conds.CONDConstant(self.shifts())
         out[CLEAN_STREAMS] = comfy.conds.CONDConstant(self._clean_streams(kwargs.get("denoise_mask"), shapes))
         return out
