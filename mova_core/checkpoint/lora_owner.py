@@ -70,8 +70,10 @@ def other_form(key: str) -> str:
 
 def refuse(shapes: Shapes, dropped: Mapping[str, str], where: str, parameters: Shapes) -> CheckpointError:
     """The error for a file of which nothing fits a model with these parameters."""
-    (reason, count), *_ = Counter(dropped.values()).most_common(1) or [("the file is empty", 0)]
-    first = next((key for key, why in dropped.items() if why == reason), "nothing")
+    if not shapes:
+        return CheckpointError(f"{short(where, 200)} holds no tensors. Save it again, or download it again")
+    ((reason, count),) = Counter(dropped.values()).most_common(1)
+    first = next(key for key, why in dropped.items() if why == reason)
     usual = {key: shape for key, shape in shapes.items() if len(key) <= LONGEST_KEY}
     video, audio = (parameters.get(f"{tower}blocks.0.self_attn.q.weight", (0, 0))[1] for tower in ("", AUDIO_TOWER))
     likely = _owner(usual, video, 0 if audio_in_name(where) else audio)

@@ -48,9 +48,9 @@ def apply(model: Any, name: str, expert: str, strengths: Mapping[Part, float]) -
     shapes = _shapes(model.model.diffusion_model.sizes)
     lora, why = choose(parse(file.tensors, shapes, name=name, scales=file.scales), expert, name)
     patched = model.clone()
-    alone = f", of which this MODEL is the {patched.expert}-noise one" if patched.low is None and patched.expert else ""
-    applied = [f"{short(name, 200)}, for {why}{alone}."]
-    for target in _experts(patched, lora, name):
+    alone = f" This MODEL is the {patched.expert}-noise expert alone." if patched.low is None and patched.expert else ""
+    applied = [f"{short(name, 200)}, for {why}.{alone}"]
+    for target in _experts(patched, lora, short(name, 200), why):
         changes = [change for change in lora.of(target) if strengths[change.part]]
         _patch(patched, target if patched.expert else None, changes, shapes, strengths)
         applied.append(f"{target}-noise expert: {counted(changes)}")
@@ -65,22 +65,21 @@ def _shapes(sizes: MovaConfig) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in Mova(sizes, device="meta").state_dict().items()}
 
 
-def _experts(model: Any, lora: Lora, name: str) -> tuple[Expert, ...]:
+def _experts(model: Any, lora: Lora, name: str, why: str) -> tuple[Expert, ...]:
     """The experts of this MODEL that the file is for."""
     if model.low is not None:
         return tuple(EXPERTS)
     if model.expert is not None:
         if not lora.of(model.expert):
             raise CheckpointError(
-                f"{short(name, 200)} has nothing for the {model.expert}-noise expert, which this MODEL is. Connect the "
-                "other expert's MODEL, or choose another expert here"
+                f"{name} has nothing for the {model.expert}-noise expert, which this MODEL is: it is for {why}. Connect "
+                "the other expert's MODEL, or choose another expert here"
             )
         return (model.expert,)
     named: list[Expert] = sorted({change.expert for change in lora.changes if change.expert})
     if len(named) > 1:
         raise CheckpointError(
-            f"{short(name, 200)} is for both experts, and this MODEL is one of them without saying which; choose high "
-            "or low"
+            f"{name} is for both experts, and this MODEL is one of them without saying which; choose high or low"
         )
     return (named[0] if named else "high",)
 

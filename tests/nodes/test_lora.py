@@ -456,8 +456,13 @@ def test_a_lora_of_another_model_is_refused(run: Run, scene: Scene, loras: Loras
 
 def test_nothing_for_the_expert_at_hand_is_an_error(run: Run, loras: Loras, split: tuple[Any, Any]) -> None:
     name = loras.write("only_low", *VIDEO, write=official_low)
-    with pytest.raises(ValueError, match="nothing for the high-noise expert"):
+    with pytest.raises(ValueError, match="nothing for the high-noise expert, which this MODEL is: it is for each key"):
         ours(run, split[0], name)
+    name = loras.write("style_HIGH", *VIDEO)
+    with pytest.raises(ValueError, match=r"nothing for the low-noise.*guessed from 'HIGH' in the file name.*choose"):
+        ours(run, split[1], name)
+    said = report(run, split[0], name).splitlines()[0]
+    assert said.endswith("guessed from 'HIGH' in the file name. This MODEL is the high-noise expert alone.")
 
 
 # --- narrow weights --------------------------------------------------------------------------------------------------

@@ -363,6 +363,11 @@ def test_a_file_of_wan_14b_is_never_said_to_be_of_another_model():
     assert "its other half is missing" in str(refused.value)
 
 
+def test_a_file_without_tensors_is_said_to_be_one():
+    with pytest.raises(CheckpointError, match="x holds no tensors"):
+        parse({}, SHAPES, name="x")
+
+
 def test_header_and_file_agree_through_the_reader(tmp_path):
     from safetensors.torch import save_file
 
