@@ -229,7 +229,7 @@ def _voice(told: str) -> str:
 
 def _sentence(text: str) -> str:
     text = text.strip()
-    return text if text.endswith((".", "!", "?", '"', "。", "！", "？")) else text + "."
+    return text if text.endswith((".", "!", "?", '"', "\u3002", "\uff01", "\uff1f")) else text + "."
 
 
 def _listed(parts: list[str]) -> str:

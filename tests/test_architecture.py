@@ -112,7 +112,7 @@ def test_every_module_keeps_the_rules(path):
         ("mova_core/checkpoint/files.py", "exec('1')"),
         ("mova_core/checkpoint/files.py", "__import__('os')"),
         ("mova_core/ops.py", "COUNT = 0\ndef f():\n    global COUNT\n    COUNT = 1"),
-        ("mova_core/ops.py", "import torch\nx = torch.ones(1).cuda()"),
+        ("mova_core/ops.py", "import torch\nx = torch.ones(1).cuda"),
         ("nodes/sampling.py", "import comfy.samplers"),
         ("nodes/sampling.py", "import folder_paths"),
         ("nodes/sampling.py", "from nodes import NODE_CLASS_MAPPINGS"),

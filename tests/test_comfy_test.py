@@ -24,3 +24,10 @@ def test_a_workflow_for_machines_without_weights_loads_none(name: str) -> None:
     given = {output["type"] for node in workflow["nodes"] for output in node.get("outputs", [])}
     assert any(node["type"].startswith("MOVA") for node in workflow["nodes"])
     assert not given & WITH_WEIGHTS
+
+
+@pytest.mark.parametrize("folder", ["", "mova_core", "nodes", "tools", "benchmarks", "tests"])
+def test_sources_hold_no_character_that_its_check_for_windows_refuses(folder: str) -> None:
+    """Write others as escapes: it stops at the first level otherwise, and runs no other."""
+    for path in (ROOT / folder).glob("**/*.py" if folder else "*.py"):
+        path.read_text(encoding="utf-8").encode("cp1252")

@@ -96,7 +96,7 @@ def _text(start: bytes, size: int) -> str:
     for pattern, what, remedy in TEXTS:
         if re.match(pattern, text, re.IGNORECASE):
             return f"is {what}. {remedy}"
-    if "�" in text or (not text.isprintable() and not set(text) <= set(map(chr, range(9, 127)))):
+    if "\ufffd" in text or (not text.isprintable() and not set(text) <= set(map(chr, range(9, 127)))):
         return ""
     shown = " ".join(text.split())[:80]
     if text.startswith("{") and re.search(r'"(error|message|detail|code)"', text[:300]):

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 import torch
-from torch import nn
+from torch.nn import LayerNorm, Linear, RMSNorm, Sequential
 
 from benchmarks import gpu, official
 from benchmarks.against import SIZES
@@ -13,7 +13,7 @@ from benchmarks.peak import Clip
 
 def test_weights_are_random_and_norms_are_about_one() -> None:
     with torch.device("meta"):
-        model = nn.Sequential(nn.Linear(64, 64), nn.RMSNorm(64), nn.LayerNorm(64))
+        model = Sequential(Linear(64, 64), RMSNorm(64), LayerNorm(64))
     official.fill(model, torch.Generator().manual_seed(0), torch.device("cpu"), torch.bfloat16)
     for name, parameter in model.named_parameters():
         assert parameter.dtype == torch.bfloat16

@@ -67,7 +67,12 @@ def test_an_empty_scene_is_refused():
 
 @pytest.mark.parametrize(
     ("words", "seconds"),
-    [("one two three", 1.0), ("It's a well-known song", 4 / 3), ("你好，世界朋友", 6 / 5), ("OK 你好", 1 / 3 + 2 / 5)],
+    [
+        ("one two three", 1.0),
+        ("It's a well-known song", 4 / 3),
+        ("\u4f60\u597d\uff0c\u4e16\u754c\u670b\u53cb", 6 / 5),
+        ("OK \u4f60\u597d", 1 / 3 + 2 / 5),
+    ],
 )
 def test_speech_is_timed_by_words_or_by_characters(words, seconds):
     assert speech_seconds((Line(speaker="A", words=words),)) == pytest.approx(seconds)
@@ -97,37 +102,51 @@ def test_a_voice_told_in_few_or_in_whole_words_reads_as_one_sentence(told, heard
 
 
 @pytest.mark.parametrize(
-    "row", ["小明：男孩；清亮", "小明:男孩;清亮", "小明：男孩;清亮", "\ufeff小明﹕男孩﹔清亮", "「小明」：男孩；清亮"]
+    "row",
+    [
+        "\u5c0f\u660e\uff1a\u7537\u5b69\uff1b\u6e05\u4eae",
+        "\u5c0f\u660e:\u7537\u5b69;\u6e05\u4eae",
+        "\u5c0f\u660e\uff1a\u7537\u5b69;\u6e05\u4eae",
+        "\ufeff\u5c0f\u660e\ufe55\u7537\u5b69\ufe54\u6e05\u4eae",
+        "\u300c\u5c0f\u660e\u300d\uff1a\u7537\u5b69\uff1b\u6e05\u4eae",
+    ],
 )
 def test_full_width_colons_and_semicolons_part_as_narrow_ones_do(row):
     (speaker,) = parse_speakers(row)
-    assert (speaker.name, speaker.look, speaker.voice) == ("小明", "男孩", "清亮")
+    assert (speaker.name, speaker.look, speaker.voice) == ("\u5c0f\u660e", "\u7537\u5b69", "\u6e05\u4eae")
 
 
 @pytest.mark.parametrize(
     "words",
     [
         *(
-            "“你好！”",
-            "「你好！」",
-            "『你好！』",
-            "＂你好！＂",
-            '"你好！"',
-            "‘你好！’",
-            "«你好！»",
-            "»你好！«",
-            "„你好！“",
-            "‹你好！›",
+            "“\u4f60\u597d\uff01”",
+            "\u300c\u4f60\u597d\uff01\u300d",
+            "\u300e\u4f60\u597d\uff01\u300f",
+            "\uff02\u4f60\u597d\uff01\uff02",
+            '"\u4f60\u597d\uff01"',
+            "‘\u4f60\u597d\uff01’",
+            "«\u4f60\u597d\uff01»",
+            "»\u4f60\u597d\uff01«",
+            "„\u4f60\u597d\uff01“",
+            "‹\u4f60\u597d\uff01›",
         ),
-        *("『「你好！」』", "“‘你好！’”", "“你好！", "你好！”", " 「你好！」 ", "「你好！」。"),
+        *(
+            "\u300e\u300c\u4f60\u597d\uff01\u300d\u300f",
+            "“‘\u4f60\u597d\uff01’”",
+            "“\u4f60\u597d\uff01",
+            "\u4f60\u597d\uff01”",
+            " \u300c\u4f60\u597d\uff01\u300d ",
+            "\u300c\u4f60\u597d\uff01\u300d\u3002",
+        ),
     ],
 )
 def test_the_marks_around_a_line_are_taken_off_whatever_they_are(words):
-    assert said("小明：" + words) == "你好！"
+    assert said("\u5c0f\u660e\uff1a" + words) == "\u4f60\u597d\uff01"
 
 
 def said(line):
-    (spoken,) = parse_lines(line, parse_speakers("小明:男孩\nAnna: a woman"))
+    (spoken,) = parse_lines(line, parse_speakers("\u5c0f\u660e:\u7537\u5b69\nAnna: a woman"))
     return spoken.words
 
 
@@ -142,7 +161,7 @@ def said(line):
         ('"Yes" and "no"', "'Yes' and 'no'"),
         ("She said “no” twice", "She said 'no' twice"),
         ("“She said ‘no’ twice”", "She said ‘no’ twice"),
-        ('a 6" pipe', "a 6″ pipe"),
+        ('a 6" pipe', "a 6\u2033 pipe"),
         ("At 5:30; not later", "At 5:30; not later"),
     ],
 )
@@ -151,7 +170,7 @@ def test_what_is_said_stays_word_for_word_within_one_pair_of_double_quotes(words
     assert compose(script(lines=(Line(speaker="Anna", words=wanted),))).count('"') == 2
 
 
-@pytest.mark.parametrize("words", ["", "&nbsp;", "\ufeff", "“”", "''", "「」", "\u200b"])
+@pytest.mark.parametrize("words", ["", "&nbsp;", "\ufeff", "“”", "''", "\u300c\u300d", "\u200b"])
 def test_a_line_without_words_is_refused(words):
     with pytest.raises(MovaError, match="Name: words"):
         parse_lines(f"Anna: {words}", SPEAKERS)

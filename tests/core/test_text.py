@@ -35,7 +35,7 @@ def test_entities_escaped_twice_are_resolved_beside_real_tags():
 
 def test_both_parts_of_the_negative_prompt_join_into_one_list():
     whole = text.NEGATIVE_PROMPT + text.NEGATIVE_PROMPT_ADDITION
-    items = whole.split("，")
+    items = whole.split("\uff0c")
     assert len(set(items)) == len(items) == 17 + 11
     assert all(items)
 

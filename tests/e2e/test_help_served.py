@@ -93,7 +93,7 @@ def test_the_help_panel_shows_the_chinese_page(chinese: Page) -> None:
     chinese.evaluate(SELECT)
     chinese.wait_for(f"!!document.querySelector('{INFO}')", timeout=30)
     chinese.evaluate(f"document.querySelector('{INFO}').click(); true")
-    chinese.wait_for("document.body.innerText.includes('常见错误')", timeout=30)
+    chinese.wait_for("document.body.innerText.includes('\u5e38\u89c1\u9519\u8bef')", timeout=30)
     shown = chinese.evaluate("document.body.innerText")
     assert node_docs.locale("zh")["MOVADecode"]["inputs"]["tile_size"]["tooltip"] in shown
     assert "tools/docs/node_docs.py" not in shown

@@ -25,7 +25,7 @@ pytestmark = needs_comfy
 TODO = "; run python -m tools.docs.node_docs and write what it asks for"
 TODO_PICTURES = "run python -m tools.docs.node_pictures"
 OF_CORE = {"conditioning", "guidance", "loaders", "sampling"}  # categories that ComfyUI itself translates
-MISTAKES = {"en": "## Common mistakes", "zh": "## 常见错误"}
+MISTAKES = {"en": "## Common mistakes", "zh": "## \u5e38\u89c1\u9519\u8bef"}
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -85,7 +85,7 @@ def test_the_english_texts_are_what_the_nodes_say(pack: Pack) -> None:
 def test_every_text_has_its_chinese_and_no_chinese_lacks_its_text(pack: Pack) -> None:
     english, chinese = (node_docs.texts(node_docs.locale(language)) for language in ("en", "zh"))
     assert english.keys() ^ chinese.keys() == set(), TODO
-    names = {"MOVA。", "VAE", "CLIP", "cfg"}  # what is the same in Chinese
+    names = {"MOVA\u3002", "VAE", "CLIP", "cfg"}  # what is the same in Chinese
     same = {place: text for place, text in chinese.items() if not CHINESE.search(text) and text not in names}
     assert same == {}
 

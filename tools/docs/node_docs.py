@@ -24,10 +24,10 @@ LONGEST = 24  # characters of a text default that are shown
 AFTER = "control_after_generate"
 TITLES = {
     "en": ("Inputs", "| input | what it does |", "Outputs", "| output | what it is |"),
-    "zh": ("输入", "| 输入 | 说明 |", "输出", "| 输出 | 说明 |"),
+    "zh": ("\u8f93\u5165", "| \u8f93\u5165 | \u8bf4\u660e |", "\u8f93\u51fa", "| \u8f93\u51fa | \u8bf4\u660e |"),
 }
-OPTIONAL = {"en": "optional", "zh": "可选"}
-RANGE = {"en": "{} to {}", "zh": "{} 到 {}"}
+OPTIONAL = {"en": "optional", "zh": "\u53ef\u9009"}
+RANGE = {"en": "{} to {}", "zh": "{} \u5230 {}"}
 
 Words = Mapping[str, Any]  # one node of a nodeDefs.json
 

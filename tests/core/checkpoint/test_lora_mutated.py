@@ -77,7 +77,7 @@ def header_changed(whole: bytes, chance: random.Random) -> bytes:
             case 3:
                 entry["dtype"] = chance.choice(("F4", "F8_E8M0", "C64", "I64", "BOOL", "", 7, "F" * 5000))
             case 4:
-                digits = chance.choice(("9" * 5000, "-1", "٣", "1e9", "\n", "😀" * 200))
+                digits = chance.choice(("9" * 5000, "-1", "\u0663", "1e9", "\n", "\U0001f600" * 200))
                 header[name.replace("0", digits).replace("1", digits)] = header.pop(name)
             case 5:
                 values = ("nan", "1e400", "9" * 5000, ALPHA[:40], "[" * 5000, '{"lora_alpha": NaN}', '{"r": 0}')

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import LayerNorm, Linear, Sequential
 
 from mova_core.checkpoint.torch_file import DTYPES, MAX_CONTAINERS, NARROW, read_torch
 from mova_core.errors import CheckpointError
@@ -41,7 +42,7 @@ def test_it_is_what_pytorch_reads(tmp_path, protocol, container):
 
 
 def test_a_modules_state_dictionary_with_its_notes_is_read(tmp_path):
-    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
+    module = Sequential(Linear(2, 3), LayerNorm(3))
     torch.save(module.state_dict(), tmp_path / "x.pt")
     assert read_torch(tmp_path / "x.pt").keys() == module.state_dict().keys()
 
@@ -70,7 +71,7 @@ ATTACKS = {
     "path": Path("x"),
     "tuple keys": {(1, 2): 3},
     "sparse": torch.eye(3).to_sparse(),
-    "object": torch.nn.Linear(1, 1),
+    "object": Linear(1, 1),
 }
 
 

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import Conv1d, ConvTranspose1d, Linear
 
 from mova_core.checkpoint.weight_norm import fold_weight_norm
 from mova_core.errors import CheckpointError
 from tests.golden import key_table, needs_golden, relative_error, tensors
 
 OLD, NEW = nn.utils.weight_norm, nn.utils.parametrizations.weight_norm
-LAYERS = [lambda: nn.Conv1d(4, 6, 3), lambda: nn.ConvTranspose1d(6, 4, 4), lambda: nn.Linear(4, 6)]
+LAYERS = [lambda: Conv1d(4, 6, 3), lambda: ConvTranspose1d(6, 4, 4), lambda: Linear(4, 6)]
 
 
 def normalised(make_layer, norm):
