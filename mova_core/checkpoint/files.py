@@ -9,7 +9,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,9 +159,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: see `read_header`.
     """
     read_header(path)
+    return read_some(path)
+
+
+def read_some(path: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """The tensors of these names that a file holds, or all, mapped; of a file whose header has been read.
+
+    Raises:
+        CheckpointError: see `read_header`.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+            held = file.keys() if names is None else set(names) & set(file.keys())
+            return {name: file.get_tensor(name) for name in held}
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         # it changed since, or holds types that this torch has not
         raise CheckpointError(_damaged(path, f"{error!s:.200}")) from error

@@ -11,7 +11,7 @@ Sources: OCP Microscaling Formats v1.0 (MX); NVIDIA cuBLAS, layout of block scal
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +25,11 @@ Parts = dict[str, Tensor]
 
 FP8_LARGEST = 448.0  # of float8_e4m3fn
 FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of e2m1, by code
-SCALES = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "scale_weight", "scale_input")
+SCALES = (
+    *("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale"),
+    *("weight_zeros", "weight_s_rel", "weight_s_channel", "weight_codebook"),
+)
+"""What may lie beside a quantised weight, as ComfyUI names it."""
 MARK = "comfy_quant"
 
 BLOCK_LINEAR = re.compile(
@@ -49,9 +53,14 @@ class Format:
     options: dict[str, Any] = field(default_factory=dict)
 
     def configuration(self) -> Tensor:
-        """The bytes of L.comfy_quant, filled up to a multiple of 8: weights after them in a file stay aligned."""
-        text = json.dumps({"format": self.name, **self.options}).encode()
-        return torch.tensor(list(text + b" " * (-len(text) % 8)), dtype=torch.uint8)
+        """The bytes of L.comfy_quant: weights after them in a file stay aligned."""
+        return marked({"format": self.name, **self.options})
+
+
+def marked(config: Mapping[str, Any]) -> Tensor:
+    """The bytes of L.comfy_quant for a configuration, filled up to a multiple of 8."""
+    text = json.dumps(config).encode()
+    return torch.tensor(list(text + b" " * (-len(text) % 8)), dtype=torch.uint8)
 
 
 # --- float8, one scale a tensor ------------------------------------------------------------------------------------
@@ -183,6 +192,7 @@ FP8 = Format(
     storage=_fp8_storage,
     options={"full_precision_matrix_mult": True},  # else ComfyUI casts activations to float8 unscaled, clipped at 448
 )
+FP8_E5M2 = replace(FP8, name="float8_e5m2")  # read, never made: e4m3fn with a scale is nearer
 INT8 = Format(name="int8_tensorwise", multiple=16, quantize=_int8, dequantize=_from_fp8, storage=_int8_storage)
 MXFP8 = Format(name="mxfp8", multiple=32, quantize=_mxfp8, dequantize=_from_mxfp8, storage=_mxfp8_storage)
 NVFP4 = Format(name="nvfp4", multiple=16, quantize=_nvfp4, dequantize=_from_nvfp4, storage=_nvfp4_storage)
@@ -190,7 +200,8 @@ NVFP4 = Format(name="nvfp4", multiple=16, quantize=_nvfp4, dequantize=_from_nvfp
 FORMATS = {"fp8": FP8, "int8": INT8, "mxfp8": MXFP8, "nvfp4": NVFP4}
 """The word a user says -> the format."""
 
-BY_NAME = {kind.name: kind for kind in FORMATS.values()}
+BY_NAME = {kind.name: kind for kind in (*FORMATS.values(), FP8_E5M2)}
+FLOAT8 = {torch.float8_e4m3fn: FP8.name, torch.float8_e5m2: FP8_E5M2.name}
 
 
 def takes(kind: Format, key: str, shape: Shape) -> bool:
@@ -211,17 +222,6 @@ def quantized(tensors: Mapping[str, Tensor], kind: Format) -> dict[str, Tensor]:
     return out
 
 
-def with_formats(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """The tensors with `comfy_quant` beside each scaled float8 weight that lacks it. Scales may be one a row."""
-    out = dict(tensors)
-    for key, tensor in tensors.items():
-        layer = key.removesuffix(".weight")
-        scaled = tensor.dtype == torch.float8_e4m3fn and f"{layer}.weight_scale" in tensors
-        if scaled and f"{layer}.{MARK}" not in tensors:
-            out[f"{layer}.{MARK}"] = FP8.configuration()
-    return out
-
-
 def configuration(mark: Tensor, layer: str) -> dict[str, Any]:
     """The object in L.comfy_quant.
 
@@ -230,7 +230,7 @@ def configuration(mark: Tensor, layer: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(mark.numpy().tobytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{layer}.{MARK} is not JSON ({error!s:.100}). Convert or download the file again"
         ) from error
@@ -250,7 +250,7 @@ def dequantized(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat
     for layer in layers:
         name = configuration(tensors[f"{layer}.{MARK}"], layer)["format"]
         if name not in BY_NAME:
-            raise CheckpointError(f"{layer} is stored as {name!r}; known are {', '.join(BY_NAME)}")
+            raise CheckpointError(f"{layer} is stored as {name!r:.50}; known are {', '.join(BY_NAME)}")
         parts = {part: tensors[f"{layer}.{part}"] for part in ("weight", *SCALES) if f"{layer}.{part}" in tensors}
         try:
             out[f"{layer}.weight"] = BY_NAME[name].dequantize(parts).to(dtype)
@@ -264,16 +264,6 @@ def dequantized(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat
 def _beside(key: str, layers: set[str]) -> bool:
     layer, _, part = key.rpartition(".")
     return layer in layers and part in (MARK, "weight", *SCALES)
-
-
-def plain_shapes(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Shapes the weights have once they are dequantised, as far as a header tells; scales and marks left out."""
-    out = {key: shape for key, shape in shapes.items() if key.rpartition(".")[2] not in (MARK, *SCALES)}
-    for key, shape in out.items():
-        layer = key.removesuffix(".weight")
-        if layer != key and len(shape) == 2 and f"{layer}.weight_scale_2" in shapes:  # nvfp4: two values a byte
-            out[key] = (shape[0], 2 * shape[1])
-    return out
 
 
 def stored_shape(key: str, shape: Shape, tensors: Mapping[str, Tensor]) -> Shape:

@@ -160,7 +160,7 @@ def _source(
         codec=next((codec for part in parts.values() if (codec := _codec(part.file))), None),
         parts=parts,
         experts=parts[BRIDGE].file.experts(),
-        notes=notes,
+        notes=(*notes, *dict.fromkeys(note for part in parts.values() for note in part.file.notes)),
     )
 
 

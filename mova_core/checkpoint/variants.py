@@ -58,7 +58,6 @@ PRISM = ModelVariant(
         (r"^fusion_blocks\.(\d+)\.a2v_conditioner\.", r"dual_tower_bridge.audio_to_video_conditioners.\1."),
         (r"^fusion_blocks\.(\d+)\.v2a_conditioner\.", r"dual_tower_bridge.video_to_audio_conditioners.\1."),
         (r"^remaining_video_blocks\.(\d{1,5})\.", r"video_dit.blocks.<+\1>."),
-        (r"\.weight\.prism_scale$", ".weight_scale"),  # one a row
     ),
     scheduler=SchedulerConfig(shift=9.0, sigma_min=0.0, boundary=0.9),
     audio_shift=7.0,

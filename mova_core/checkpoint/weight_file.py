@@ -17,8 +17,9 @@ from torch import Tensor
 from ..config import BridgeConfig, TowerConfig
 from ..errors import CheckpointError
 from . import configs, detect
-from .files import Read, component_files, component_header, read_header, read_json
-from .quantization import plain_shapes, with_formats
+from .files import Header, Read, component_files, component_header, read_header, read_json, read_some
+from .layouts import logical_shapes, notes, refuse_foreign, stated_formats, with_formats
+from .quantization import MARK, configuration
 from .variants import AUDIO, BRIDGE, HIGH, LOW, PARTS, PRISM, ModelVariant, parts, variant_of
 
 Shapes = dict[str, tuple[int, ...]]
@@ -51,6 +52,7 @@ class WeightFile:
     variant: ModelVariant
     shapes: dict[str, Shapes]  # part -> its keys -> logical shapes
     configs: dict[str, tuple[dict[str, Any], str]]
+    notes: tuple[str, ...] = ()
 
     @property
     def component(self) -> str:
@@ -77,7 +79,7 @@ class WeightFile:
     def tensors(self, kept: str, read: Read, *, only: str = "") -> dict[str, Tensor]:
         """The tensors kept under a part's names, quantised layers in ComfyUI's formats; with `only`, just that one."""
         whole = {key: tensor for path in self.files for key, tensor in read(path).items()}
-        found = with_formats(parts(whole).get(kept, {}), str(self.place))
+        found = parts(with_formats(whole, self.metadata, str(self.place))).get(kept, {})
         return {key: value for key, value in found.items() if only in ("", key)}
 
 
@@ -89,7 +91,7 @@ def open_file(path: Path | str) -> WeightFile:
     """
     path = Path(path)
     header = read_header(path)
-    return _sorted(path, (path,), header.shapes, header.metadata, _stated_configs(header.metadata, path))
+    return _sorted(path, (path,), header, _stated_configs(header.metadata, path))
 
 
 def open_component(folder: Path, component: str) -> WeightFile:
@@ -107,18 +109,32 @@ def open_component(folder: Path, component: str) -> WeightFile:
         AUDIO_VAE: folder / "audio_vae" / "config.json",
     }
     stated = {name: (read_json(where), str(where)) for name, where in places.items() if where.is_file()}
-    return _sorted(place, tuple(component_files(place)), header.shapes, header.metadata, stated)
+    return _sorted(place, tuple(component_files(place)), header, stated)
 
 
-def _sorted(place: Path, files: tuple[Path, ...], shapes: Shapes, metadata: dict[str, str], stated: Any) -> WeightFile:
+def _sorted(place: Path, files: tuple[Path, ...], header: Header, stated: Any) -> WeightFile:
+    refuse_foreign(header.shapes, str(place))
+    shapes = logical_shapes(header.shapes, _formats(files, header, str(place)))
     return WeightFile(
         place=place,
         files=files,
-        metadata=metadata,
-        variant=variant_of(shapes, metadata),
-        shapes={part: plain_shapes(found) for part, found in parts(shapes).items()},
+        metadata=header.metadata,
+        variant=variant_of(shapes, header.metadata),
+        shapes=parts(shapes),
         configs=stated,
+        notes=tuple(notes(header.shapes, header.dtypes, place.name)),
     )
+
+
+def _formats(files: tuple[Path, ...], header: Header, where: str) -> dict[str, str]:
+    """Layer -> the format that its mark, or the header's table, names."""
+    found = {layer: str(config["format"]) for layer, config in stated_formats(header.metadata, where).items()}
+    marks = [key for key in header.shapes if key.endswith(f".{MARK}")]
+    for path in files if marks else ():
+        for key, mark in read_some(path, marks).items():
+            layer = key.removesuffix(f".{MARK}")
+            found[layer] = str(configuration(mark, layer)["format"])
+    return found
 
 
 def _stated_configs(metadata: Mapping[str, str], path: Path) -> dict[str, tuple[dict[str, Any], str]]:

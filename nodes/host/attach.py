@@ -15,14 +15,13 @@ from torch import nn
 
 from ...mova_core.checkpoint.fingerprint import expert_fingerprint
 from ...mova_core.checkpoint.load import assign, shapes_of
-from ...mova_core.checkpoint.quantization import MARK
 from ...mova_core.checkpoint.source import Source, sound_of
 from ...mova_core.checkpoint.variants import AUDIO, BRIDGE
 from ...mova_core.config import TowerConfig
 from ...mova_core.errors import CheckpointError, ConfigError
 from ...mova_core.model.mova import Mova
 from . import experts, newer
-from .loading import read, settings_of
+from .loading import is_quantised, read, settings_of
 from .model import MovaModel, MovaSettings
 from .self_patching import alias
 
@@ -55,7 +54,7 @@ def attach(model: Any, path: Path, *, dynamic: bool = True) -> tuple[Any, tuple[
     tensors = sound.tensors(read=read)
     compute = model.model.get_dtype_inference()
     settings.set_inference_dtype(model.model.get_dtype(), compute)
-    quantised = any(key.endswith(f".{MARK}") for part in tensors.values() for key in part)
+    quantised = any(is_quantised(part) for part in tensors.values())
     if quantised:
         settings.quant_config = {"mixed_ops": True}
         settings.manual_cast_dtype = compute

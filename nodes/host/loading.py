@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -14,12 +14,13 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
+from comfy.quant_ops import QUANT_ALGOS
 from torch import Tensor
 
 from ...mova_core.checkpoint.files import component_tensors
 from ...mova_core.checkpoint.keys import original_video_vae
 from ...mova_core.checkpoint.load import assign, shapes_of
-from ...mova_core.checkpoint.quantization import FORMATS, MARK, SCALES, Format, quantized
+from ...mova_core.checkpoint.quantization import FORMATS, MARK, SCALES, Format, configuration, quantized
 from ...mova_core.checkpoint.source import Source, joint_names
 from ...mova_core.checkpoint.variants import AUDIO, BRIDGE, HIGH, LOW
 from ...mova_core.config import MovaConfig
@@ -116,9 +117,8 @@ def find_file(kind: str, name: str) -> Path:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, mapped; what says how they are quantised is brought to ComfyUI's newest form."""
-    tensors, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
-    return comfy.utils.convert_old_quants(tensors, metadata=metadata)[0]
+    """The tensors of a file, mapped; the core brings what says how they are quantised to ComfyUI's newest form."""
+    return comfy.utils.load_torch_file(str(path))
 
 
 def load_model(source: Source, weight_dtype: str = "default") -> Any:
@@ -203,7 +203,7 @@ def _prepare(settings: MovaSettings, tensors: dict[str, Tensor], device: Any) ->
     Layers must cast weights to the dtype of their input: the float32 islands need that. Those of quantised weights
     create no weight before they are loaded, and load it to the device they were built on.
     """
-    if any(key.endswith(f".{MARK}") for key in tensors):
+    if is_quantised(tensors):
         compute = comfy.model_management.unet_manual_cast(None, device, settings.supported_inference_dtypes)
         settings.set_inference_dtype(compute, compute)
         settings.quant_config = {"mixed_ops": True}  # ComfyUI chooses MixedPrecisionOps
@@ -213,6 +213,23 @@ def _prepare(settings: MovaSettings, tensors: dict[str, Tensor], device: Any) ->
     settings.set_inference_dtype(stored, compute)
     settings.custom_operations = comfy.ops.manual_cast
     return torch.device("meta")
+
+
+def is_quantised(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether any layer is stored in one of ComfyUI's formats.
+
+    Raises:
+        CheckpointError: this ComfyUI does not know the format.
+    """
+    marks = [key for key in tensors if key.endswith(f".{MARK}")]
+    for key in marks:
+        name = configuration(tensors[key], key.removesuffix(f".{MARK}"))["format"]
+        if name not in QUANT_ALGOS:
+            raise CheckpointError(
+                f"{key.removesuffix(f'.{MARK}')} is stored as {name:.50}, which this ComfyUI does not read; it knows "
+                f"{', '.join(QUANT_ALGOS)}. Update ComfyUI and comfy-kitchen, or choose a file in another precision"
+            )
+    return bool(marks)
 
 
 class MovaVideoVAE(comfy.sd.VAE):

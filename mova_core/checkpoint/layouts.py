@@ -1,0 +1,250 @@
+"""Quantised weights of every maker -> ComfyUI's per-layer formats, or a refusal by name before anything is computed.
+
+Seen in public: float8 (e4m3fn, e5m2) with a scale for the tensor, for each row, or for each block, under the names
+`weight_scale`, `scale_weight`, `weight_scale_inv` and `weight.prism_scale`, with a marker (`scaled_fp8`), a table in
+the header (`_quantization_metadata`), ComfyUI's `comfy_quant`, or nothing. A weight is always its stored value times
+its scale, whatever the scale is called. ComfyUI has no format of scales by block: those layers become bfloat16.
+
+Axes: N output rows, K input columns of a linear layer; n k blocks along them.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .quantization import FLOAT8, FP8, INT8, MARK, SCALES, configuration, marked
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+
+ALIASES = {"scale_weight": "weight_scale", "weight_scale_inv": "weight_scale", "weight.prism_scale": "weight_scale"}
+ALIASES |= {"scale_input": "input_scale", "activation_scale": "input_scale"}
+PARTS = re.compile(rf"^(.*)\.({'|'.join(map(re.escape, (MARK, *SCALES, *ALIASES)))})$")
+NO_WEIGHTS = re.compile(r"(^|\.)(comfy_attention\.config|scaled_fp8)$")
+"""ComfyUI's wish for an attention kernel of one block, and the marker of a file: neither is a weight."""
+TABLE = "_quantization_metadata"  # header, JSON: {"layers": {layer: {"format": ...}}}
+PACKED = ("nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16")  # two values a byte
+NEEDED = {
+    "int8_tensorwise": ("weight_scale",),
+    "mxfp8": ("weight_scale",),
+    "nvfp4": ("weight_scale", "weight_scale_2"),
+    "convrot_w4a4": ("weight_scale",),
+    "asym_w4a8_int8": ("weight_s_rel", "weight_s_channel"),
+    "awq_w4a16": ("weight_scale", "weight_zeros"),
+}
+"""Format -> scales without which its weights mean nothing."""
+FOREIGN = (
+    (r"\.weight\.(absmax|quant_map|nested_\w+|quant_state\.\w+)$", "bitsandbytes (NF4 or FP4)"),
+    (r"\.(SCB|weight_format)$", "bitsandbytes (int8)"),
+    (r"\.weight\._(data|scale|shift|zeropoint)$", "optimum-quanto"),
+    (r"\.(wscales|wzeros|wtscale|wcscales|proj_down|proj_up|smooth_factor(_orig)?)$", "Nunchaku (SVDQuant)"),
+    (r"\.(qweight|qzeros|g_idx)$", "GPTQ or AWQ"),
+    (r"\.weight_(packed|shape|zero_point|g_idx)$", "compressed-tensors"),
+    (r"[.:_](weight_qdata|tensor_impl(_\w+)?|_weight_qdata)$", "torchao"),
+    (r"\.(W_q|W_q_meta)$", "HQQ"),
+)
+BLOCKS = (128, 64, 256, 32, 16, 512, 8, 1024)  # of weight_scale_inv, whose last block may be cut off; usual ones first
+
+
+def refuse_foreign(keys: Mapping[str, Any], where: str) -> None:
+    """Refuse formats that no layer of ComfyUI reads.
+
+    Raises:
+        CheckpointError: naming the maker.
+    """
+    for key in keys:
+        for pattern, maker in FOREIGN:
+            if re.search(pattern, key):
+                raise CheckpointError(
+                    f"{where} is quantised by {maker}: {key:.120}. That is not read. Choose a file in bf16, scaled "
+                    "float8 or one of ComfyUI's formats (docs/files.md)"
+                )
+
+
+def logical_shapes(shapes: Shapes, formats: Mapping[str, str]) -> dict[str, Shape]:
+    """Shapes that the weights have once they are read, without scales and marks. `formats`: layer -> its format."""
+    out: dict[str, Shape] = {}
+    for key, shape in shapes.items():
+        if PARTS.match(key) or NO_WEIGHTS.search(key):
+            continue
+        layer = key.removesuffix(".weight")
+        packed = formats.get(layer) in PACKED or f"{layer}.weight_scale_2" in shapes
+        out[key] = (shape[0], 2 * shape[1]) if packed and layer != key and len(shape) == 2 else shape
+    return out
+
+
+def stated_formats(metadata: Mapping[str, str], where: str) -> dict[str, dict[str, Any]]:
+    """Layer -> its configuration, as the table in a header says.
+
+    Raises:
+        CheckpointError: the table is damaged.
+    """
+    try:
+        layers = json.loads(metadata.get(TABLE, "{}")).get("layers", {})
+        if all(isinstance(value["format"], str) for value in layers.values()):
+            return dict(layers)
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
+        pass
+    raise CheckpointError(f"{where}: {TABLE} in the header is damaged. Download the file again")
+
+
+def with_formats(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: str) -> dict[str, Tensor]:
+    """A file's tensors, each quantised layer in a format of ComfyUI's with its `comfy_quant`, or unpacked to bfloat16.
+
+    Raises:
+        CheckpointError: a layout that is not known, naming the layer.
+    """
+    layers: dict[str, dict[str, Tensor]] = {}
+    out: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        if NO_WEIGHTS.search(key):
+            continue
+        match = PARTS.match(key)
+        if match is None:
+            out[key] = tensor
+        else:
+            layers.setdefault(match[1], {})[ALIASES.get(match[2], match[2])] = tensor
+            if match[2] == "weight_scale_inv":
+                layers[match[1]]["inv"] = tensor
+    for layer, config in stated_formats(metadata, where).items():
+        if f"{layer}.weight" in tensors:
+            layers.setdefault(layer, {}).setdefault(MARK, marked(config))
+    for layer, parts in layers.items():
+        weight = out.pop(f"{layer}.weight", None)
+        if weight is None:
+            raise CheckpointError(f"{where}: {layer:.120} has a scale and no weight. Download the file again")
+        read = _read(weight, parts, f"{where}: {layer:.120}")
+        out |= {f"{layer}.{name}": part for name, part in read.items()}
+    return out
+
+
+def _read(weight: Tensor, parts: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """One layer: its weight and what belongs to it, in a format or unpacked."""
+    cut = parts.pop("inv", None) is not None  # blocks of a fixed size, the last one cut off
+    name = configuration(parts[MARK], where)["format"] if MARK in parts else ""
+    scale = parts.get("weight_scale")
+    if name and name not in FLOAT8.values():
+        return {"weight": weight, **_whole(weight, parts, name, where)}
+    if scale is None:
+        return {"weight": weight}  # float8 without scales, or a scale of the input alone
+    if weight.dtype == torch.int8 and not name:
+        kind = _kind(weight, scale, cut, where)
+        if kind == "block":
+            raise _unknown(weight, scale, where)
+        return {"weight": weight, "weight_scale": _as(kind, scale), MARK: INT8.configuration()}
+    if weight.dtype not in FLOAT8:
+        if weight.is_floating_point() and weight.dtype.itemsize > 1 and bool((scale == 1).all()):
+            return {"weight": weight}
+        raise _unknown(weight, scale, where)
+    kind = _kind(weight, scale, cut, where)
+    if kind == "block" or weight.ndim != 2:
+        return {"weight": unpacked(weight, scale, cut)}
+    own = {key: parts[key] for key in (MARK, "input_scale") if name and key in parts and kind == "tensor"}
+    mark = marked({"format": FLOAT8[weight.dtype], **FP8.options})
+    return {"weight": weight, "weight_scale": _as(kind, scale), **(own or {MARK: mark})}
+
+
+def _whole(weight: Tensor, parts: dict[str, Tensor], name: str, where: str) -> dict[str, Tensor]:
+    """The parts of a layer in another of ComfyUI's formats; none may be missing, and no setting impossible."""
+    missing = [part for part in NEEDED.get(name, ()) if part not in parts]
+    if missing:
+        raise CheckpointError(f"{where} is {name} without its {', '.join(missing)}. Download the file again")
+    if name == "int8_tensorwise":
+        kind = _kind(weight, parts["weight_scale"], False, where)
+        if kind == "block":
+            raise _unknown(weight, parts["weight_scale"], where)
+        parts = {**parts, "weight_scale": _as(kind, parts["weight_scale"])}
+    config = configuration(parts[MARK], where)
+    group = config.get("convrot_groupsize", 256)
+    columns = weight.shape[-1] * (2 if name in PACKED else 1)
+    rotated = config.get("convrot") or name in ("convrot_w4a4", "asym_w4a8_int8")
+    if rotated and (group not in (4, 16, 64, 256, 1024) or columns % group):
+        raise CheckpointError(
+            f"{where} is rotated in groups of {group!r:.20}, which {columns} columns have not. Convert anew"
+        )
+    return parts
+
+
+def _kind(weight: Tensor, scale: Tensor, cut: bool, where: str) -> str:
+    """Whether a scale is for the tensor, for each row, or for each block; of square weights 1-D scales are by row."""
+    if scale.numel() == 1:
+        return "tensor"
+    rows = weight.shape[0] if weight.ndim else 0
+    if tuple(scale.shape) in ((rows,), (rows, *(1 for _ in weight.shape[1:]))):
+        return "row"
+    if weight.ndim == 2 and _block_sides(weight, scale, cut) is not None:
+        return "block"
+    raise _unknown(weight, scale, where)
+
+
+def _as(kind: str, scale: Tensor) -> Tensor:
+    return scale.float().reshape(()) if kind == "tensor" else scale.float().reshape(-1, 1)
+
+
+def _unknown(weight: Tensor, scale: Tensor, where: str) -> CheckpointError:
+    return CheckpointError(
+        f"{where} is {weight.dtype} {tuple(weight.shape)} with scales {tuple(scale.shape)}, a layout that is not "
+        "known. Choose a file in bf16, or scaled by tensor, row or block"
+    )
+
+
+def _block_sides(weight: Tensor, scale: Tensor, cut: bool) -> tuple[int, int] | None:
+    """Rows and columns of a block, for scales (n, k) or (n, k, 1)."""
+    if scale.ndim not in (2, 3) or (scale.ndim == 3 and scale.shape[2] != 1):
+        return None
+    sides = [_side(size, count, cut) for size, count in zip(weight.shape, scale.shape)]
+    return None if 0 in sides else (sides[0], sides[1])
+
+
+def _side(size: int, count: int, cut: bool) -> int:
+    """Of `count` blocks along `size`, one's length, 0 where there is none: whole ones, or with `cut` rather a power of
+    two of which the last is cut off."""
+    if not count:
+        return 0
+    whole = size // count if size % count == 0 else 0
+    power = next((side for side in BLOCKS if -(-size // side) == count), 0)
+    return (power or whole) if cut else (whole or power)
+
+
+def unpacked(weight: Tensor, scale: Tensor, cut: bool = False) -> Tensor:
+    """The weight in bfloat16: stored values times their scales, by tensor, row or block."""
+    sides = _block_sides(weight, scale, cut) if weight.ndim == 2 and scale.numel() > 1 else None
+    if sides is None:
+        full = scale.float().reshape(() if scale.numel() == 1 else (-1, *(1 for _ in weight.shape[1:])))
+    else:
+        grid = scale.float().reshape(scale.shape[0], scale.shape[1])
+        full = grid.repeat_interleave(sides[0], 0)[: weight.shape[0]].repeat_interleave(sides[1], 1)[
+            :, : weight.shape[1]
+        ]
+    return (weight.float() * full).to(torch.bfloat16)
+
+
+def notes(shapes: Shapes, dtypes: Mapping[str, str], where: str) -> list[str]:
+    """What a user should know of how a file is stored, from its header."""
+    found = []
+    blocks = [key for key in shapes if _by_block(key, shapes, dtypes)]
+    if blocks:
+        found.append(
+            f"{where} holds {len(blocks)} float8 layers with scales by block, which ComfyUI's layers do not read: they "
+            "are unpacked to bfloat16 in RAM. weight_dtype int8 or fp8_e4m3fn packs them again."
+        )
+    asked = sum(key.endswith("comfy_attention.config") for key in shapes)
+    if asked:
+        found.append(
+            f"{where} asks for an attention kernel of its own in {asked} blocks; the one chosen for ComfyUI is used."
+        )
+    return found
+
+
+def _by_block(key: str, shapes: Shapes, dtypes: Mapping[str, str]) -> bool:
+    match = PARTS.match(key)
+    if match is None or ALIASES.get(match[2], match[2]) != "weight_scale" or f"{match[1]}.{MARK}" in shapes:
+        return False
+    weight = f"{match[1]}.weight"
+    shape = shapes[key]
+    return dtypes.get(weight, "").startswith("F8_E") and len(shape) > 1 and shape[1] > 1
