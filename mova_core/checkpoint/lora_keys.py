@@ -40,7 +40,7 @@ OTHER_KINDS = re.compile(
 )
 # What compiling and sharding put into names, anywhere: with dots around it or, in kohya's spelling, underscores.
 WRAPPED = re.compile(
-    r"(?:^|(?<=[._]))_?(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module|forward_module|fpw_module)[._]"
+    r"(?:^|(?<=[._]))_?(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module|forward_module|fpw_module|module)[._]"
 )
 BEFORE = re.compile(  # before a layer, in any order and number
     r"(?:base_model|model|diffusion_model|pipe|module|unet|denoiser|generator|ema|lora_unet|lora_transformer(?!_2)|lora|lycoris"

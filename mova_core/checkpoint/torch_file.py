@@ -6,6 +6,7 @@ refuses the file. Tensors are views of the mapped file: reading makes nothing la
 """
 
 import math
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from ..errors import CheckpointError
 from .files import MAX_AXES, MAX_TENSORS
 
 MAX_PROGRAM = 4 * 2**20  # bytes; the official trainers' largest file has under one million
-MAX_CONTAINERS = 8 * MAX_TENSORS  # a tensor takes five tuples and a dictionary
+MAX_CONTAINERS = 8 * MAX_TENSORS  # a tensor takes sixteen: tuples, marks, what the program remembers
+END_OF_ZIP = 65_536 + 1024  # bytes at a zip's end where it says how long its list is
 LARGEST = 2**48  # numbers of one tensor
 DAMAGED = (zipfile.BadZipFile, struct.error, OverflowError)
 DTYPES = {
@@ -61,21 +63,35 @@ def read_torch(path: Path) -> Any:
         CheckpointError: it is no .pt file, is damaged, or holds anything else.
     """
     try:
+        _check_directory(path)
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
             program, folder = _program(archive, entries, path.stat().st_size)
-            spans = {
-                name.removeprefix(folder): (_start(path, entry), entry.file_size) for name, entry in entries.items()
-            }
     except (OSError, ValueError, LookupError, EOFError, RuntimeError, *DAMAGED) as error:
         raise CheckpointError(f"{path} is not a whole .pt file ({error!s:.120}). Download it again") from error
     try:
-        return _Reader(program, path, spans).value()
+        return _Reader(program, path, {name.removeprefix(folder): entry for name, entry in entries.items()}).value()
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, *DAMAGED) as error:
         raise CheckpointError(
             f"{path} holds more than tensors, or is damaged; nothing of it was run ({error!s:.120}). "
             "Load it with the program that made it and save its tensors as safetensors"
         ) from error
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse a list of entries that would be ten times its size in memory once zipfile has read it."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - END_OF_ZIP))
+        end = file.read(END_OF_ZIP)
+    stated = [
+        struct.unpack_from("<I", end, found.end() + 8) for found in re.finditer(rb"PK\x05\x06(?=.{18})", end, re.DOTALL)
+    ]
+    stated += [
+        struct.unpack_from("<Q", end, found.end() + 36)
+        for found in re.finditer(rb"PK\x06\x06(?=.{44})", end, re.DOTALL)
+    ]
+    if any(MAX_PROGRAM < size != 0xFFFFFFFF for (size,) in stated):
+        raise ValueError("it lists far more than a LoRA's tensors")
 
 
 def _program(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], size: int) -> tuple[bytes, str]:
@@ -96,29 +112,20 @@ def _program(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], size
     return archive.read(programs[0]), folder
 
 
-def _start(path: Path, entry: zipfile.ZipInfo) -> int:
-    """Where an entry's bytes begin in the file."""
-    with path.open("rb") as file:
-        file.seek(entry.header_offset)
-        mark, name, extra = struct.unpack("<4s22xHH", file.read(30))
-    if mark != b"PK\x03\x04":
-        raise ValueError(f"an entry is missing at byte {entry.header_offset}")
-    return int(entry.header_offset + 30 + name + extra)
-
-
 @dataclass
 class _Reader:
     """Follows a program. `stack` is what it has made since the last mark; `marks` the stacks below."""
 
     program: bytes
     path: Path
-    spans: dict[str, tuple[int, int]]
+    entries: dict[str, zipfile.ZipInfo]
     position: int = 0
     containers: int = 0
     stack: list[Any] = field(default_factory=list)
     marks: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     mapped: Tensor | None = None
+    read: dict[str, Tensor] = field(default_factory=dict)
 
     def value(self) -> Any:
         while True:
@@ -150,11 +157,19 @@ class _Reader:
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
-    def made(self, container: Any) -> None:
+    def count(self) -> None:
         self.containers += 1
         if self.containers > MAX_CONTAINERS:
             raise ValueError("it lists far more than a LoRA's tensors")
+
+    def made(self, container: Any) -> None:
+        self.count()
         self.push(container)
+
+    def remember(self, place: int) -> None:
+        if place not in self.memo:
+            self.count()
+        self.memo[place] = self.stack[-1]
 
     def last(self, count: int) -> list[Any]:
         values = self.stack[len(self.stack) - count :]
@@ -168,6 +183,7 @@ class _Reader:
         return values
 
     def mark(self) -> None:
+        self.count()
         self.marks.append(self.stack)
         self.stack = []
 
@@ -225,16 +241,27 @@ class _Reader:
         return flat.as_strided(size, stride, flat.storage_offset() + offset)
 
     def _flat(self, bytes_: _Bytes, dtype: torch.dtype) -> Tensor:
-        start, length = self.spans[bytes_.entry]
-        if bytes_.count * bytes_.dtype.itemsize != length or length % dtype.itemsize:
-            raise ValueError(f"{bytes_.entry} has {length} bytes, not those of {bytes_.count} numbers")
-        if self.mapped is None:
-            size = self.path.stat().st_size
-            self.mapped = torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8)
-        if start + length > len(self.mapped):
-            raise ValueError(f"{bytes_.entry} reaches beyond the file")
-        raw = self.mapped[start : start + length]
-        return (raw if start % dtype.itemsize == 0 else raw.clone()).view(dtype)
+        """A storage's numbers, of one axis."""
+        raw = self._raw(bytes_.entry)
+        if bytes_.count * bytes_.dtype.itemsize != len(raw) or len(raw) % dtype.itemsize:
+            raise ValueError(f"{bytes_.entry} has {len(raw)} bytes, not those of {bytes_.count} numbers")
+        return raw.view(dtype)
+
+    def _raw(self, name: str) -> Tensor:
+        """An entry's bytes: of the mapped file, or copied, once, where they begin at no multiple of 8."""
+        if name not in self.read:
+            if self.mapped is None:
+                size = self.path.stat().st_size
+                self.mapped = torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8)
+            entry = self.entries[name]
+            head = bytes(self.mapped[entry.header_offset : entry.header_offset + 30].tolist())
+            mark, *lengths = struct.unpack("<4s22xHH", head)
+            start = entry.header_offset + 30 + sum(lengths)
+            if mark != b"PK\x03\x04" or start + entry.file_size > len(self.mapped):
+                raise ValueError(f"{name} is not where it should be")
+            raw = self.mapped[start : start + entry.file_size]
+            self.read[name] = raw.clone() if start % 8 else raw
+        return self.read[name]
 
     def parameter(self, tensor: Any, *_: Any) -> Tensor:
         if not isinstance(tensor, Tensor):
@@ -275,9 +302,9 @@ STEPS: dict[int, Callable[[_Reader], Any]] = {
     ord("G"): lambda r: r.push(r.number(">d")),
     ord("X"): lambda r: r.push(r.text("<I")),
     0x8C: lambda r: r.push(r.text("<B")),
-    ord("q"): lambda r: r.memo.__setitem__(r.number("<B"), r.stack[-1]),
-    ord("r"): lambda r: r.memo.__setitem__(r.number("<I"), r.stack[-1]),
-    0x94: lambda r: r.memo.__setitem__(len(r.memo), r.stack[-1]),
+    ord("q"): lambda r: r.remember(r.number("<B")),
+    ord("r"): lambda r: r.remember(r.number("<I")),
+    0x94: lambda r: r.remember(len(r.memo)),
     ord("h"): lambda r: r.push(r.memo[r.number("<B")]),
     ord("j"): lambda r: r.push(r.memo[r.number("<I")]),
     ord("("): lambda r: r.mark(),

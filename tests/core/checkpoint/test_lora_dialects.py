@@ -64,6 +64,8 @@ WRITTEN = (
     f"diffusion_model._orig_mod.{Q}",
     f"transformer.base_model.model.{Q}",
     f"transformer.base_model.model.{diffusers_name(Q)}",
+    "_fsdp_wrapped_module._fpw_module.blocks.0.module.self_attn.q",
+    "lora_unet_blocks_0__orig_mod_self_attn_q",
     "lora_unet_blocks_0.self_attn.q",
     "lora_unet_blocks.0.self_attn_q",
     "lora_unet_blocks_0_attn1.to_q",

@@ -131,7 +131,8 @@ def test_a_handmade_program_of_one_tensor_is_read(tmp_path):
         b"\x80\x02}" + b"]" * (MAX_CONTAINERS + 1) + b".",
         b"\x80\x02" + b"}0" * 10 + b".",
         b"\x80\x02X\xff\xff\xff\xffab.",
-        b"\x80\x02" + b"(" * 100_000 + b".",
+        b"\x80\x02" + b"(" * (MAX_CONTAINERS + 1) + b".",
+        b"\x80\x02N" + b"\x94" * (MAX_CONTAINERS + 1) + b".",
         b"\x80\x02]" + b"q\x00]h\x00h\x00e" * 100 + b".",
         b"\x80\x02}\x85\x85K\x01s.",
         b"\x80\x02h\x07.",
@@ -148,6 +149,31 @@ def test_a_program_that_lies_is_refused_at_once(tmp_path, program):
     with pytest.raises(CheckpointError):
         read_torch(path)
     assert time.process_time() - start < 1.0
+
+
+def test_a_list_of_a_million_entries_is_refused_before_it_is_read(tmp_path):
+    torch.save({"a": torch.ones(1)}, tmp_path / "x.pt")
+    whole = bytearray((tmp_path / "x.pt").read_bytes())
+    at = whole.rindex(b"PK\x05\x06")
+    whole[at + 12 : at + 16] = (50_000_000).to_bytes(4, "little")
+    (tmp_path / "x.pt").write_bytes(bytes(60_000_000) + whole)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="far more than a LoRA"):
+        read_torch(tmp_path / "x.pt")
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+def test_a_storage_at_an_odd_place_is_copied_once_however_often_it_is_named(tmp_path):
+    storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuJ\x00\x00\x01\x00tQ"
+    one = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x01\x85K\x01\x85\x89NtR"
+    for shift in range(8):
+        path = archive(
+            tmp_path / "x.pt", b"\x80\x02](" + one * 200 + b"e.", **{"y" * (shift + 1): b"", "data/0": bytes(262144)}
+        )
+        read = read_torch(path)
+        assert len({tensor.untyped_storage().data_ptr() for tensor in read}) == 1
+        assert float(torch.stack(read).abs().sum()) == 0
 
 
 def test_doubling_lists_stay_as_small_as_the_file(tmp_path):
