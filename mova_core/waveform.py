@@ -89,6 +89,14 @@ def mono(waveform: Tensor) -> Tensor:
     return waveform if waveform.shape[1] == 1 else stereo(waveform).mean(dim=1, keepdim=True)
 
 
+def five_one(waveform: Tensor) -> Tensor:
+    """(B, C, S) of 7.1 as 5.1, each side's two surrounds at -3 dB in one; of fewer channels as it is."""
+    if waveform.shape[1] <= 6:
+        return waveform
+    surrounds = HALF_POWER * (waveform[:, 4:6] + waveform[:, 6:8])
+    return torch.cat((waveform[:, :4], surrounds), dim=1)
+
+
 def with_channels(waveform: Tensor, channels: int) -> Tensor:
     """(B, C, S) in a layout of as many channels or more: mono in stereo on both sides, in 5.1 and 7.1 in the centre."""
     batch, have, samples = waveform.shape

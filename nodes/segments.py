@@ -18,7 +18,7 @@ from ..mova_core.segments import (
     write_segment,
 )
 from ..mova_core.shapes import latent_frames
-from ..mova_core.waveform import clip_samples
+from ..mova_core.waveform import clip_samples, five_one
 from . import inputs
 from .base import MovaNode
 from .host import messages, resampling, video
@@ -172,10 +172,11 @@ class MovaJoinSegments(MovaNode):
         path, subfolder = video.output_file(filename_prefix, first.width, first.height)
         rate = video.player_rate([part.sample_rate for part in parts if part.sample_rate != SOUNDLESS])
         sound = joined_sound(parts, overlap, rate, resampling.resampled)
+        sound = None if sound is None else five_one(sound)[0]  # as much as a player is sure to take
         pieces = (part.pictures(overlap if n else 0) for n, part in enumerate(parts))
         frames = sum(part.frames for part in parts) - overlap * (len(parts) - 1)
         notes = video.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         size = first.width, first.height
-        video.write(path, size, pieces, None if sound is None else sound[0], first.fps, rate, notes, frames=frames)
+        video.write(path, size, pieces, sound, first.fps, rate, notes, frames=frames)
         preview = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(f"{subfolder}/{path.name}" if subfolder else path.name, ui=preview)

@@ -1,5 +1,10 @@
 """A long clip made part by part through disk."""
 
+import os
+import time
+from typing import Any
+
+import av
 import pytest
 import torch
 
@@ -61,3 +66,188 @@ def test_a_name_that_leaves_the_folder_is_refused(run, name):
 def test_a_missing_part_is_named(run):
     with pytest.raises(ValueError, match="007"):
         run("MOVASegmentTail", name="film", index=7, overlap=5)
+
+
+# --- the file that is written ----------------------------------------------------------------------------------------
+
+
+def waveform(channels: int, frames: int = 9, rate: int = 48000) -> dict[str, Any]:
+    wave = 0.2 * torch.sin(torch.arange(int(rate * frames / FPS)) * 0.05).expand(1, channels, -1)
+    return {"waveform": wave, "sample_rate": rate}
+
+
+def save(run, name, index=0, audio=None, images=None, frames=9):
+    images = torch.rand(frames, 48, 80, 3) if images is None else images
+    return run("MOVASaveSegment", images=images, audio=audio, fps=FPS, name=name, index=index)
+
+
+def joined(run, comfy_base, name, overlap=5, prefix=None):
+    (file,) = run("MOVAJoinSegments", name=name, overlap=overlap, filename_prefix=prefix or name)
+    return comfy_base / "output" / file
+
+
+@pytest.mark.parametrize(
+    ("channels", "rate", "layout", "written"),
+    [
+        (1, 48000, "mono", 48000),
+        (2, 44100, "stereo", 44100),
+        (6, 48000, "5.1", 48000),
+        (8, 48000, "5.1", 48000),
+        (2, 8000, "stereo", 8000),
+        (1, 192000, "mono", 96000),
+        (1, 47999, "mono", 48000),
+    ],
+)
+def test_sound_of_any_layout_and_rate_is_written(run, comfy_base, channels, rate, layout, written):
+    save(run, f"layout{channels}_{rate}", audio=waveform(channels, rate=rate))
+    with av.open(str(joined(run, comfy_base, f"layout{channels}_{rate}"))) as file:
+        stream = file.streams.audio[0]
+        assert (stream.layout.name.split("(")[0], stream.rate) == (layout, written)
+        seconds = sum(frame.samples for frame in file.decode(audio=0)) / written
+    assert seconds == pytest.approx(9 / FPS, abs=2048 / written)
+
+
+def test_parts_of_different_layouts_and_rates_are_one_sound_with_silence_where_there_is_none(run, comfy_base):
+    for index, audio in enumerate((waveform(1, rate=44100), waveform(2), None, waveform(6, rate=32000))):
+        save(run, "mixed", index, audio=audio)
+    with av.open(str(joined(run, comfy_base, "mixed"))) as file:
+        assert (file.streams.audio[0].layout.name.split("(")[0], file.streams.audio[0].rate) == ("5.1", 48000)
+        assert sum(1 for _ in file.decode(video=0)) == 4 * 9 - 3 * 5
+
+
+def test_a_clip_without_any_sound_has_no_sound_track(run, comfy_base):
+    save(run, "mute")
+    with av.open(str(joined(run, comfy_base, "mute"))) as file:
+        assert not file.streams.audio
+        assert len(list(file.decode(video=0))) == 9
+    tail = run("MOVASegmentTail", name="mute", index=0, overlap=5)
+    assert tail[1] is None
+
+
+@pytest.mark.parametrize("rate", [48000, 44100, 22050])
+def test_the_last_joined_sample_is_sound(run, pack, monkeypatch, rate):
+    """At rates where a part's length is no whole number of samples."""
+    for index in range(3):
+        audio = {"waveform": torch.full((1, 1, int(rate * 13 / FPS)), 0.5), "sample_rate": rate}
+        save(run, f"last{rate}", index, audio=audio, frames=13)
+    seen = []
+    monkeypatch.setattr(pack.module("nodes.segments").video, "write", lambda *args, **_: seen.append(args[3]))
+    run("MOVAJoinSegments", name=f"last{rate}", overlap=5, filename_prefix="last")
+    assert seen[0].shape == (1, int(rate * 29 / FPS))
+    assert torch.allclose(seen[0], torch.tensor(0.5), atol=1e-5)
+
+
+@pytest.mark.parametrize("colour", [(0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.2, 0.4, 0.9)])
+def test_colours_are_written_in_bt709_and_tagged_so(run, comfy_base, colour):
+    save(run, "colour", images=torch.tensor(colour).expand(9, 720, 1280, 3)[:5], audio=None)
+    with av.open(str(joined(run, comfy_base, "colour", overlap=1))) as file:
+        context = file.streams.video[0].codec_context
+        assert (context.color_primaries, context.colorspace, context.color_range) == (1, 1, 1)
+        frame = next(file.decode(video=0))
+        shown = frame.reformat(format="rgb24", src_colorspace="ITU709").to_ndarray()[300:400, 300:400]
+    assert torch.allclose(torch.tensor(shown).float().mean((0, 1)) / 255, torch.tensor(colour), atol=0.02)
+
+
+def test_a_join_that_is_cancelled_leaves_nothing(run, comfy_base):
+    import comfy.model_management as management
+
+    for index in range(2):
+        save(run, "cancelled", index, audio=waveform(1))
+    management.interrupt_current_processing()
+    with pytest.raises(management.InterruptProcessingException):
+        joined(run, comfy_base, "cancelled", prefix="cancelled/clip")
+    assert not list((comfy_base / "output" / "cancelled").iterdir())
+
+
+def test_the_file_has_its_name_only_when_it_is_whole(run, comfy_base, monkeypatch):
+    save(run, "atomic", audio=waveform(1))
+    folder, seen, replace = comfy_base / "output" / "atomic", [], os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: seen.extend(p.name for p in folder.iterdir()) or replace(*names))
+    file = joined(run, comfy_base, "atomic", prefix="atomic/clip")
+    assert len(seen) == 1
+    assert seen[0].startswith(f".{file.name}.")
+    assert [path.name for path in folder.iterdir()] == [file.name]
+
+
+def test_leftovers_of_killed_writers_are_swept_and_nothing_else(run, comfy_base):
+    folder = comfy_base / "output" / "mova_segments" / "swept"
+    folder.mkdir(parents=True)
+    long_ago = time.time() - 10000
+    for name in (".000.safetensors.1.part", ".007.safetensors.1.part", "004.part", ".tmpAbCdEf", "mine.part", ".mine"):
+        (folder / name).write_bytes(b"x")
+        os.utime(folder / name, (long_ago, long_ago))
+    (folder / ".009.safetensors.1.part").write_bytes(b"somebody writes it now")
+    save(run, "swept")
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"000.safetensors", "mine.part", ".mine", ".009.safetensors.1.part"}
+
+
+def test_a_killed_save_leaves_the_part_as_it_was(run, pack, comfy_base, monkeypatch):
+    save(run, "killed", audio=waveform(1))
+    path = comfy_base / "output" / "mova_segments" / "killed" / "000.safetensors"
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(pack.module("mova_core.errors").CheckpointError, match="No space left"):
+        save(run, "killed", audio=waveform(1))
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_part_beyond_the_thousandth_joins(run, pack, tmp_path):
+    core = pack.module("mova_core.segments")
+    save(run, "many", index=1000, audio=waveform(1))
+    part = core.segment_path(pack.module("nodes.host.video").segment_folder("many"), 1000)
+    for index in range(1002):
+        os.link(part, core.segment_path(tmp_path, index))
+    assert [segment.path.stem for segment in core.segments(tmp_path)][-3:] == ["999", "1000", "1001"]
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "clip\0",
+        "a\0/b",
+        "CON",
+        "video/nul",
+        "video/NUL.mp4",
+        "com1",
+        "LPT9.x",
+        "aux /clip",
+        "a\nb",
+        "..",
+        ".",
+        "",
+        "/",
+        "../up",
+    ],
+)
+def test_a_prefix_that_names_no_file_everywhere_is_refused(run, comfy_base, prefix):
+    save(run, "prefix", audio=None)
+    with pytest.raises(ValueError, match=r"cannot name a file|names no file"):
+        run("MOVAJoinSegments", name="prefix", overlap=5, filename_prefix=prefix)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["console", "video/nullable", "com", "auxiliary.x", "\u7535\u5f71/\u7247\u6bb5", "a b", "%year%/clip"]
+)
+def test_a_prefix_that_only_looks_like_one_is_taken(run, comfy_base, prefix):
+    save(run, "prefix", audio=None)
+    assert joined(run, comfy_base, "prefix", prefix=prefix).is_file()
+
+
+@pytest.mark.parametrize("name", ["CON", "nul", "Com3"])
+def test_a_clip_is_not_called_as_a_device(run, name):
+    with pytest.raises(ValueError, match="device on Windows"):
+        save(run, name)
+
+
+def test_odd_sides_are_refused_before_they_are_kept(run, comfy_base):
+    with pytest.raises(ValueError, match=r"79 x 48 .* even"):
+        save(run, "odd", images=torch.rand(9, 48, 79, 3))
+    assert not (comfy_base / "output" / "mova_segments" / "odd").exists()
+
+
+def test_a_rate_of_48000_0_does_not_replace_a_part_by_one_that_cannot_be_opened(run):
+    for rate in (48000, 48000.0):
+        save(run, "float", audio={**waveform(2), "sample_rate": rate})
+        assert run("MOVASegmentTail", name="float", index=0, overlap=5)[1]["sample_rate"] == 48000
