@@ -19,3 +19,7 @@ class CheckpointError(MovaError):
 
 class PatchError(MovaError):
     """What another pack put on a model, and the model cannot run as it is."""
+
+
+class NotFiniteError(MovaError):
+    """NaN or infinity where numbers were wanted."""

@@ -5,13 +5,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mova_core.collapse import ACTIONS
-from ..mova_core.errors import MovaError
-from ..mova_core.sampling.guidance import Guidance
-from ..mova_core.sampling.schedule import Span
-from ..mova_core.waveform import clip_samples
 from . import inputs
 from .base import MovaNode
-from .host import audio_preview, checks, experts, guiders, messages, profiling, sampling
+from .host import experts, mova_sampler, sampling
+from .host.mova_sampler import SamplerSettings
 
 
 class MovaSampler(MovaNode):
@@ -157,53 +154,13 @@ class MovaSampler(MovaNode):
 
     @classmethod
     def run(
-        cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
-        latent: Any,
-        seed: int,
-        steps: int,
-        cfg: float,
-        shift: float,
-        audio_shift: float,
-        sampler: str,
-        scheduler: str,
-        denoise: float,
-        bridge_cfg: float = 1.0,
-        audio_cfg: float = 0.0,
-        audio_denoise: float = 0.0,
-        collapse_guard: str = "off",
-        audio_vae: Any = None,
-        listen_every: int = 0,
-        audio_substeps: int = 1,
+        cls, model: Any, positive: Any, negative: Any, latent: Any, audio_vae: Any = None, **widgets: Any
     ) -> io.NodeOutput:
-        if listen_every and audio_vae is None:
-            raise MovaError("listen_every needs the audio VAE: connect the AUDIO VAE of 'MOVA Loader', or set it to 0")
-        guidance = Guidance(text_scale=cfg, audio_text_scale=audio_cfg or None, bridge_scale=bridge_cfg)
-        shift, audio_shift = sampling.shifts_of(model, shift, audio_shift)
-        paired = audio_denoise not in (0.0, denoise) or audio_substeps > 1
-        shifted = sampling.with_shifts(model, shift, shift if paired else audio_shift)
-        values = sampling.schedule(shifted, scheduler, steps, shift, denoise)
-        audio_values = None
-        if paired:
-            share = audio_denoise or denoise
-            audio_values = sampling.audio_schedule(shifted, scheduler, steps, shift, audio_shift, share, audio_substeps)
-        walker = sampling.sampler_of(sampler, audio_values, audio_substeps)
-        guider = guiders.guider(shifted, positive, negative, guidance, Span())
-        watchers: list[Any] = []
-        if listen_every:
-            frames, rate = sampling.video_shape(latent).frames, audio_vae.audio_sample_rate
-            samples = clip_samples(frames, checks.frame_rate(latent), rate)
-            watchers.append(audio_preview.AudioPreview(shifted, audio_vae, every=listen_every, samples=samples))
-        beside = watchers[-1].shown if watchers else str
-        watchers.append(profiling.Progress(shifted.load_device, cls.hidden.unique_id, beside))
-        made, kept = sampling.sample_guarded(
-            guider, latent, seed=seed, sampler=walker, values=values, action=collapse_guard, watchers=watchers
+        settings = SamplerSettings(**widgets)
+        made = mova_sampler.run(
+            model, positive, negative, latent, settings, audio_vae=audio_vae, node_id=cls.hidden.unique_id
         )
-        if kept != seed:
-            messages.show(f"Seed {seed} turned into flat colour; made with seed {kept}.", cls.hidden.unique_id)
-        return io.NodeOutput(made, kept)
+        return io.NodeOutput(*made)
 
 
 class MovaSplitExperts(MovaNode):

@@ -15,6 +15,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ...mova_core.errors import CheckpointError
 from . import foreign
+from .every_run import carry
 from .keys import (
     BOUNDARY,
     BY_DEVICE,
@@ -27,9 +28,7 @@ from .keys import (
     TIMELINE,
     Options,
 )
-from .memory import plan
 from .patcher import MovaDynamicPatcher, MovaPatcher
-from .step_caches import renew
 
 OURS = {EVERY_RUN, LOW_NOISE, TIMELINE}  # keys of wrappers that are not somebody else's
 
@@ -41,10 +40,7 @@ def patcher(
     plain = comfy.model_patcher.CoreModelPatcher is comfy.model_patcher.ModelPatcher
     kind = MovaDynamicPatcher if dynamic and not plain else MovaPatcher
     made = kind(model, load_device=load_device, offload_device=offload_device, **disk)
-    made.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, EVERY_RUN, plan)
-    made.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, EVERY_RUN, renew)  # first of its kind, so outermost
-    made.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, EVERY_RUN, foreign.explained)
-    return made
+    return carry(made)
 
 
 def join(high: MovaPatcher, low: MovaPatcher, boundary: float) -> MovaPatcher:

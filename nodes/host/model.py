@@ -267,7 +267,7 @@ class MovaModel(Planned, ListedModel):
         stated = kwargs.get("frame_rate")
         out["fps"] = comfy.conds.CONDConstant(real(DEFAULT_FPS if stated is None else stated, *FPS_RANGE))
         out["shifts"] = comfy.conds.CONDConstant(self.shifts())
-        out[CLEAN_STREAMS] = comfy.conds.CONDConstant(self._clean_streams(kwargs.get("denoise_mask"), shapes))
+        out[CLEAN_STREAMS] = comfy.conds.CONDConstant(self.clean_streams(kwargs.get("denoise_mask"), shapes))
         return out
 
     def _check_channels(self, video: int, audio: int) -> None:
@@ -307,7 +307,7 @@ class MovaModel(Planned, ListedModel):
 
     # Held streams
 
-    def _clean_streams(self, mask: Tensor | None, shapes: Any) -> tuple[bool, bool]:
+    def clean_streams(self, mask: Tensor | None, shapes: Any) -> tuple[bool, bool]:
         """Which streams the packed mask keeps whole and the model is to see clean, as training with separate
         timesteps showed it; a stream kept in part runs along at the common noise level."""
         if mask is None:
@@ -320,7 +320,7 @@ class MovaModel(Planned, ListedModel):
     ) -> Tensor:
         """What the model sees where the mask keeps the latent: noised to `sigma`, or clean where a whole stream is held."""
         noised = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image)
-        clean = self._clean_streams(denoise_mask, self.latent_shapes)
+        clean = self.clean_streams(denoise_mask, self.latent_shapes)
         if not any(clean):
             return noised
         pairs = zip(comfy.utils.unpack_latents(latent_image, self.latent_shapes), self._streams(noised) or [], clean)

@@ -19,6 +19,7 @@ import comfy.memory_management
 import comfy.model_management
 import comfyui_version
 import torch
+from torch import nn
 
 from ...mova_core.checkpoint.fingerprint import fingerprint
 from .keys import BOUNDARY, LOW_NOISE, SOURCE_FILES, TIMELINE
@@ -121,11 +122,16 @@ def described(model: Any) -> list[str]:
 
 
 def _weights(patcher: Any) -> str:
-    count: Counter[str] = Counter()
-    for parameter in patcher.model.diffusion_model.parameters():
-        count[type(parameter.data).__name__ if parameter.dtype == torch.uint8 else str(parameter.dtype)] += 1
-    held = ", ".join(f"{number} {kind.removeprefix('torch.')}" for kind, number in count.most_common())
+    held = dtypes(patcher.model.diffusion_model)
     return f"{patcher.model_size() / GIB:.2f} GiB ({held}), {patcher.loaded_size() / GIB:.2f} GiB loaded"
+
+
+def dtypes(model: nn.Module) -> str:
+    """How many weights of a model are kept in what: `431 bfloat16, 4 float32`."""
+    count: Counter[str] = Counter()
+    for parameter in model.parameters():
+        count[type(parameter.data).__name__ if parameter.dtype == torch.uint8 else str(parameter.dtype)] += 1
+    return ", ".join(f"{number} {kind.removeprefix('torch.')}" for kind, number in count.most_common())
 
 
 def _patches(patcher: Any) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import comfy.model_base
@@ -16,7 +15,6 @@ import node_helpers
 import torch
 from torch import Tensor
 
-from ...mova_core.collapse import TRIES, collapsed
 from ...mova_core.errors import ConfigError, MovaError, ShapeError
 from ...mova_core.inputs.latents import joint_streams
 from ...mova_core.inputs.numbers import told
@@ -151,30 +149,8 @@ def sampler_of(name: str, audio_values: Tensor | None = None, substeps: int = 1)
     return av_euler(audio_values, substeps)
 
 
-class CollapseError(MovaError):
-    """The clip is turning into flat colour."""
-
-
 Watcher = Callable[[int, Any, int], None]
 """Called as (step, denoised NestedTensor in the model's scale, steps) after each step; stops the run by raising."""
-
-
-def guard(values: Tensor, seed: int, stop: bool) -> Watcher:
-    """Watches for flat colour: raises CollapseError, or else warns, once."""
-    warned: list[int] = []
-
-    def watch(step: int, denoised: Any, steps: int) -> None:
-        if warned or not collapsed(denoised.tensors[0], float(values[step])):
-            return
-        warned.append(step)
-        message = (
-            f"seed {seed} is turning into flat colour (step {step + 1} of {steps}); try another seed or a first frame"
-        )
-        if stop:
-            raise CollapseError(message)
-        log.warning(message)
-
-    return watch
 
 
 def sample(
@@ -231,30 +207,3 @@ def _noise(samples: Any, seed: int, indices: Any) -> Any:
             "which another pack may have put in place of ComfyUI's own. Leave that pack out, or update it"
         )
     return noise
-
-
-def sample_guarded(
-    guider: Any,
-    latent: dict[str, Any],
-    *,
-    seed: int,
-    sampler: Any,
-    values: Tensor,
-    action: str,
-    watchers: Sequence[Watcher] = (),
-) -> tuple[dict[str, Any], int]:
-    """`sample` under the guard, and the seed that was kept: "reseed" goes on to the next seed where one collapses.
-
-    Raises:
-        CollapseError: "stop" saw flat colour, or "reseed" saw it with every seed it tried.
-    """
-    walk = partial(sample, guider, latent, sampler=sampler, values=values)
-    if action == "off":
-        return walk(seed=seed, watchers=watchers), seed
-    for tried in range(seed, seed + TRIES - 1) if action == "reseed" else ():
-        try:
-            return walk(seed=tried, watchers=[*watchers, guard(values, tried, True)]), tried
-        except CollapseError as collapse:
-            log.warning("%s; going on with seed %d", collapse, tried + 1)
-            seed = tried + 1
-    return walk(seed=seed, watchers=[*watchers, guard(values, seed, action != "warn")]), seed

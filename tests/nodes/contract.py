@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-HOSTS = {"comfy", "comfy_api", "comfyui_version", "folder_paths", "latent_preview", "node_helpers", "server"}
+HOSTS = {"comfy", "comfy_api", "comfy_execution", "comfyui_version"}
+HOSTS |= {"folder_paths", "latent_preview", "node_helpers", "server"}
 # ComfyUI's classes whose objects our code holds or extends.
 CLASSES = (
     "comfy.model_patcher.ModelPatcher",

@@ -15,7 +15,7 @@ pytestmark = needs_comfy
 def flat_seeds(pack, monkeypatch):
     """Seeds whose denoised picture is replaced, for the guard's eyes, by one colour."""
     seeds: set[int] = set()
-    module = pack.module("nodes.host.sampling")
+    module = pack.module("nodes.host.collapse_guard")
     plain = module.guard
 
     def guard(values, seed, stop):

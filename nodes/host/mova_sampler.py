@@ -1,0 +1,119 @@
+"""A run of 'MOVA Sampler': from its settings to schedules, sampler, guidance, what watches it, and the LATENT."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from ...mova_core.errors import MovaError
+from ...mova_core.sampling.guidance import Guidance
+from ...mova_core.sampling.schedule import Span
+from ...mova_core.waveform import clip_samples
+from . import checks, every_run, guiders, messages, sampling
+from .audio_preview import AudioPreview
+from .collapse_guard import Watcher, sample_guarded
+from .patcher import MovaPatcher
+from .profiling import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSettings:
+    """The widgets of 'MOVA Sampler', as its schema explains them."""
+
+    seed: int
+    steps: int
+    cfg: float
+    shift: float
+    audio_shift: float
+    sampler: str
+    scheduler: str
+    denoise: float
+    bridge_cfg: float = 1.0
+    audio_cfg: float = 0.0
+    audio_denoise: float = 0.0
+    collapse_guard: str = "off"
+    listen_every: int = 0
+    audio_substeps: int = 1
+
+    @property
+    def guidance(self) -> Guidance:
+        return Guidance(text_scale=self.cfg, audio_text_scale=self.audio_cfg or None, bridge_scale=self.bridge_cfg)
+
+    @property
+    def two_schedules(self) -> bool:
+        """Whether the sound walks a schedule that no shift ties to the picture's."""
+        return self.audio_denoise not in (0.0, self.denoise) or self.audio_substeps > 1
+
+
+def run(
+    model: MovaPatcher,
+    positive: Any,
+    negative: Any,
+    latent: dict[str, Any],
+    settings: SamplerSettings,
+    *,
+    audio_vae: Any = None,
+    node_id: str | None = None,
+) -> tuple[dict[str, Any], int]:
+    """The sampled LATENT, and the seed it was made with.
+
+    Raises:
+        MovaError: settings that do not go together, or what sampling raises.
+    """
+    if settings.listen_every and audio_vae is None:
+        raise MovaError("listen_every needs the audio VAE: connect the AUDIO VAE of 'MOVA Loader', or set it to 0")
+    shifted, values, audio_values = schedules(model, settings)
+    made, kept = sample_guarded(
+        guiders.guider(shifted, positive, negative, settings.guidance, Span()),
+        latent,
+        seed=settings.seed,
+        sampler=sampling.sampler_of(settings.sampler, audio_values, settings.audio_substeps),
+        values=values,
+        action=settings.collapse_guard,
+        watchers=watchers(shifted, latent, values, settings, audio_vae, node_id),
+    )
+    if kept != settings.seed:
+        messages.show(f"Seed {settings.seed} turned into flat colour; made with seed {kept}.", node_id)
+    return made, kept
+
+
+def schedules(model: MovaPatcher, settings: SamplerSettings) -> tuple[MovaPatcher, Tensor, Tensor | None]:
+    """The model with its shifts, the video's sigmas, and the audio's where they are its own."""
+    shift, audio_shift = sampling.shifts_of(model, settings.shift, settings.audio_shift)
+    shifted = sampling.with_shifts(model, shift, shift if settings.two_schedules else audio_shift)
+    walk = partial(sampling.schedule, shifted, settings.scheduler)
+    values = walk(settings.steps, shift, settings.denoise)
+    if not settings.two_schedules:
+        return shifted, values, None
+    share = settings.audio_denoise or settings.denoise
+    audio = sampling.audio_schedule(
+        shifted, settings.scheduler, settings.steps, shift, audio_shift, share, settings.audio_substeps
+    )
+    return shifted, values, audio
+
+
+def watchers(
+    model: MovaPatcher,
+    latent: dict[str, Any],
+    values: Tensor,
+    settings: SamplerSettings,
+    audio_vae: Any,
+    node_id: str | None,
+) -> list[Watcher]:
+    """What is told of each step: the preview of the sound where one is wanted, and the pace with it beneath."""
+    found: list[Watcher] = []
+    notes = [partial(str, every_run.wrong_side(model, values) or "")]
+    if settings.listen_every:
+        samples = clip_samples(
+            sampling.video_shape(latent).frames, checks.frame_rate(latent), audio_vae.audio_sample_rate
+        )
+        preview = AudioPreview(model, audio_vae, every=settings.listen_every, samples=samples)
+        found.append(preview)
+        notes.append(preview.shown)
+    beside = partial(_lines, notes)
+    return [*found, Progress(model.load_device, node_id, beside)]
+
+
+def _lines(notes: Any) -> str:
+    return "\n".join(filter(None, (note() for note in notes)))

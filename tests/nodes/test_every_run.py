@@ -1,0 +1,194 @@
+"""What holds of every run, with whatever sampler: what is kept stays, NaN ends it by name, experts know their side."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.comfy import needs_comfy
+from tests.in_process import Pack
+from tests.nodes.graph import Run, Scene, equal, streams
+
+pytestmark = needs_comfy
+
+
+def sampled(run: Run, scene: Scene, model: Any = None, **widgets: Any) -> dict[str, Any]:
+    chosen = {"seed": 7, "steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"} | widgets
+    return run("KSampler", model=model or scene.model, **scene.conditioned | chosen)[0]
+
+
+@pytest.fixture(scope="module")
+def masked(run: Run, scene: Scene, pack: Pack) -> dict[str, Any]:
+    """A LATENT of noise whose sound is held whole, and of whose picture the left half."""
+    make = torch.Generator().manual_seed(5)
+    joint = pack.module("nodes.host.sampling").joint
+    video, audio = (torch.randn(s.shape, generator=make) for s in streams(scene.latent))
+    mask = torch.ones_like(video[:, :1])
+    mask[..., : mask.shape[-1] // 2] = 0.0
+    return {**scene.latent, "samples": joint(video, audio), "noise_mask": joint(mask, torch.zeros_like(audio[:, :1]))}
+
+
+def test_what_the_mask_keeps_stays_with_every_sampler(run: Run, scene: Scene, masked: dict[str, Any]) -> None:
+    import comfy.samplers
+
+    video, audio = streams(masked)
+    half, moved = video.shape[-1] // 2, {}
+    for name in comfy.samplers.KSampler.SAMPLERS:
+        made = streams(sampled(run, scene, latent_image=masked, sampler_name=name, steps=2, scheduler="normal"))
+        kept = (made[1] - audio), (made[0] - video)[..., :half]
+        moved[name] = max(float(part.abs().max()) for part in kept)
+        assert (made[0] - video)[..., half:].std() > 0.1, name
+    assert {name: change for name, change in moved.items() if change > 1e-6} == {}
+    assert len(moved) > 30
+
+
+def test_held_sound_stays_through_two_samplers(run: Run, scene: Scene, masked: dict[str, Any]) -> None:
+    common = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "steps": 4, "cfg": 1.0}
+    common |= {"noise_seed": 7, "sampler_name": "euler", "scheduler": "simple"}
+    first = {"start_at_step": 0, "end_at_step": 2, "return_with_leftover_noise": "enable"}
+    half = run("KSamplerAdvanced", latent_image=masked, **common, **first)[0]
+    assert torch.allclose(streams(half)[1], streams(masked)[1], atol=1e-6, rtol=0)
+    rest = {"start_at_step": 2, "end_at_step": 10000, "add_noise": "disable"}
+    whole = run("KSamplerAdvanced", latent_image=half, **common, **rest)[0]
+    assert torch.allclose(streams(whole)[1], streams(masked)[1], atol=1e-6, rtol=0)
+
+
+# --- numbers
+
+
+def giving(value: float, after: int = 0) -> Any:
+    calls: list[int] = []
+
+    def function(apply: Any, args: Any) -> Tensor:
+        calls.append(1)
+        out = apply(args["input"], args["timestep"], **args["c"])
+        return out * value if len(calls) > after else out
+
+    function.calls = calls  # type: ignore[attr-defined]
+    return function
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("after", "expert"), [(0, "high"), (3, "low")])
+@pytest.mark.parametrize("node", ["KSampler", "MOVASampler"])
+def test_numbers_that_are_not_finite_end_the_run_at_once(
+    run: Run, scene: Scene, pack: Pack, value: float, after: int, expert: str, node: str
+) -> None:
+    model, function = scene.model.clone(), giving(value, after)
+    model.set_model_unet_function_wrapper(function)
+    error = pack.module("mova_core.errors").NotFiniteError
+    wanted = (
+        rf"{expert}-noise expert gave NaN or infinite numbers at sigma 0\.\d+.*|{expert}-noise expert gave.*sigma 1,"
+    )
+    given = {"model": model, "positive": scene.positive, "negative": scene.negative, "seed": 1, "steps": 4, "cfg": 1.0}
+    with pytest.raises(error, match=wanted) as raised:
+        run(node, **given, **({"latent_image": scene.latent} if node == "KSampler" else {"latent": scene.latent}))
+    assert "float32" in str(raised.value)
+    assert "flags: " in str(raised.value)
+    assert len(function.calls) == after + 1
+    assert scene.model.active is None
+
+
+def test_a_latent_of_nan_is_not_the_models_fault(run: Run, scene: Scene, pack: Pack) -> None:
+    joint = pack.module("nodes.host.sampling").joint
+    video, audio = streams(scene.latent)
+    bad = {**scene.latent, "samples": joint(video + float("nan"), audio)}
+    with pytest.raises(pack.module("mova_core.errors").NotFiniteError, match="what the model was given"):
+        sampled(run, scene, latent_image=bad)
+
+
+# --- the wrong expert
+
+
+@pytest.fixture(scope="module")
+def split(run: Run, scene: Scene) -> tuple[Any, Any]:
+    with torch.inference_mode():
+        return run("MOVASplitExperts", model=scene.model)[:2]
+
+
+@pytest.fixture
+def shown(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    texts: list[str] = []
+    monkeypatch.setattr(pack.module("nodes.host.messages"), "show", lambda text, node_id: texts.append(text))
+    return texts
+
+
+def test_join_refuses_two_of_a_kind_and_swaps(run: Run, scene: Scene, split: tuple[Any, Any], pack: Pack) -> None:
+    high, low = split
+    error = pack.module("mova_core.errors").CheckpointError
+    for one, other, said in (
+        (low, high, "at high_noise is the low"),
+        (high, high, "at low_noise is the high"),
+        (low, low, "at high_noise is the low"),
+        (scene.model, high, "at low_noise is the high"),
+    ):
+        with pytest.raises(error, match=said):
+            run("MOVAJoinExperts", high_noise=one, low_noise=other)
+    nameless = high.clone()
+    nameless.attachments = {}
+    with pytest.raises(error, match="the same expert"):
+        run("MOVAJoinExperts", high_noise=nameless, low_noise=nameless)
+    assert run("MOVAJoinExperts", high_noise=nameless, low_noise=low)
+
+
+def stage(run: Run, scene: Scene, model: Any, begin: int, end: int, latent: Any) -> Any:
+    given = {"noise_seed": 7, "steps": 6, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
+    given |= {
+        "start_at_step": begin,
+        "end_at_step": end,
+        "return_with_leftover_noise": "enable" if end < 6 else "disable",
+    }
+    given |= {"positive": scene.positive, "negative": scene.negative, "add_noise": "disable" if begin else "enable"}
+    return run("KSamplerAdvanced", model=model, latent_image=latent, **given)[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "change", "second", "said"),
+    [
+        (0, 3, 1, []),
+        (1, 3, 0, ["the low-noise expert, and all steps", "the high-noise expert, and all steps"]),
+        (0, 6, None, ["the high-noise expert, and 3 of 6 steps"]),
+        (1, 6, None, ["the low-noise expert, and 3 of 6 steps"]),
+    ],
+)
+def test_an_expert_on_the_other_side_of_the_boundary_is_told_of_once_a_run(
+    run: Run,
+    scene: Scene,
+    split: tuple[Any, Any],
+    shown: list[str],
+    caplog: pytest.LogCaptureFixture,
+    first: int,
+    change: int,
+    second: int | None,
+    said: list[str],
+) -> None:
+    with caplog.at_level(logging.WARNING, "mova"):
+        half = stage(run, scene, split[first], 0, change, scene.latent)
+        if second is not None:
+            stage(run, scene, split[second], change, 6, half)
+    told = [record.getMessage() for record in caplog.records if record.name == "mova"]
+    assert [wanted in message for wanted, message in zip(said, told, strict=True)] == [True] * len(said)
+    assert shown == told
+
+
+def test_a_model_of_both_is_told_of_nothing(
+    run: Run, scene: Scene, shown: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "mova"):
+        made = sampled(run, scene)
+    assert shown == []
+    assert equal(made, sampled(run, scene))
+    assert [record for record in caplog.records if record.name == "mova"] == []
+
+
+def test_under_mova_sampler_it_stands_beside_the_pace(
+    run: Run, scene: Scene, split: tuple[Any, Any], shown: list[str]
+) -> None:
+    given = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent, "seed": 1, "cfg": 1.0}
+    run("MOVASampler", model=split[0], steps=3, **given)
+    assert shown[-1].startswith("3 steps in ")
+    assert "This is the high-noise expert" in shown[-1]
