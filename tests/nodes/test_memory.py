@@ -1,5 +1,6 @@
 """Memory on the path that ComfyUI runs, which path is taken, and what ComfyUI is told."""
 
+from contextlib import nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -110,6 +111,9 @@ class Patcher:
 
     def get_additional_models_with_key(self, key: str) -> list[Any]:
         return []
+
+    def preparing(self) -> Any:
+        return nullcontext()
 
 
 NOISE = [1, 1, 16 * 49 * 90 * 160 + 128 * 403]  # 193 frames of 1280x720
