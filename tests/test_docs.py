@@ -49,7 +49,7 @@ def test_files_that_the_pages_name_are_there() -> None:
 
 def test_every_workflow_is_listed_and_every_one_listed_is_there() -> None:
     text = (DOCS / "workflows.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| \[([\w.]+)\]\(\.\./workflows/([\w.]+)\.json\)", text, re.MULTILINE)
+    listed = re.findall(r"^\| \[([^\]]+)\]\(<\.\./workflows/([^>]+)\.json>\)", text, re.MULTILINE)
     assert all(name == file for name, file in listed)
     assert {name for name, _ in listed} == {path.stem for path in (ROOT / "workflows").glob("*.json")}
 

@@ -9,26 +9,29 @@ makes the same kind of clip. Starts on any Python 3.10 or newer with nothing ins
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 if sys.version_info < (3, 10):  # noqa: UP036 - said before a newer syntax fails
     sys.exit("this needs Python 3.10 or newer")
 if not __package__:  # started as a script: the repository's packages are one folder up
     sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
+from mova_core.errors import MovaError
+from mova_core.shapes import VideoShape
 from tools.comfy.environment import CORE, CannotPrepare, Wanted, first_usable, missing, prepare, torch_packages
 from tools.comfy.find import REPOSITORY, find_comfyui, install, reachable
-from tools.routes.progress import Bar
 
 DEMO = REPOSITORY / ".demo"
-CORE_MODULES = ("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy")
+CORE_MODULES = ("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy", "tqdm")
 LOOP_MODULES = (*CORE_MODULES, "transformers", "diffusers")
 COMFYUI_MODULES = (
     *(*CORE_MODULES, "torchsde", "aiohttp", "einops", "yaml", "scipy", "alembic"),
@@ -69,6 +72,47 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
+PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")  # how their files begin
+
+
+def trouble(chosen: argparse.Namespace) -> str:
+    """What is wrong with an option, before anything is installed or started; empty where nothing is."""
+    try:
+        VideoShape(batch=1, frames=chosen.frames, height=chosen.height, width=chosen.width)
+    except MovaError as error:
+        return f"--width, --height, --frames: {error}"
+    if chosen.steps < 1:
+        return f"--steps {chosen.steps}: at least 1"
+    if not (math.isfinite(chosen.cfg) and 0 <= chosen.cfg <= 100):
+        return f"--cfg {chosen.cfg}: a number from 0 to 100"
+    if not 0 <= chosen.seed < 2**64:
+        return f"--seed {chosen.seed}: from 0 to 2**64 - 1"
+    if not chosen.prompt.strip():
+        return "--prompt is empty; say what is seen and heard"
+    if chosen.model is not None and not (chosen.model / "model_index.json").is_file():
+        return f"there is no {chosen.model / 'model_index.json'}: --model takes a downloaded MOVA folder"
+    return _wrong_image(chosen.image) or _wrong_place(chosen.out)
+
+
+def _wrong_image(image: Path | None) -> str:
+    if image is None:
+        return ""
+    if not image.is_file():
+        return f"there is no {image}"
+    with image.open("rb") as file:
+        start = file.read(16)
+    return "" if start.startswith(PICTURES) else f"{image} is no picture that can be read; give a PNG, JPEG or WebP"
+
+
+def _wrong_place(out: Path) -> str:
+    if out.suffix.lower() != ".mp4" or out.is_dir():
+        return f"--out {out}: give the name of an MP4 file, such as clip.mp4"
+    there = next(place for place in out.absolute().parents if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        return f"--out {out}: nothing can be written in {there}"
+    return ""
+
+
 def say(line: str) -> None:
     """To the terminal, but not into the command's output: that begins with the route taken."""
     print(line, file=sys.stderr, flush=True)
@@ -98,8 +142,8 @@ def choose_route(core: bool) -> Path | None:
     return found
 
 
-def choose_python(comfyui: Path | None, no_venv: bool) -> Path:
-    """An interpreter with what the route needs: this one, ComfyUI's own, or one made here.
+def choose_python(comfyui: Path | None, no_venv: bool, *, cpu: bool = False) -> Path:
+    """An interpreter with what the route needs: this one, ComfyUI's own, or one made here, with `cpu` without CUDA.
 
     Raises:
         CannotPrepare: there is none, and none can be made.
@@ -113,9 +157,9 @@ def choose_python(comfyui: Path | None, no_venv: bool) -> Path:
         return usable
     own = REPOSITORY / "requirements.txt"
     if comfyui is None:
-        return prepare(DEMO / "venv-core", Wanted(packages=CORE, files=(own,)), say)
+        return prepare(DEMO / "venv-core", Wanted(packages=CORE, files=(own,), cpu=cpu), say)
     packages = tuple(torch_packages(comfyui).values())
-    return prepare(DEMO / "venv", Wanted(packages=packages, files=(comfyui / "requirements.txt", own)), say)
+    return prepare(DEMO / "venv", Wanted(packages=packages, files=(comfyui / "requirements.txt", own), cpu=cpu), say)
 
 
 def comfyui_pythons(comfyui: Path | None) -> list[Path]:
@@ -150,6 +194,7 @@ def make(chosen: argparse.Namespace, scratch: Path) -> Path:
     """The clip, by the route that was chosen."""
     from mova_core.text import NEGATIVE_PROMPT
     from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
+    from tools.routes.progress import Bar
 
     model = chosen.model or write_tiny_checkpoint(scratch / "MOVA-tiny-random")
     image = chosen.image or painted(scratch)
@@ -165,7 +210,7 @@ def make(chosen: argparse.Namespace, scratch: Path) -> Path:
     return demo_comfyui.run(Path(chosen.route), model.resolve(), image, chosen.out, cpu=cpu, bar=bar, **settings)
 
 
-def make_by_core(model: Path, image: Path, out: Path, settings: dict[str, Any], bar: Bar) -> Path:
+def make_by_core(model: Path, image: Path, out: Path, settings: dict[str, Any], bar: Any) -> Path:
     import numpy
     import torch
     from PIL import Image
@@ -208,12 +253,11 @@ def main() -> int:
 
 def launch(chosen: argparse.Namespace) -> int:
     """Decide the route and the interpreter, then run this file again with both."""
-    for given, part in ((chosen.model, "model_index.json"), (chosen.image, "")):
-        if given is not None and not (given / part).is_file():
-            sys.exit(f"there is no {given / part}" + (": --model takes a downloaded MOVA folder" if part else ""))
+    if wrong := trouble(chosen):
+        sys.exit(f"demo.py: {wrong}")
     try:
         comfyui = choose_route(chosen.core)
-        python = choose_python(comfyui, chosen.no_venv)
+        python = choose_python(comfyui, chosen.no_venv, cpu=chosen.model is None)
     except CannotPrepare as error:
         sys.exit(str(error))
     image = chosen.image or astronaut(DEMO)
@@ -221,12 +265,29 @@ def launch(chosen: argparse.Namespace) -> int:
     environment = dict(os.environ)
     if chosen.model is None:  # tensors this small only wait for a second thread
         environment.setdefault("OMP_NUM_THREADS", "1")
-    return subprocess.run([python, __file__, *sys.argv[1:], *decided], env=environment).returncode
+    command = [str(python), __file__, *sys.argv[1:], *decided]
+    if os.name == "posix":  # the same process, so that a signal reaches what it started
+        sys.stdout.flush()
+        os.execve(command[0], command, environment)
+    return follow(subprocess.Popen(command, env=environment))
+
+
+def follow(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process that hears the same Ctrl+C, however often it comes, until it has cleaned up."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def interrupted(*_: object) -> NoReturn:
+    """A request to end is an interrupt, so that servers stop and temporary folders go."""
+    raise KeyboardInterrupt
 
 
 def finish(chosen: argparse.Namespace) -> int:
     """Make the clip with this interpreter and describe it."""
-    from mova_core.errors import MovaError
     from tools.comfy.events import ServerError
 
     began = time.monotonic()
@@ -243,6 +304,10 @@ def finish(chosen: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), interrupted)
+    signal.signal(signal.SIGINT, interrupted)  # a shell's background process is started deaf to it
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -14,13 +14,13 @@ import pytest
 
 from benchmarks.soak import write_files
 from tests.comfy import PACK
+from tests.fixtures.single_files import write_single_files
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.fixtures.tiny_companions import write_companions
 from tests.fixtures.tiny_lora import write_tiny_lora
 from tools.comfy.browser import chromium
 from tools.comfy.page import Page
 from tools.comfy.server import ComfyServer, place_pack
-from tools.templates.files import write_single_files
 
 from .graphs import MODEL, NAMES, api_graph, read, write_inputs
 

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.comfy import PACK
+from tools.templates.workflows import TEMPLATES, workflow_file
 
 Graph = dict[str, dict[str, Any]]
 Workflow = dict[str, Any]
 
-WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
-NAMES = [path.stem for path in WORKFLOWS]
+NAMES = list(TEMPLATES)
 CLIPS = [name for name in NAMES if name != "mova_check_install"]  # those that end with a clip
 MODEL = "MOVA-360p"  # the folder that the workflows name
 NOT_SENT = {"control_after_generate", "upload"}  # widgets of the page alone
@@ -37,7 +36,8 @@ SMALL: Mapping[str, Any] = {
 
 
 def read(name: str) -> Workflow:
-    return json.loads((PACK / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    """A workflow by its key in tools.templates.workflows.TEMPLATES."""
+    return json.loads(workflow_file(name).read_text(encoding="utf-8"))
 
 
 def api_graph(workflow: Workflow) -> Graph:

@@ -24,6 +24,17 @@ def shown(workflow: Workflow) -> list[tuple[str, str]]:
     return [(node, widget) for node, widget in workflow["extra"]["linearData"]["inputs"]]
 
 
+def labels(workflow: Workflow) -> list[str]:
+    """What the file calls the widgets of the app."""
+    named = {
+        (str(node["id"]), slot["widget"]["name"]): slot.get("label")
+        for node in workflow["nodes"]
+        for slot in node["inputs"]
+        if "widget" in slot
+    }
+    return [named.get((node, widget)) or widget for node, widget in shown(workflow)]
+
+
 def test_it_opens_as_an_app_and_shows_widgets_that_are_there() -> None:
     workflow = read(NAME)
     graph = api_graph(workflow)
@@ -46,7 +57,9 @@ def app(page: Page) -> Page:
 @needs_comfy
 @needs_browser
 def test_the_page_shows_the_app_and_runs_it_to_a_playable_clip(app: Page) -> None:
-    assert app.evaluate(LABELS) == [widget for _, widget in shown(read(NAME))]
+    assert app.evaluate(LABELS) == labels(read(NAME))
+    assert {"width", "height", "steps: 50, or 25 for a draft"} <= set(labels(read(NAME)))  # size and quality
+    assert any("Name: words" in label for label in labels(read(NAME)))
     for node, content in small(api_graph(read(NAME))).items():
         for name in content["inputs"].keys() & SMALL.keys() - {"image"}:
             if not isinstance(content["inputs"][name], list):

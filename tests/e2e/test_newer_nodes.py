@@ -28,6 +28,19 @@ BOXES = """
   const bottom = Math.max(...edges.map((box) => box.bottom));
   return [node.innerText.split('\\n')[0], [left, top, width, bottom - top]];
 })"""
+# Nodes that are drawn beyond their group, which is drawn on the canvas below them.
+OUTSIDE = """
+(() => {
+  const {scale, offset} = app.canvas.ds, {left, top} = app.canvas.canvas.getBoundingClientRect();
+  const groups = app.graph._groups.map(({pos, size}) => [
+    left + (pos[0] + offset[0]) * scale, top + (pos[1] + offset[1]) * scale, size[0] * scale, size[1] * scale]);
+  return [...document.querySelectorAll('[data-node-id]')].filter((node) => {
+    const box = node.getBoundingClientRect(), slack = 2;
+    const inside = groups.some(([x, y, w, h]) => box.left >= x - slack && box.right <= x + w + slack
+      && box.top >= y - slack && box.bottom <= y + h + slack);
+    return !inside && app.graph.getNodeById(Number(node.dataset.nodeId)).type !== 'MarkdownNote';
+  }).map((node) => node.innerText.split('\\n')[0]);
+})()"""
 SAMPLER = "[...document.querySelectorAll('[data-node-id]')].find((node) => node.innerText.startsWith('MOVA Sampler'))"
 
 
@@ -40,20 +53,21 @@ def newer(server: ComfyServer, browser: Browser) -> Iterator[Page]:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_nothing_lies_on_anything(newer: Page, name: str) -> None:
-    report = newer.load(read(name))
+    report = newer.load(read(name), name)
     assert report.intact, report
     newer.wait_for(f"document.querySelectorAll('[data-node-id]').length === {report.nodes}", timeout=30)
     newer.settle()
     boxes = newer.evaluate(BOXES)
     lying = [(a, b) for i, (a, box) in enumerate(boxes) for b, other in boxes[i + 1 :] if touch(box, other)]
     assert lying == []
+    assert newer.evaluate(OUTSIDE) == []
 
 
 @pytest.mark.parametrize(
     ("name", "shown"), [("mova_image_to_video_audio", False), ("mova_few_steps", True)], ids=["folded", "unfolded"]
 )
 def test_what_few_people_change_is_folded_where_it_is_not_changed(newer: Page, name: str, shown: bool) -> None:
-    newer.load(read(name))
+    newer.load(read(name), name)
     newer.wait_for(f"!!{SAMPLER}", timeout=30)
     newer.settle()
     words = newer.evaluate(f"{SAMPLER}.innerText").splitlines()

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.comfy import PACK
+from tools.templates.workflows import TEMPLATES, WORKFLOWS, thumbnail
 
 from .graphs import NAMES, Workflow, read
 
@@ -119,6 +120,63 @@ def test_nothing_of_the_machine_it_was_made_on_is_in_it(workflow: Workflow) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_has_a_small_thumbnail(name: str) -> None:
-    path = PACK / "workflows" / f"{name}.jpg"
-    assert path.stat().st_size < 150_000
-    assert Image.open(path).width == 800
+    path = thumbnail(name)
+    assert path.stat().st_size < 60_000
+    assert Image.open(path).size == (480, 480)
+
+
+def test_no_two_thumbnails_are_alike() -> None:
+    small = {name: Image.open(thumbnail(name)).convert("L").resize((60, 60)).tobytes() for name in NAMES}
+    alike = [
+        (a, b)
+        for a, one in small.items()
+        for b, other in small.items()
+        if a < b and sum(abs(x - y) > 40 for x, y in zip(one, other)) < 20
+    ]
+    assert alike == []
+
+
+def test_files_are_named_for_people_in_both_languages_and_begin_here_is_first() -> None:
+    names = sorted(TEMPLATES[key]().name for key in NAMES)
+    assert sorted(path.name.removesuffix(".json") for path in WORKFLOWS.glob("*.json")) == names
+    assert names[0].startswith("01 Begin here")
+    assert len({name[:2] for name in names}) == len(names)
+    for name in names:
+        number, *rest = name.removesuffix(".app").split(" ")
+        english = [word for word in rest if word.isascii()]
+        assert number.isdigit()
+        assert english
+        assert any("\u4e00" <= letter <= "\u9fff" for letter in "".join(rest))
+        assert "_" not in name
+
+
+def test_seeds_are_fixed(workflow: Workflow) -> None:
+    after = [node.get("widgets_values_named", {}).get("control_after_generate") for node in workflow["nodes"]]
+    assert set(after) <= {None, "fixed"}
+
+
+def test_no_wire_goes_through_the_title_of_a_group(workflow: Workflow) -> None:
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    titles = [(*group["bounding"][:2], 15 * len(group["title"]), 36) for group in workflow["groups"]]
+    covered = [(node["pos"][0], node["pos"][1] - 30, node["size"][0], node["size"][1] + 30) for node in nodes.values()]
+    for _, origin, slot, target, place, _ in workflow["links"]:
+        for point in wire(nodes[origin], slot, nodes[target], place):
+            hidden = any(within(point, box) for box in covered)
+            assert hidden or not any(within(point, title) for title in titles), (origin, target)
+
+
+def wire(origin: dict, slot: int, target: dict, place: int) -> list[tuple[float, float]]:
+    """Points of the curve that the canvas draws from an output to an input."""
+    x0, y0 = origin["pos"][0] + origin["size"][0], origin["pos"][1] + 14 + 20 * slot
+    x3, y3 = target["pos"][0], target["pos"][1] + 14 + 20 * place
+    reach = ((x3 - x0) ** 2 + (y3 - y0) ** 2) ** 0.5 / 4
+    points = []
+    for step in range(101):
+        t = step / 100
+        a, b, c, d = (1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3
+        points.append((a * x0 + b * (x0 + reach) + c * (x3 - reach) + d * x3, (a + b) * y0 + (c + d) * y3))
+    return points
+
+
+def within(point: tuple[float, float], box: tuple[float, ...]) -> bool:
+    return box[0] <= point[0] <= box[0] + box[2] and box[1] <= point[1] <= box[1] + box[3]

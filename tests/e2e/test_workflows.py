@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 from PIL import Image
 
 from tests.comfy import needs_browser, needs_comfy
+from tests.fixtures.single_files import STOCK_CHANNELS
 from tools.comfy.page import Page, differences
 from tools.comfy.server import ComfyServer, PromptRefused, Result
 from tools.routes.media import describe_mp4
-from tools.templates.files import STOCK_CHANNELS
+from tools.templates.workflows import TEMPLATES, thumbnail
 
 from .graphs import (
     CLIPS,
@@ -96,9 +98,10 @@ def same(one: Result, other: Result) -> bool:
 def test_the_templates_are_listed_with_their_thumbnails(comfy: ComfyServer) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{comfy.url}/api/workflow_templates", timeout=30) as answer:
-        assert sorted(json.load(answer)["mova"]) == NAMES
+        assert sorted(json.load(answer)["mova"]) == sorted(TEMPLATES[name]().name for name in NAMES)
     for name in NAMES:
-        with opener.open(f"{comfy.url}/api/workflow_templates/mova/{name}.jpg", timeout=30) as answer:
+        picture = urllib.parse.quote(thumbnail(name).name)
+        with opener.open(f"{comfy.url}/api/workflow_templates/mova/{picture}", timeout=30) as answer:
             assert answer.headers["Content-Type"] == "image/jpeg"
 
 
@@ -265,7 +268,7 @@ def test_a_workflow_opens_whole_and_would_run_what_its_file_says(page: Page, nam
 
 @needs_browser
 def test_widgets_of_our_nodes_show_their_defaults_and_every_input_has_a_tooltip(page: Page, comfy: ComfyServer) -> None:
-    page.load(read(FIRST))
+    page.load(read(FIRST), FIRST)
     ours = {node: info for node, info in comfy.object_info().items() if info["python_module"].endswith("mova")}
     for node, content in api_graph(read(FIRST)).items():
         if content["class_type"] in ours:
@@ -296,7 +299,7 @@ def test_the_page_offers_the_templates(page: Page) -> None:
 @needs_browser
 def test_run_in_the_page_ends_with_a_playable_clip(page: Page) -> None:
     workflow = read(FIRST)
-    page.load(workflow)
+    page.load(workflow, FIRST)
     for node, content in small(api_graph(workflow)).items():
         for name in content["inputs"].keys() & SMALL.keys():
             if not isinstance(content["inputs"][name], list):
@@ -323,7 +326,7 @@ def test_run_in_the_page_ends_with_a_playable_clip(page: Page) -> None:
 def test_the_page_shows_a_refusal_on_the_node_that_made_it(page: Page) -> None:
     workflow = read(FIRST)
     graph = api_graph(workflow)
-    page.load(workflow)
+    page.load(workflow, FIRST)
     node = node_of(graph, "MOVATextEncode")
     page.set_widget(node, "prompt", " ")
     run = page.run()

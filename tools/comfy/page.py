@@ -86,6 +86,7 @@ class Layout:
         properties: entries for a node's properties, e.g. {"models": [{"name", "url", "directory"}]}.
         after_generate: what seeds do after a run: "fixed", "randomize", "increment".
         unfolded: nodes that show their advanced widgets.
+        labels: what widgets are called instead of their names, by node.
     """
 
     positions: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -97,6 +98,7 @@ class Layout:
     notes: Sequence[Note] = ()
     after_generate: str = "fixed"
     unfolded: Sequence[str] = ()
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -218,10 +220,14 @@ class Page:
     # -------------------------------------------------------------- workflows
 
     def load(self, workflow: Mapping[str, Any], name: str = "workflow") -> Report:
-        """Open a UI-format workflow as if its file had been dropped on the page, as the only tab; the page fits it."""
+        """Open a UI-format workflow as if its file had been dropped on the page, as the only tab; the page fits it.
+
+        The page keeps what nodes showed by the name of the workflow: give another workflow another name.
+        """
         script = "(workflow, name) => app.loadGraphData(workflow, true, true, name).then(() => true)"
         self.evaluate(script, workflow, name)
         self.evaluate(CLOSE_OTHER_TABS)
+        self.evaluate(CLOSE_DIALOGS)
         self.settle()
         return self.report()
 
@@ -312,7 +318,7 @@ class Page:
         self.settle()
 
     def close_dialogs(self) -> None:
-        """Close whatever dialog is open."""
+        """Close whatever dialog and side panel is open."""
         self.evaluate(CLOSE_DIALOGS)
         self.settle()
 

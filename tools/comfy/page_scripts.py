@@ -38,9 +38,9 @@ REPORT = (
 })()"""
 )
 CLOSE_DIALOGS = (
-    "(() => {"
-    + STORE
-    + "for (const d of [...(store('dialog')?.dialogStack ?? [])]) store('dialog').closeDialog(d) })()"
+    "(() => {" + STORE + "for (const d of [...(store('dialog')?.dialogStack ?? [])]) store('dialog').closeDialog(d);"
+    "store('rightSidePanel')?.closePanel?.();"  # it hides what it lies on, the player of a finished clip for one
+    "const bar = store('sidebarTab'); if (bar?.activeSidebarTabId) bar.toggleSidebarTab(bar.activeSidebarTabId); })()"
 )
 WATCH = """
 new Promise((resolve) => {
@@ -70,6 +70,14 @@ CLOSE_OTHER_TABS = (
   return true;
 })()"""
 )
+# Heights of the nodes as Vue draws them, badges and outlines included.
+VUE_HEIGHTS = """
+Object.fromEntries([...document.querySelectorAll('[data-node-id]')].map((node) => {
+  const all = [node, ...node.querySelectorAll('*')].map((each) => each.getBoundingClientRect());
+  const seen = all.filter((box) => box.width > 2 && box.height > 2);
+  const top = Math.min(...seen.map((box) => box.top)), bottom = Math.max(...seen.map((box) => box.bottom));
+  return [node.dataset.nodeId, (bottom - top) / app.canvas.ds.scale];
+}))"""
 NODE_BOXES = """
 app.graph._nodes.map((node) => {
   const box = node.getBounding();
@@ -93,6 +101,15 @@ PLACE = """
   each(layout.titles, (node, title) => { node.title = title; });
   each(layout.colors, (node, color) => { node.color = color[0]; node.bgcolor = color[1]; });
   each(layout.properties, (node, properties) => { Object.assign(node.properties, properties); });
+  each(layout.labels, (node, labels) => {
+    for (const [name, label] of Object.entries(labels)) {
+      const widget = node.widgets.find((one) => one.name === name);
+      if (!widget) throw new Error(`${node.type} has no widget ${name}`);
+      widget.label = label;
+      const slot = node.inputs.find((one) => one.widget?.name === name);
+      if (slot) slot.label = label;
+    }
+  });
   for (const id of layout.unfolded) app.graph.getNodeById(Number(id)).showAdvanced = true;
   for (const node of app.graph._nodes) {
     for (const widget of node.widgets ?? []) {

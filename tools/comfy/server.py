@@ -220,7 +220,7 @@ class ComfyServer:
             try:
                 process.wait(seconds)
                 return
-            except subprocess.TimeoutExpired:
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl+C: no more asking
                 insist()
 
     def __enter__(self) -> ComfyServer:

@@ -20,16 +20,13 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
-from tests.fixtures.tiny_lora import write_tiny_lora
 from tools.comfy.browser import chromium
 from tools.comfy.graph_picture import AROUND, SETTINGS, graph_picture
 from tools.comfy.page import Page
 from tools.comfy.server import ComfyServer
 from tools.docs.node_docs import PAGES
-from tools.templates.files import write_single_files
-from tools.templates.parts import FIRST_FRAME, MODEL
-from tools.templates.workflows import lora
+from tools.templates.parts import FIRST_FRAME
+from tools.templates.workflows import write_models
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "tests" / "nodes" / "schema.json"
@@ -65,15 +62,6 @@ def write_picture(page: Page, language: str, node_id: str) -> Path:
     words.add_itxt(SHOWN, json.dumps(alone["shown"], ensure_ascii=False))
     drawn.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True, pnginfo=words)
     return path
-
-
-def write_models(models: Path) -> None:
-    """Tiny files by the names that users have, so that the nodes' lists show them."""
-    write_tiny_checkpoint(models / "diffusers" / MODEL)
-    write_single_files(models)
-    for node in lora().nodes.values():
-        if node.type == "MOVALoraLoader":
-            write_tiny_lora(models / "loras" / node.inputs["lora_name"])
 
 
 def write_pictures(nodes: Sequence[str], folder: Path) -> None:

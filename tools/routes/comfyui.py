@@ -91,6 +91,18 @@ def run(comfyui: Path, model: Path, image: Path, out: Path, *, cpu: bool, bar: B
         ServerError: ComfyUI did not start, or the graph failed; its folder is kept then, and named.
     """
     base = Path(tempfile.mkdtemp(prefix="mova-demo-"))
+    try:
+        made = _run(base, comfyui, model, image, out, cpu=cpu, bar=bar, **settings)
+    except (KeyboardInterrupt, OSError):  # a failure of ComfyUI leaves its log
+        shutil.rmtree(base, ignore_errors=True)
+        raise
+    shutil.rmtree(base, ignore_errors=True)
+    return made
+
+
+def _run(
+    base: Path, comfyui: Path, model: Path, image: Path, out: Path, *, cpu: bool, bar: Bar, **settings: Any
+) -> Path:
     paths = base / "extra_model_paths.yaml"
     paths.write_text(json.dumps({"mova_demo": {"base_path": str(model.parent), "diffusers": "."}}))
     arguments = ("--extra-model-paths-config", str(paths))
@@ -104,7 +116,6 @@ def run(comfyui: Path, model: Path, image: Path, out: Path, *, cpu: bool, bar: B
             raise ServerError(f"ComfyUI ended with {result.status}: {result.message}\nits log is {server.log_path}")
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(next(file for file in result.files if file.suffix == ".mp4"), out)
-    shutil.rmtree(base, ignore_errors=True)
     return out
 
 

@@ -1,35 +1,33 @@
-"""A progress bar of one line. Standard library only."""
+"""How far the demo is, by tqdm: a bar for each thing that is done."""
 
 from __future__ import annotations
 
 import sys
-import time
 from typing import TextIO
 
-WIDTH = 30
+from tqdm import tqdm
+
+FORMAT = "{desc}, {elapsed}"
+COUNTED = "[{bar:30}] {n_fmt}/{total_fmt} " + FORMAT
 
 
 class Bar:
-    """`[#########.....] 5/8 denoising, 3 s`: redrawn on a terminal, a line for each change elsewhere."""
+    """One line for what is being done now; the line of what is done stays."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self.stream, self.began, self.shown = stream, time.monotonic(), ""
+        self.stream, self._bar = stream, None
 
     def show(self, what: str, done: int = 0, total: int = 0) -> None:
         """Say what is being done, and how far it is where that is known."""
-        filled = round(WIDTH * done / total) if total else 0
-        line = f"[{'#' * filled}{'.' * (WIDTH - filled)}] " + (f"{done}/{total} {what}" if total else what)
-        if line == self.shown:
-            return
-        timed = f"{line}, {time.monotonic() - self.began:.0f} s"
-        if self.stream.isatty():
-            self.stream.write("\r" + timed.ljust(len(self.shown) + 12))
-        else:
-            self.stream.write(timed + "\n")
-        self.stream.flush()
-        self.shown = line
+        if self._bar is None or (self._bar.desc, self._bar.total or 0) != (what, total):
+            self.end()
+            form = COUNTED if total else FORMAT
+            self._bar = tqdm(desc=what, total=total or None, file=self.stream, bar_format=form, ascii=" #")
+        if self._bar.n != done:
+            self._bar.n = done
+            self._bar.refresh()
 
     def end(self) -> None:
-        if self.stream.isatty() and self.shown:
-            self.stream.write("\n")
-            self.stream.flush()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

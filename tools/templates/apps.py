@@ -5,41 +5,52 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from tools.templates.parts import GET_MODEL, sampler, save_video
-from tools.templates.streams import prompt_builder
-from tools.templates.template import Template
+from tools.templates.basics import prompt_builder
+from tools.templates.parts import GET_MODEL, with_inputs
+from tools.templates.template import Card, Template
+
+SAID = {  # what the app calls the widgets of the script, and how they are written
+    "scene": "scene: where, and who is seen",
+    "action": "action: what happens, in order",
+    "speakers": "speakers: one a line, Name: look; voice",
+    "lines": "lines: one a row, Name: words",
+    "sounds": "sounds: what is heard besides",
+}
 
 
 def talk_app() -> Template:
     template = prompt_builder()
-    nodes = {**template.nodes, "sampler": sampler(bridge_cfg=3.5), "save": save_video("video/MOVA_talk")}
+    save = template.nodes["save"]
+    nodes = {
+        **template.nodes,
+        "builder": replace(template.nodes["builder"], labels=SAID),
+        "sampler": replace(
+            with_inputs(template.nodes["sampler"], bridge_cfg=3.5), labels={"steps": "steps: 50, or 25 for a draft"}
+        ),
+        "conditions": replace(template.nodes["conditions"], labels={"frames": "frames: 24 a second, 4n + 1"}),
+        "save": with_inputs(save, filename_prefix="video/MOVA_talk"),
+    }
     return replace(
         template,
+        name="03 A person speaks 人物说话.app",
+        card=Card(("picture", "speech"), label="app"),
         nodes=nodes,
         app=[
             ("picture", "image"),
-            *(("builder", widget) for widget in ("scene", "action", "speakers", "lines", "sounds")),
-            ("sampler", "seed"),
-            ("sampler", "steps"),
+            *(("builder", widget) for widget in SAID),
+            *(("conditions", widget) for widget in ("width", "height", "frames")),
+            *(("sampler", widget) for widget in ("steps", "seed")),
         ],
         results=["save"],
-        note=f"""# Talk, as an app
+        note=f"""# A person speaks, as an app
 
-A picture, what happens in it and what is said: all else is set. It opens as an app; the switch at the top left leads \
-to this graph and back, and *Build an app* there chooses other widgets to show.
-
-Inside, *MOVA Prompt Builder* writes the prompt, and *bridge_cfg* 3.5 is the guidance with which the lip sync of \
-MOVA's paper was made; a step takes half as much time again for it.
+A picture and a script: all else is set. The switch at the top left leads to this graph and back.
 
 {GET_MODEL}
 
-**Consent.** A face and a voice belong to a person. Make clips of people only with their consent.
+**Consent.** Make clips of people only with their consent.
 
-**Try**
-- about 2.5 words a second of English, 20 in 8 seconds; the builder's report is on its node, in the graph
-- *steps* 25 for a quicker draft
-- *bridge_cfg* 1 in *MOVA Sampler*, in the graph: a third of the time less, lips less exact""",
-        note_height=600,
+**Try** about 20 English words in 8 seconds; *steps* 25; *bridge_cfg* 1: a third of the time less, lips less exact.""",
     )
 
 

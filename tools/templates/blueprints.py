@@ -24,14 +24,15 @@ from typing import Any
 
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tools.comfy.browser import chromium
-from tools.comfy.graph_picture import SETTINGS, graph_picture
+from tools.comfy.graph_picture import graph_picture
 from tools.comfy.page import Page, Workflow
 from tools.comfy.page_scripts import CONVERT_TO_SUBGRAPH, SUBGRAPH_TROUBLE
 from tools.comfy.server import ComfyServer
-from tools.templates.parts import FIRST_FRAME, MODEL, create_video, decode, loader, sampler, save_video, text
-from tools.templates.streams import NEXT_PROMPT, picture_to_sound, prompt_builder
+from tools.templates.basics import image_to_video_audio, prompt_builder
+from tools.templates.parts import FIRST_FRAME, MODEL, clip_graph, sampler, with_inputs
+from tools.templates.streams import NEXT_PROMPT, picture_to_sound
 from tools.templates.template import Area, Node, Template, ids
-from tools.templates.workflows import image_to_video_audio, to_workflow
+from tools.templates.workflows import Press, to_workflow
 
 ROOT = Path(__file__).resolve().parents[2]
 SUBGRAPHS = ROOT / "subgraphs"
@@ -63,7 +64,7 @@ def talk() -> Blueprint:
     builder = plain.nodes["builder"]
     unsaid = {"action": "", "sounds": "", "camera": ""}  # what is hidden in the node must fit every scene
     written = replace(builder, inputs={**builder.inputs, **unsaid})
-    nodes = {**plain.nodes, "builder": written, "sampler": sampler(bridge_cfg=3.5)}
+    nodes = {**plain.nodes, "builder": written, "sampler": with_inputs(plain.nodes["sampler"], bridge_cfg=3.5)}
     knobs = [(name, name) for name in ("scene", "speakers", "lines")]
     return Blueprint(
         template=replace(plain, nodes=nodes),
@@ -98,7 +99,7 @@ def scene() -> Blueprint:
 
 def foley() -> Blueprint:
     return Blueprint(
-        template=picture_to_sound(),
+        template=picture_to_sound(from_file=True),
         outside=["clip", "save"],
         knobs=[
             ("loader", "folder", "folder"),
@@ -116,29 +117,27 @@ def extend() -> Blueprint:
     vaes = {"vae": ("loader", 2), "audio_vae": ("loader", 3)}
     clip = {"images": ("parts", 0), "audio": ("parts", 1), "fps": ("parts", 2)}
     given = {"positive": ("text", 0), "negative": ("text", 1), **vaes, **clip}
-    walk = {"positive": ("extend", 0), "negative": ("extend", 1), "latent": ("extend", 2)}
     joined = {**clip, "next_images": ("decode", 0), "next_audio": ("decode", 1), "overlap": 25}
     return Blueprint(
-        template=Template(
+        template=clip_graph(
+            prefix="MOVA_extended",
+            prompt=NEXT_PROMPT,
             nodes={
-                "loader": loader(),
+                "picture": None,
+                "conditions": None,
                 "clip": Node("LoadVideo", {"file": ""}, width=340, height=110),
                 "parts": Node("GetVideoComponents", {"video": ("clip", 0)}, width=340),
-                "text": text(NEXT_PROMPT, 380),
                 "extend": Node("MOVAExtend", {**given, "frames": 217, "overlap": 25}, width=500),
-                "sampler": sampler(**walk),
-                "decode": decode(),
+                "sampler": sampler("extend"),
                 "join": Node("MOVAJoinClips", joined, width=360),
-                "video": create_video(("join", 0), ("join", 1), ("parts", 2)),
-                "save": save_video("video/MOVA_extended"),
             },
+            inputs={"video": {"images": ("join", 0), "audio": ("join", 1), "fps": ("parts", 2)}},
             columns=[
                 [Area("Model", [["loader"]]), Area("Clip", [["clip", "parts"]])],
                 [Area("What comes next", [["text", "extend"]])],
                 [Area("Sample", [["sampler"]])],
                 [Area("Decode, join and save", [["decode", "join", "video", "save"]])],
             ],
-            note="",
         ),
         outside=["clip", "save"],
         knobs=[
@@ -170,16 +169,19 @@ def apart(blueprint: Blueprint) -> Template:
 
     columns = [[area for area in map(kept, column) if area.stacks] for column in blueprint.template.columns]
     first, last = ([Area("Outside", [[name]])] for name in (blueprint.outside[0], blueprint.outside[-1]))
-    return replace(blueprint.template, columns=[first, *filter(None, columns), last], after_generate="randomize")
+    return replace(
+        blueprint.template, columns=[first, *filter(None, columns), last], after_generate="randomize", note=""
+    )
 
 
-def to_blueprint(page: Page, name: str, blueprint: Blueprint) -> Workflow:
+def to_blueprint(press: Press, name: str, blueprint: Blueprint) -> Workflow:
     """The blueprint as its file has it, made and checked by the page.
 
     Raises:
         ValueError: the page shows something red, missing or unconnected in it.
     """
-    to_workflow(page, apart(blueprint))
+    page = press.page
+    to_workflow(press, apart(blueprint))
     number = ids(blueprint.template)
     knobs = [[number[node], widget, called] for node, widget, called in blueprint.knobs]
     outside = [number[node] for node in blueprint.outside]
@@ -231,15 +233,15 @@ def main() -> None:
         write_tiny_checkpoint(base / "models" / "diffusers" / MODEL)
         with chromium() as browser, ComfyServer(base, pack=ROOT) as server:
             shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
-            with Page.open(browser, server.url, settings=SETTINGS) as page:
-                SUBGRAPHS.mkdir(exist_ok=True)
-                for name in names:
-                    content = json.dumps(to_blueprint(page, name, BLUEPRINTS[name]()), ensure_ascii=False, indent=1)
-                    path = SUBGRAPHS / f"{name}.json"
-                    path.write_text(content + "\n", encoding="utf-8", newline="\n")
-                    print(path)
-                    if options.pictures:
-                        write_pictures(page, name, options.pictures)
+            press = Press(browser, server)
+            SUBGRAPHS.mkdir(exist_ok=True)
+            for name in names:
+                content = json.dumps(to_blueprint(press, name, BLUEPRINTS[name]()), ensure_ascii=False, indent=1)
+                path = SUBGRAPHS / f"{name}.json"
+                path.write_text(content + "\n", encoding="utf-8", newline="\n")
+                print(path)
+                if options.pictures:
+                    write_pictures(press.page, name, options.pictures)
 
 
 if __name__ == "__main__":

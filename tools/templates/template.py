@@ -1,7 +1,8 @@
 """A workflow template as data: nodes by name, areas in columns; and its API graph and layout.
 
 A node's inputs are values, or pairs (name, index) that link to an output of another node. Places are computed: columns
-from left to right, areas from top to bottom in a column, and in an area stacks of nodes side by side.
+from left to right, areas from top to bottom in a column, and in an area stacks of nodes side by side. The note stands
+at the top of the first column.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 from tools.comfy.page import GROUP_PADDING, GROUP_TITLE, Group, Layout, Note
 
 NODE_TITLE = 30  # height of a node's title bar, which a node's position leaves out
-NODE_GAP, STACK_GAP, AREA_GAP = 54, 60, 30  # a node of the newer kind is up to 22 pixels higher than the page says
-NOTE_WIDTH = 440
+NODE_GAP, STACK_GAP, AREA_GAP = 40, 50, 30
+NOTE_WIDTH, NOTE_TITLE = 380, "Read me first"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Node:
         stretch: takes what its column lacks to the height of the tallest.
         properties: e.g. {"models": [{"name", "url", "directory"}]}.
         unfolded: shows its advanced inputs, because some have other values than their defaults.
+        labels: what the page calls widgets instead of their names.
     """
 
     type: str
@@ -39,6 +41,7 @@ class Node:
     stretch: bool = False
     properties: Mapping[str, Any] = field(default_factory=dict)
     unfolded: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,26 @@ class Area:
 
 
 @dataclass(frozen=True)
+class Card:
+    """What the thumbnail of a template shows: what goes in, and what comes out, in the glyphs of `card.py`.
+
+    Attributes:
+        label: a few letters on what comes out, e.g. "16 s".
+    """
+
+    given: Sequence[str]
+    made: str = "clip"
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Template:
     """A workflow: its nodes by name, its areas in columns from left to right, and the note before them.
 
     Attributes:
+        name: of its file, which is all that ComfyUI shows of it: a number for the order, English, Chinese.
+        card: what its thumbnail shows.
+        note: Markdown; paragraphs and list items become headings, which can be read when the whole graph is shown.
         app: (node, widget) of what an app shows, from top to bottom; with any, the workflow opens as an app.
         results: nodes whose results the app shows.
     """
@@ -62,8 +81,10 @@ class Template:
     nodes: Mapping[str, Node]
     columns: Sequence[Sequence[Area]]
     note: str
-    note_height: float = 480
-    after_generate: str = "randomize"
+    name: str = ""
+    card: Card = Card(("words",))
+    note_height: float = 500
+    after_generate: str = "fixed"
     app: Sequence[tuple[str, str]] = ()
     results: Sequence[str] = ()
 
@@ -100,20 +121,22 @@ def layout(template: Template, heights: Mapping[str, float]) -> Layout:
     """Places for all nodes.
 
     Args:
-        heights: of every node by id, as the page makes it, title bar included.
+        heights: of every node by id, the larger of both ways of drawing it, title bar included.
     """
     number, nodes = ids(template), template.nodes
     tall = {name: max(heights[number[name]] + node.room, NODE_TITLE + node.height) for name, node in nodes.items()}
-    lowest = max(_column_height(column, tall) for column in template.columns)
+    above = NODE_TITLE + template.note_height + AREA_GAP if template.note else 0.0  # the first column
+    heads = [above, *[0.0] * (len(template.columns) - 1)]
+    lowest = max(head + _column_height(column, tall) for head, column in zip(heads, template.columns))
     places: dict[str, Place] = {}
-    left = NOTE_WIDTH + AREA_GAP
-    for column in template.columns:
-        _stretch(column, nodes, tall, lowest)
-        top = 0.0
+    left = 0.0
+    for head, column in zip(heads, template.columns):
+        _stretch(column, nodes, tall, lowest - head)
+        top, width = head, max(NOTE_WIDTH if head else 0.0, *(_area_width(area, nodes) for area in column))
         for area in column:
-            places |= _area_places(area, nodes, tall, left, top)
+            places |= _area_places(area, nodes, tall, left, top, width)
             top += _area_height(area, tall) + AREA_GAP
-        left += max(_area_width(area, nodes) for area in column) + AREA_GAP
+        left += width + AREA_GAP
     areas = [area for column in template.columns for area in column]
     return Layout(
         positions={number[name]: (x, y) for name, (x, y, _, _) in places.items()},
@@ -121,10 +144,28 @@ def layout(template: Template, heights: Mapping[str, float]) -> Layout:
         titles={number[name]: node.title for name, node in nodes.items() if node.title},
         properties={number[name]: node.properties for name, node in nodes.items() if node.properties},
         groups=[Group(a.title, [number[name] for stack in a.stacks for name in stack], a.color) for a in areas],
-        notes=[Note(template.note, (0, NODE_TITLE), (NOTE_WIDTH, template.note_height), title="Read me first")],
+        notes=[_note(template, max(NOTE_WIDTH, *(_area_width(area, nodes) for area in template.columns[0])))]
+        if template.note
+        else [],
         after_generate=template.after_generate,
         unfolded=[number[name] for name, node in nodes.items() if node.unfolded],
+        labels={number[name]: node.labels for name, node in nodes.items() if node.labels},
     )
+
+
+def _note(template: Template, width: float) -> Note:
+    return Note(in_headings(template.note), (0, NODE_TITLE), (width, template.note_height), title=NOTE_TITLE)
+
+
+def in_headings(note: str) -> str:
+    """The note with every paragraph and list item as a second heading, since the page shows all else in 10 pixels."""
+    lines = []
+    for line in note.splitlines():
+        text = line.strip()
+        bullet = "- " if text.startswith("- ") else ""
+        plain = text.removeprefix("- ")
+        lines.append(f"{bullet}## {plain}" if plain and not plain.startswith("#") else line)
+    return "\n".join(lines)
 
 
 Place = tuple[float, float, float, float]  # left and top of the body, its width and height
@@ -159,14 +200,16 @@ def _stretch(column: Sequence[Area], nodes: Mapping[str, Node], tall: dict[str, 
 
 
 def _area_places(
-    area: Area, nodes: Mapping[str, Node], tall: Mapping[str, float], left: float, top: float
+    area: Area, nodes: Mapping[str, Node], tall: Mapping[str, float], left: float, top: float, width: float
 ) -> dict[str, Place]:
+    """Places of an area's nodes; those of a single stack take the width of their column."""
     places: dict[str, Place] = {}
     x = left + GROUP_PADDING
+    wide = width - 2 * GROUP_PADDING if len(area.stacks) == 1 else 0.0
     for stack in area.stacks:
         y = top + GROUP_TITLE
         for name in stack:
-            places[name] = (x, y + NODE_TITLE, nodes[name].width, tall[name] - NODE_TITLE)
+            places[name] = (x, y + NODE_TITLE, max(wide, nodes[name].width), tall[name] - NODE_TITLE)
             y += tall[name] + NODE_GAP
         x += max(nodes[name].width for name in stack) + STACK_GAP
     return places
