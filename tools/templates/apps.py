@@ -32,7 +32,6 @@ def talk_app() -> Template:
     }
     return replace(
         template,
-        name="03 A person speaks 人物说话.app",
         card=Card(("picture", "speech"), label="app"),
         nodes=nodes,
         app=[

@@ -28,7 +28,6 @@ from tools.templates.template import Area, Card, Node, Template
 
 def image_to_video_audio() -> Template:
     return clip_graph(
-        name="01 Begin here 从这里开始",
         prefix="MOVA_I2VA",
         note=f"""# A picture and words become a clip
 
@@ -55,7 +54,6 @@ def check_install() -> Template:
         "fps": FPS,
     }
     return Template(
-        name="02 Check the install 检查安装",
         card=Card((), "check"),
         nodes={
             "report": Node("MOVABugReport", {}, width=380, height=150),
@@ -83,7 +81,6 @@ The report goes under a bug report as it is.
 
 def text_to_video_audio() -> Template:
     return clip_graph(
-        name="04 From words alone 文生视频",
         prefix="MOVA_T2VA",
         prompt=SHORE_PROMPT,
         nodes={"picture": None},
@@ -120,7 +117,6 @@ def two_samplers() -> Template:
     }
     shift = {"shift": 5.0}
     return clip_graph(
-        name="13 Two samplers 双采样器",
         card=Card(("picture", "words"), label="2 samplers"),
         prefix="MOVA_two_samplers",
         nodes={
@@ -173,7 +169,6 @@ def lip_sync() -> Template:
     walk = {"noise": ("noise", 0), "guider": ("guider", 0), "sampler": ("euler", 0), "sigmas": ("steps", 0)}
     custom = {**walk, "latent_image": ("conditions", 2)}
     return clip_graph(
-        name="06 Lips in sync 口型同步",
         prefix="MOVA_lip_sync",
         prompt=SPOKEN_PROMPT,
         nodes={
@@ -206,7 +201,6 @@ Published: lip confidence 6.28 -> 7.80, word error 0.177 -> 0.247. Not measured 
 
 def sound_prompt() -> Template:
     return clip_graph(
-        name="22 A prompt for the sound 声音提示词",
         prefix="MOVA_sound_prompt",
         inputs={"text": {"audio_prompt": WHISTLED_SOUND}},
         card=Card(("words", "sound")),
@@ -226,7 +220,6 @@ both, as trained.""",
 def bridge_control() -> Template:
     strength = {"audio_to_video": 0.0, "video_to_audio": 1.0, "start_percent": 0.0, "end_percent": 1.0}
     return clip_graph(
-        name="23 How much they listen 互听强度",
         prefix="MOVA_bridge_control",
         nodes={"strength": Node("MOVABridgeStrength", {"model": ("loader", 0), **strength}, width=340)},
         inputs={"sampler": {"model": ("strength", 0)}},
@@ -254,7 +247,6 @@ def lora() -> Template:
         return Node("MOVALoraLoader", {"model": (model, 0), **chosen}, width=340, height=300, properties=properties)
 
     return clip_graph(
-        name="11 LoRA files LoRA 文件",
         prefix="MOVA_LoRA",
         nodes={"high": lora_loader("loader", "high"), "low": lora_loader("high", "low")},
         inputs={"sampler": {"model": ("low", 0), "steps": 20, "cfg": 3.0}},
@@ -280,7 +272,6 @@ def few_steps() -> Template:
     named = replace(save, inputs={**save.inputs, "filename_prefix": "video/MOVA_few_steps"})
     return replace(
         template,
-        name="12 Few steps 少步数",
         nodes={**template.nodes, "sampler": quick, "save": named},
         card=Card(("picture", "words", "file"), label="8 steps"),
         note=f"""# Few steps, more of them for the sound
@@ -311,7 +302,6 @@ def prompt_builder() -> Template:
         "clip": ("loader", 1),
     }
     return clip_graph(
-        name="05 A script 从剧本到短片",
         prefix="MOVA_built",
         nodes={"builder": Node("MOVAPromptBuilder", script, width=400, height=700)},
         inputs={"text": {"prompt": ("builder", 0)}},

@@ -56,7 +56,6 @@ def upscale() -> Template:
     larger = {"image": ("decode", 0), "upscale_method": "lanczos", "scale_by": 2.0}
     inputs, columns = _after("Decode and enlarge", "larger")
     return clip_graph(
-        name="51 Twice the size 放大两倍",
         prefix="MOVA_upscaled",
         nodes={"larger": Node("ImageScaleBy", larger, width=340)},
         inputs=inputs,
@@ -79,7 +78,6 @@ def upscale_model() -> Template:
     file = file_properties(ENLARGER, ENLARGER_PAGE, "upscale_models")
     inputs, columns = _after("Decode and enlarge", "enlarger", "fourfold", "half")
     return clip_graph(
-        name="52 Upscale model 超分模型",
         prefix="MOVA_upscaled",
         nodes={
             "enlarger": Node("UpscaleModelLoader", {"model_name": ENLARGER}, width=340, properties=file),
@@ -106,7 +104,6 @@ def smooth() -> Template:
     between = {"interp_model": ("interpolator", 0), "images": ("decode", 0), "multiplier": 2}
     inputs, columns = _after("Decode, frames between", "interpolator", "between")
     return clip_graph(
-        name="53 Smooth 48 fps 补帧",
         prefix="MOVA_48fps",
         nodes={
             "interpolator": Node(
@@ -134,7 +131,6 @@ def wan_detail() -> Template:
     walk = {"seed": 42, "steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.2}
     given = {"model": ("shift_low", 0), "positive": ("text", 0), "negative": ("text", 1), "latent_image": ("encode", 0)}
     return clip_graph(
-        name="54 Detail by Wan 万相添细节",
         prefix="MOVA_wan_detail",
         nodes={
             "larger": Node("ImageScaleBy", larger, width=340),
@@ -177,7 +173,6 @@ def wan_first_frame() -> Template:
     low = {"model": ("shift_low", 0), **given, "latent_image": ("layout", 0), "add_noise": "disable"}
     low |= {"start_at_step": 2, "end_at_step": 10000, "return_with_leftover_noise": "disable"}
     return clip_graph(
-        name="32 First frame by Wan 万相首帧",
         prefix="MOVA_after_Wan",
         nodes={
             "scene": replace(text(GIRL_PROMPT, 300), title="The picture, in words"),

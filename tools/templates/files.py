@@ -21,7 +21,6 @@ def single_files() -> Template:
     encoder = file_properties(TEXT_FILE, f"{PAGE}/text_encoders", "text_encoders")
     pictures = file_properties(VAE_FILE, f"{PAGE}/vae", "vae")
     return clip_graph(
-        name="10 Single files 单文件",
         prefix="MOVA_I2VA",
         nodes={
             "loader": None,

@@ -1,7 +1,6 @@
 """The graph that most templates are, and how they differ from it; prompts, and words for notes.
 
 clip_graph(
-    name="25 Something 某物",
     prefix="MOVA_something",                                       # of the saved file
     nodes={"strength": Node("MOVABridgeStrength", {"model": ("loader", 0)})},   # more nodes; None takes one away
     inputs={"sampler": {"model": ("strength", 0)}},                # inputs that differ
@@ -125,7 +124,6 @@ def save_video(prefix: str) -> Node:
 
 def clip_graph(
     *,
-    name: str = "",
     prefix: str,
     prompt: str = DRAWING_PROMPT,
     nodes: Mapping[str, Node | None] | None = None,
@@ -149,7 +147,7 @@ def clip_graph(
     kept = {key: node for key, node in {**plain, **(nodes or {})}.items() if node is not None}
     for key, changed in (inputs or {}).items():
         kept[key] = with_inputs(kept[key], **changed)
-    return Template(kept, columns, note, name=name, card=card, note_height=note_height)
+    return Template(kept, columns, note, card=card, note_height=note_height)
 
 
 def with_inputs(node: Node, **changed: Any) -> Node:

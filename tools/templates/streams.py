@@ -38,7 +38,6 @@ def sound_to_picture() -> Template:
     held = {"latent": ("conditions", 2), "audio": ("sound", 0), "audio_vae": ("loader", 3)}
     choose = "Choose your recording here first"
     return clip_graph(
-        name="21 A picture for a recording 为录音配画面",
         prefix="MOVA_S2P",
         nodes={
             "sound": Node("LoadAudio", {"audio": NOTHING_CHOSEN}, title=choose, width=340, height=110),
@@ -81,7 +80,6 @@ def picture_to_sound(*, from_file: bool = False) -> Template:
     }
     stack = ["clip" if from_file else "picture", "parts", "scale"]
     return clip_graph(
-        name="20 A sound for a clip 为视频配声音",
         prefix="MOVA_foley",
         prompt=FOLEY_PROMPT,
         nodes={
@@ -134,7 +132,6 @@ def extend() -> Template:
     joined = {"images": ("decode", 0), "audio": ("decode", 1), "next_images": ("next_decode", 0)}
     joined |= {"next_audio": ("next_decode", 1), "fps": ("decode", 2), "overlap": 25}
     return clip_graph(
-        name="40 Sixteen seconds 十六秒",
         prefix="MOVA_16s",
         nodes={**continued(), "join": Node("MOVAJoinClips", joined, width=340)},
         inputs={"video": {"images": ("join", 0), "audio": ("join", 1)}},
@@ -161,7 +158,6 @@ The second clip begins with the last second of the first, then goes on to a prom
 
 def first_and_last_frame() -> Template:
     return clip_graph(
-        name="30 First and last frame 首尾帧",
         prefix="MOVA_FLF",
         nodes={"picture": picture(height=260), "last": picture("Last frame", 260)},
         inputs={"conditions": {"last_frame": ("last", 0)}},
@@ -194,7 +190,6 @@ def draft_and_finish() -> Template:
     large |= {"width": 640, "height": 352, **size, "batch_size": 1}
     drafts = decode()
     return clip_graph(
-        name="50 Drafts first 先草稿后成片",
         prefix="MOVA_finished",
         nodes={
             "drafts": Node(drafts.type, drafts.inputs, title="Decode drafts", width=340),
@@ -234,7 +229,6 @@ def guide_frames() -> Template:
     placed = {"latent": ("conditions", 2), "images": ("both", 0), "positions": "0, 96"}
     both = {"images.image0": ("picture", 0), "images.image1": ("middle", 0)}
     return clip_graph(
-        name="31 Guide frames 引导帧",
         prefix="MOVA_guides",
         nodes={
             "picture": picture(height=260),
@@ -266,7 +260,6 @@ Here the first and the one in the middle.
 def retake() -> Template:
     span = {"latent": ("sampler", 0), "picture": "nothing", "sound": "span", "start": 0.1, "end": 0.3}
     return clip_graph(
-        name="24 A stretch again 重做一段",
         prefix="MOVA_retake",
         nodes={
             "mask": Node("MOVAMask", span, width=340),
@@ -294,7 +287,6 @@ def relay() -> Template:
     joined = {"name": name, "overlap": 25, "filename_prefix": "video/MOVA_long", "last": ("next_keep", 0)}
     kept = {"name": name, "index": 0}
     return clip_graph(
-        name="41 A long clip in parts 长片分段",
         prefix="MOVA_long",
         nodes={
             "video": None,
@@ -330,7 +322,6 @@ def context_windows() -> Template:
     length = {"context_length": 97, "context_overlap": 33, "context_schedule": "standard_static"}
     windows = {"model": ("loader", 0), **length, "context_stride": 1, "closed_loop": False, "fuse_method": "pyramid"}
     return clip_graph(
-        name="42 Long ambience in windows 上下文窗口",
         prefix="MOVA_windows",
         nodes={"windows": Node("WanContextWindowsManual", windows, width=340)},
         inputs={"sampler": {"model": ("windows", 0)}},

@@ -71,7 +71,6 @@ class Template:
     """A workflow: its nodes by name, its areas in columns from left to right, and the note before them.
 
     Attributes:
-        name: of its file, which is all that ComfyUI shows of it: a number for the order, English, Chinese.
         card: what its thumbnail shows.
         note: Markdown; paragraphs and list items become headings, which can be read when the whole graph is shown.
         app: (node, widget) of what an app shows, from top to bottom; with any, the workflow opens as an app.
@@ -81,7 +80,6 @@ class Template:
     nodes: Mapping[str, Node]
     columns: Sequence[Sequence[Area]]
     note: str
-    name: str = ""
     card: Card = Card(("words",))
     note_height: float = 500
     after_generate: str = "fixed"

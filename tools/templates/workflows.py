@@ -18,7 +18,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 from PIL import Image
@@ -58,15 +57,17 @@ TEMPLATES: Mapping[str, Callable[[], Template]] = {
 }
 
 
-@cache
+# Of the files, which are all that ComfyUI shows of a template: a number for the order, English, Chinese.
+NAMES: Mapping[str, str] = json.loads(Path(__file__).with_name("names.json").read_text(encoding="utf-8"))
+
+
 def workflow_file(key: str) -> Path:
-    """The file of a template; its thumbnail lies beside it with the ending .jpg."""
-    return WORKFLOWS / f"{TEMPLATES[key]().name}.json"
+    return WORKFLOWS / f"{NAMES[key]}.json"
 
 
 def thumbnail(key: str) -> Path:
     """The name that ComfyUI's page asks for: that of the template, which may hold a point, and .jpg."""
-    return WORKFLOWS / f"{TEMPLATES[key]().name}.jpg"
+    return WORKFLOWS / f"{NAMES[key]}.jpg"
 
 
 # --------------------------------------------------------------------------------------------------- from code to files
@@ -132,7 +133,7 @@ def write_template(press: Press, key: str) -> None:
     workflow["extra"] |= app_mode(template)
     content = json.dumps(workflow, ensure_ascii=False, indent=1)
     workflow_file(key).write_text(content + "\n", encoding="utf-8", newline="\n")
-    write_card(template.card, template.name, thumbnail(key))
+    write_card(template.card, NAMES[key], thumbnail(key))
 
 
 def write_documents(press: Press, server: ComfyServer, *, run: bool) -> None:
@@ -177,7 +178,7 @@ def main() -> None:
         parser.error(f"no workflow is called {', '.join(sorted(unknown))}; there are {', '.join(TEMPLATES)}")
     if options.cards:
         for key in keys:
-            write_card(TEMPLATES[key]().card, TEMPLATES[key]().name, thumbnail(key))
+            write_card(TEMPLATES[key]().card, NAMES[key], thumbnail(key))
         return
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
