@@ -6,6 +6,7 @@ from .conditioning import MovaGuideFrames, MovaImageToVideoAudio, MovaTextEncode
 from .decode import MovaDecode
 from .extend import MovaExtend, MovaJoinClips
 from .guidance import MovaBridgeStrength, MovaGuider
+from .host import logs
 from .loaders import MovaAttachSound, MovaAudioVAELoader, MovaLoader, MovaModelLoader
 from .loras import MovaLoraLoader
 from .memory import MovaMemory
@@ -52,6 +53,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 class MovaExtension(ComfyExtension):
     async def on_load(self) -> None:
+        logs.guard()
         await register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

@@ -4,6 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..mova_core.errors import MovaError
+from .host.logs import encodable
 from .inputs import checked
 
 
@@ -17,7 +19,13 @@ class MovaNode(io.ComfyNode):
         Raises:
             MovaError: a value that its input does not take.
         """
-        return cls.run(**checked(cls.define_schema().inputs, values))
+        try:
+            return cls.run(**checked(cls.define_schema().inputs, values))
+        except MovaError as error:
+            told = encodable(str(error))  # ComfyUI logs it, and a console that cannot write it kills the run's thread
+            if told != str(error):
+                raise type(error)(told) from None
+            raise
 
     @classmethod
     def run(cls, **values: Any) -> io.NodeOutput:
