@@ -97,6 +97,14 @@ class MovaModelLoader(MovaNode):
                     default="default",
                     tooltip=WEIGHT_DTYPE_TOOLTIP,
                 ),
+                io.Combo.Input(
+                    "bridge",
+                    options=[loading.SHARED_FILE, *files],
+                    default=loading.SHARED_FILE,
+                    optional=True,
+                    tooltip="File of the bridge, where the parts lie in a file each, as some files of Prism do; then "
+                    "'shared' is the audio tower's.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -107,17 +115,14 @@ class MovaModelLoader(MovaNode):
         )
 
     @classmethod
-    def run(cls, high_noise: str, low_noise: str, shared: str, weight_dtype: str) -> io.NodeOutput:
-        high, low, both = (
-            None if name == loading.SAME_FILE else loading.find_file("diffusion_models", name)
-            for name in (high_noise, low_noise, shared)
-        )
-        source = from_files(high, low, both)
+    def run(
+        cls, high_noise: str, low_noise: str, shared: str, weight_dtype: str, bridge: str = loading.SHARED_FILE
+    ) -> io.NodeOutput:
+        source = from_files(*map(loading.chosen_file, (high_noise, low_noise, shared, bridge)))
         model = loading.load_model(source, weight_dtype)
         for note in source.notes:
             log.warning(note)
-        shifts = f"shift {source.scheduler.shift:g}, audio_shift {source.audio_shift:g}"
-        told = f"{source.variant.name}, trained with {shifts}, on {source.variant.frames} frames"
+        told = source.variant.told(source.scheduler.shift, source.audio_shift)
         messages.show("\n".join((told, *source.notes)), cls.hidden.unique_id)
         return io.NodeOutput(model)
 
@@ -141,6 +146,13 @@ class MovaAttachSound(MovaNode):
                     options=loading.model_files(),
                     tooltip="File of audio tower and bridge in models/diffusion_models; a merged file serves too.",
                 ),
+                io.Combo.Input(
+                    "bridge",
+                    options=[loading.SHARED_FILE, *loading.model_files()],
+                    default=loading.SHARED_FILE,
+                    optional=True,
+                    tooltip="File of the bridge, where audio tower and bridge lie in a file each.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -152,8 +164,9 @@ class MovaAttachSound(MovaNode):
         )
 
     @classmethod
-    def run(cls, model: Any, shared: str) -> io.NodeOutput:
-        expert, notes = attach.attach(model, loading.find_file("diffusion_models", shared))
+    def run(cls, model: Any, shared: str, bridge: str = loading.SHARED_FILE) -> io.NodeOutput:
+        path = loading.find_file("diffusion_models", shared)
+        expert, notes = attach.attach(model, path, loading.chosen_file(bridge))
         for note in notes:
             log.warning(note)
         messages.show("\n".join(notes), cls.hidden.unique_id)

@@ -18,6 +18,7 @@ LAYERS = (  # a part imports itself and the layers before its own
     {"training"},
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
+KITCHEN = "mova_core/checkpoint/kitchen.py"  # may import comfy_kitchen, in a function that uses it
 NEVER = {"ctypes", "diffusers", "einops", "http", "huggingface_hub", "marshal", "multiprocessing", "numpy", "pickle"}
 NEVER |= {"requests", "shelve", "socket", "subprocess", "transformers", "urllib", "runpy", "importlib"}
 CLOSURES = {"getclosurevars", "cell_contents", "__closure__"}
@@ -79,6 +80,8 @@ def _allowed(path: str) -> set[str]:
 def _core(path: str, name: str, ours: bool) -> list[str]:
     if not ours:
         top = name.split(".")[0]
+        if top == "comfy_kitchen" and path == KITCHEN:
+            return []
         return [] if top in OUTSIDE or top in sys.stdlib_module_names else [f"imports {name}"]
     package, other = f"{name}..".split(".")[:2]
     own = path.split("/")[1].removesuffix(".py")

@@ -55,12 +55,16 @@ class AudioDecoder(nn.Module):
 
 
 class AudioVAE(nn.Module):
-    """The codec with the key names of the published file (plain `weight` keys; fold weight norm before loading)."""
+    """The codec with the key names of the published file (plain `weight` keys; fold weight norm before loading).
+
+    Without `encodes` it is the decode half alone, as some files hold it.
+    """
 
     def __init__(
         self,
         config: AudioVAEConfig,
         *,
+        encodes: bool = True,
         ops: Ops = cast,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -68,9 +72,10 @@ class AudioVAE(nn.Module):
         super().__init__()
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         channels = config.latent_channels
-        self.config = config
-        self.encoder = AudioEncoder(config, ops=ops, **factory)
-        self.quant_conv = ops.Conv1d(channels, 2 * channels, 1, **factory)
+        self.config, self.encodes = config, encodes
+        if encodes:
+            self.encoder = AudioEncoder(config, ops=ops, **factory)
+            self.quant_conv = ops.Conv1d(channels, 2 * channels, 1, **factory)
         self.post_quant_conv = ops.Conv1d(channels, channels, 1, **factory)
         self.decoder = AudioDecoder(config, ops=ops, **factory)
 
@@ -97,8 +102,13 @@ class AudioVAE(nn.Module):
 
         Raises:
             ShapeError: `waveform` is not mono, has other axes, or has no samples.
-            MovaError: `waveform` holds integers.
+            MovaError: `waveform` holds integers, or this codec is the decode half alone.
         """
+        if not self.encodes:
+            raise MovaError(
+                "this audio VAE is the decode half alone, and a sound is to be encoded; load the whole codec, "
+                "audio_vae of MOVA-360p"
+            )
         waveform = _mono(waveform).float()
         waveform = F.pad(waveform, (0, -waveform.shape[-1] % self.hop_length))
         moments: Tensor = self.quant_conv(self.encoder(waveform))

@@ -17,6 +17,7 @@ SIGNATURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a Wan 2.1 image-to-video model", ("blocks.0.cross_attn.k_img.weight",)),
     ("a Wan-shaped transformer", ("blocks.0.self_attn.q.weight", "patch_embedding.weight", "head.modulation")),
     ("a DAC audio VAE", ("encoder.block.0.bias", "decoder.model.0.bias")),
+    ("the decode half of a DAC audio VAE", ("post_quant_conv.bias", "decoder.model.0.bias")),
     ("a Wan video VAE in diffusers' layout", ("decoder.mid_block.resnets.0.conv1.weight", "quant_conv.weight")),
     ("a Wan video VAE", ("decoder.middle.0.residual.0.gamma",)),
     ("a T5 text encoder", ("encoder.block.0.layer.0.SelfAttention.q.weight",)),
@@ -68,7 +69,7 @@ def tower_config(shapes: Shapes, where: str, heads: int | None = None, eps: floa
         )
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"{where} holds {describe(shapes)}, not a MOVA tower ({error}). Download the folder again"
+            f"{where} holds {describe(shapes)}, not a MOVA tower ({error!s:.200}). Download the folder again"
         ) from error
 
 
@@ -90,23 +91,27 @@ def bridge_config(shapes: Shapes, where: str, head_width: int = HEAD_WIDTH, audi
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{where} holds {describe(shapes)}, not the MOVA bridge ({error}). Download the folder again"
+            f"{where} holds {describe(shapes)}, not the MOVA bridge ({error!s:.200}). Download the folder again"
         ) from error
 
 
 def audio_vae_config(shapes: Shapes, where: str) -> AudioVAEConfig:
-    """Sizes of the codec from its (folded) weights; a stride is half its kernel. 48 kHz, which no shape tells.
+    """Sizes of the codec from its (folded) weights; a stride is half its kernel. 48 kHz, which no shape tells. Of a
+    decode half the encoder is the decoder's mirror.
 
     Raises:
         CheckpointError: the keys are not a DAC's.
     """
     try:
-        count = _layers(shapes, "encoder.block.") - 3
-        encoder = [shapes[f"encoder.block.{n}.block.4.weight"][2] // 2 for n in range(1, count + 1)]
-        decoder = [shapes[f"decoder.model.{n}.block.1.weight"][2] // 2 for n in range(1, count + 1)]
+        stages = range(1, _layers(shapes, "decoder.model.") - 2)
+        decoder = [shapes[f"decoder.model.{n}.block.1.weight"][2] // 2 for n in stages]
         decoder_width, latent_channels, _ = shapes["decoder.model.0.weight"]
+        encoder, encoder_width = decoder[::-1], decoder_width
+        if any(key.startswith("encoder.") for key in shapes):
+            encoder = [shapes[f"encoder.block.{n}.block.4.weight"][2] // 2 for n in stages]
+            encoder_width = shapes["encoder.block.0.weight"][0]
         return AudioVAEConfig(
-            encoder_width=shapes["encoder.block.0.weight"][0],
+            encoder_width=encoder_width,
             encoder_rates=tuple(encoder),
             decoder_width=decoder_width,
             decoder_rates=tuple(decoder),
@@ -115,5 +120,5 @@ def audio_vae_config(shapes: Shapes, where: str) -> AudioVAEConfig:
         )
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(
-            f"{where} holds {describe(shapes)}, not a DAC audio VAE ({error}). Download the file again"
+            f"{where} holds {describe(shapes)}, not a DAC audio VAE ({error!s:.200}). Download the file again"
         ) from error

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .quantization import FLOAT8, FP8, INT8, MARK, SCALES, configuration, marked
+from .quantization import FLOAT8, FP8, GROUPS, INT8, MARK, SCALES, configuration, marked
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -136,7 +136,7 @@ def _read(weight: Tensor, parts: dict[str, Tensor], where: str) -> dict[str, Ten
         kind = _kind(weight, scale, cut, where)
         if kind == "block":
             raise _unknown(weight, scale, where)
-        return {"weight": weight, "weight_scale": _as(kind, scale), MARK: INT8.configuration()}
+        return {"weight": weight, "weight_scale": _as(kind, scale), MARK: INT8.configuration(tuple(weight.shape))}
     if weight.dtype not in FLOAT8:
         if weight.is_floating_point() and weight.dtype.itemsize > 1 and bool((scale == 1).all()):
             return {"weight": weight}
@@ -163,7 +163,7 @@ def _whole(weight: Tensor, parts: dict[str, Tensor], name: str, where: str) -> d
     group = config.get("convrot_groupsize", 256)
     columns = weight.shape[-1] * (2 if name in PACKED else 1)
     rotated = config.get("convrot") or name in ("convrot_w4a4", "asym_w4a8_int8")
-    if rotated and (group not in (4, 16, 64, 256, 1024) or columns % group):
+    if rotated and (group not in GROUPS or columns % group):
         raise CheckpointError(
             f"{where} is rotated in groups of {group!r:.20}, which {columns} columns have not. Convert anew"
         )

@@ -85,6 +85,11 @@ def load_joint(
     return model
 
 
+def encodes(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a codec's weights are those of a whole one, and not of the decode half."""
+    return any(key.startswith("encoder.") for key in tensors)
+
+
 def load_audio_vae(folder: Path | str, dtype: torch.dtype = torch.float32, *, ops: Ops = cast) -> AudioVAE:
     """The codec, on the CPU. It computes in float32 whatever `dtype` its weights are kept in.
 
@@ -92,6 +97,6 @@ def load_audio_vae(folder: Path | str, dtype: torch.dtype = torch.float32, *, op
         CheckpointError, ConfigError: see `source.audio_vae`.
     """
     config, tensors = audio_vae(folder)
-    vae = AudioVAE(config, ops=ops, device="meta", dtype=dtype)
+    vae = AudioVAE(config, encodes=encodes(tensors), ops=ops, device="meta", dtype=dtype)
     assign(vae, {k: v.to(dtype) for k, v in tensors.items()}, str(folder))
     return vae

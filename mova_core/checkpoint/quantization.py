@@ -9,22 +9,23 @@ Sources: OCP Microscaling Formats v1.0 (MX); NVIDIA cuBLAS, layout of block scal
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from . import kitchen
 
 Shape = tuple[int, ...]
 Parts = dict[str, Tensor]
 
 FP8_LARGEST = 448.0  # of float8_e4m3fn
-FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of e2m1, by code
+GROUPS = (1024, 256, 64, 16, 4)  # columns that ConvRot rotates together: powers of 4
 SCALES = (
     *("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale"),
     *("weight_zeros", "weight_s_rel", "weight_s_channel", "weight_codebook"),
@@ -51,10 +52,11 @@ class Format:
     dequantize: Callable[[Parts], Tensor]
     storage: Callable[[Shape], dict[str, tuple[torch.dtype, Shape]]]
     options: dict[str, Any] = field(default_factory=dict)
+    options_by_shape: Callable[[Shape], dict[str, Any]] = lambda shape: {}
 
-    def configuration(self) -> Tensor:
-        """The bytes of L.comfy_quant: weights after them in a file stay aligned."""
-        return marked({"format": self.name, **self.options})
+    def configuration(self, shape: Shape) -> Tensor:
+        """The bytes of L.comfy_quant of a layer of this shape."""
+        return marked({"format": self.name, **self.options, **self.options_by_shape(shape)})
 
 
 def marked(config: Mapping[str, Any]) -> Tensor:
@@ -94,84 +96,54 @@ def _int8_storage(shape: Shape) -> dict[str, tuple[torch.dtype, Shape]]:
     return {"weight": (torch.int8, shape), "weight_scale": (torch.float32, (shape[0], 1))}
 
 
+# --- int8 of rotated columns --------------------------------------------------------------------------------------
+
+
+def hadamard(size: int) -> Tensor:
+    """The symmetric orthogonal matrix, its own inverse, by which ConvRot rotates groups of columns.
+
+    Raises:
+        CheckpointError: `size` is no power of 4.
+    """
+    if size not in GROUPS:
+        raise CheckpointError(f"ConvRot rotates groups of {GROUPS} columns, not of {size}. Convert the file again")
+    four = torch.tensor([[1.0, 1, 1, -1], [1, 1, -1, 1], [1, -1, 1, 1], [-1, 1, 1, 1]])
+    out = four
+    while len(out) < size:
+        out = torch.kron(out, four)
+    return out / math.sqrt(size)
+
+
+def rotated(weight: Tensor, group: int) -> Tensor:
+    """A weight (N, K) whose columns are rotated in groups; twice is the identity."""
+    out: Tensor = (weight.float().unflatten(1, (-1, group)) @ hadamard(group)).flatten(1)
+    return out
+
+
+def _group(shape: Shape) -> int:
+    """Columns that are rotated together: the more, the flatter; 0 where none fit."""
+    return next((group for group in GROUPS if group <= 256 and shape[1] % group == 0), 0)
+
+
+def _convrot(weight: Tensor) -> Parts:
+    return kitchen.quantized_convrot(weight, _group(tuple(weight.shape)))
+
+
+def _convrot_options(shape: Shape) -> dict[str, Any]:
+    return {"convrot": True, "convrot_groupsize": _group(shape)}
+
+
 # --- block scales, in cuBLAS's tiles -------------------------------------------------------------------------------
 
 
-def tiled(scales: Tensor) -> Tensor:
-    """Block scales (N, K/block) in tiles of 128 x 4, padded with zeros: (r, c) of a tile at 16(r%32) + 4(r//32) + c."""
-    rows, columns = _tiled_shape((scales.shape[0], scales.shape[1]))
-    padded = torch.zeros(rows, columns, dtype=scales.dtype)
-    padded[: scales.shape[0], : scales.shape[1]] = scales
-    tiles = padded.view(rows // 128, 4, 32, columns // 4, 4).permute(0, 3, 2, 1, 4)
-    return tiles.reshape(rows, columns)
-
-
-def untiled(scales: Tensor, rows: int, columns: int) -> Tensor:
-    """The inverse of `tiled`, without the padding."""
-    height, width = scales.shape
-    tiles = scales.reshape(height // 128, width // 4, 32, 4, 4).permute(0, 3, 2, 1, 4)
-    return tiles.reshape(height, width)[:rows, :columns]
-
-
 def _tiled_shape(shape: Shape) -> tuple[int, int]:
+    """Block scales (N, K/block) lie in tiles of 128 x 4, padded with zeros."""
     return -(-shape[0] // 128) * 128, -(-shape[1] // 4) * 4
-
-
-def _mxfp8(weight: Tensor) -> Parts:
-    """float8 in blocks of 32 along K, each with a power of two as scale, stored as its exponent + 127."""
-    blocks = weight.float().unflatten(1, (-1, 32))
-    needed = (blocks.abs().amax(dim=2) / FP8_LARGEST).clamp(min=2.0**-126)
-    exponents = torch.ceil(torch.log2(needed))
-    values = (blocks / torch.exp2(exponents)[..., None]).flatten(1).to(torch.float8_e4m3fn)
-    return {"weight": values, "weight_scale": tiled((exponents + 127).to(torch.uint8))}
-
-
-def _from_mxfp8(parts: Parts) -> Tensor:
-    rows, columns = parts["weight"].shape
-    exponents = untiled(parts["weight_scale"].view(torch.uint8), rows, columns // 32).float() - 127
-    values: Tensor = parts["weight"].float().unflatten(1, (-1, 32)) * torch.exp2(exponents)[..., None]
-    return values.flatten(1)
 
 
 def _mxfp8_storage(shape: Shape) -> dict[str, tuple[torch.dtype, Shape]]:
     scales = _tiled_shape((shape[0], shape[1] // 32))
     return {"weight": (torch.float8_e4m3fn, shape), "weight_scale": (torch.uint8, scales)}
-
-
-def _fp4_codes(values: Tensor) -> Tensor:
-    """The nearest e2m1 value's code 0..7, of magnitudes up to 6; ties go to the even code."""
-    between = torch.tensor([(a + b) / 2 for a, b in pairwise(FP4_VALUES)])
-    up = torch.nextafter(between[1::2], torch.zeros(()))  # a tie there belongs to the value above
-    between[1::2] = up
-    return torch.bucketize(values, between).to(torch.uint8)
-
-
-def _nvfp4(weight: Tensor) -> Parts:
-    """e2m1 in blocks of 16 along K with float8 scales, these relative to one float32 scale of the tensor."""
-    whole = weight.abs().max().float() / (FP8_LARGEST * FP4_VALUES[-1])
-    whole = whole if whole > 0 else torch.ones(())
-    blocks = weight.float().unflatten(1, (-1, 16))
-    scales = (blocks.abs().amax(dim=2) / FP4_VALUES[-1] / whole).to(torch.float8_e4m3fn)
-    step = scales.float() * whole
-    scaled = blocks / torch.where(step > 0, step, torch.full_like(step, torch.inf))[..., None]
-    codes = _fp4_codes(scaled.abs().clamp(max=6.0)) | (scaled.signbit().to(torch.uint8) << 3)
-    codes = codes.flatten(1)
-    return {
-        "weight": codes[:, 0::2] << 4 | codes[:, 1::2],  # the first of a pair in the upper half
-        "weight_scale": tiled(scales.view(torch.uint8)).view(torch.float8_e4m3fn),
-        "weight_scale_2": whole,
-    }
-
-
-def _from_nvfp4(parts: Parts) -> Tensor:
-    packed = parts["weight"]
-    codes = torch.stack((packed >> 4, packed & 15), dim=-1).flatten(1)
-    values = torch.tensor(FP4_VALUES + tuple(-v for v in FP4_VALUES))[codes.long()]
-    rows, columns = values.shape
-    scales = untiled(parts["weight_scale"].view(torch.uint8), rows, columns // 16)
-    step = scales.contiguous().view(torch.float8_e4m3fn).float() * parts["weight_scale_2"].float()
-    scaled: Tensor = values.unflatten(1, (-1, 16)) * step[..., None]
-    return scaled.flatten(1)
 
 
 def _nvfp4_storage(shape: Shape) -> dict[str, tuple[torch.dtype, Shape]]:
@@ -194,18 +166,32 @@ FP8 = Format(
 )
 FP8_E5M2 = replace(FP8, name="float8_e5m2")  # read, never made: e4m3fn with a scale is nearer
 INT8 = Format(name="int8_tensorwise", multiple=16, quantize=_int8, dequantize=_from_fp8, storage=_int8_storage)
-MXFP8 = Format(name="mxfp8", multiple=32, quantize=_mxfp8, dequantize=_from_mxfp8, storage=_mxfp8_storage)
-NVFP4 = Format(name="nvfp4", multiple=16, quantize=_nvfp4, dequantize=_from_nvfp4, storage=_nvfp4_storage)
+INT8_CONVROT = replace(INT8, quantize=_convrot, options_by_shape=_convrot_options)
+MXFP8 = Format(
+    name="mxfp8",
+    multiple=32,
+    quantize=kitchen.quantized_mxfp8,
+    dequantize=kitchen.plain_mxfp8,
+    storage=_mxfp8_storage,
+)
+NVFP4 = Format(
+    name="nvfp4",
+    multiple=16,
+    quantize=kitchen.quantized_nvfp4,
+    dequantize=kitchen.plain_nvfp4,
+    storage=_nvfp4_storage,
+)
 
-FORMATS = {"fp8": FP8, "int8": INT8, "mxfp8": MXFP8, "nvfp4": NVFP4}
+FORMATS = {"fp8": FP8, "int8": INT8, "int8_convrot": INT8_CONVROT, "mxfp8": MXFP8, "nvfp4": NVFP4}
 """The word a user says -> the format."""
 
-BY_NAME = {kind.name: kind for kind in (*FORMATS.values(), FP8_E5M2)}
+BY_NAME = {kind.name: kind for kind in (FP8, FP8_E5M2, INT8, MXFP8, NVFP4)}  # ConvRot is an option of int8
 FLOAT8 = {torch.float8_e4m3fn: FP8.name, torch.float8_e5m2: FP8_E5M2.name}
 
 
 def takes(kind: Format, key: str, shape: Shape) -> bool:
-    """Whether the weight `key` is quantised: a block's matrix, its sides multiples of the format's."""
+    """Whether the weight `key` is quantised: a block's matrix, its sides multiples of the format's. Sides of every
+    published tower are multiples of 256, so ConvRot takes what int8 takes."""
     return BLOCK_LINEAR.search(key) is not None and len(shape) == 2 and not any(side % kind.multiple for side in shape)
 
 
@@ -218,7 +204,7 @@ def quantized(tensors: Mapping[str, Tensor], kind: Format) -> dict[str, Tensor]:
             out[key] = tensor
             continue
         out |= {f"{layer}.{name}": part for name, part in kind.quantize(tensor).items()}
-        out[f"{layer}.{MARK}"] = kind.configuration()
+        out[f"{layer}.{MARK}"] = kind.configuration(tuple(tensor.shape))
     return out
 
 
@@ -248,12 +234,15 @@ def dequantized(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat
     layers = {key.removesuffix(f".{MARK}") for key in tensors if key.endswith(f".{MARK}")}
     out = {key: tensor for key, tensor in tensors.items() if not _beside(key, layers)}
     for layer in layers:
-        name = configuration(tensors[f"{layer}.{MARK}"], layer)["format"]
+        stated = configuration(tensors[f"{layer}.{MARK}"], layer)
+        name = stated["format"]
         if name not in BY_NAME:
             raise CheckpointError(f"{layer} is stored as {name!r:.50}; known are {', '.join(BY_NAME)}")
         parts = {part: tensors[f"{layer}.{part}"] for part in ("weight", *SCALES) if f"{layer}.{part}" in tensors}
         try:
-            out[f"{layer}.weight"] = BY_NAME[name].dequantize(parts).to(dtype)
+            plain = BY_NAME[name].dequantize(parts)
+            group = stated.get("convrot_groupsize", 256) if stated.get("convrot") else 0
+            out[f"{layer}.weight"] = (rotated(plain, group) if group else plain).to(dtype)
         except KeyError as error:
             raise CheckpointError(
                 f"{layer} is {name} without its {error}. Convert or download the file again"

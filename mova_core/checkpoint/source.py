@@ -34,6 +34,7 @@ from .weight_file import (
 from .weight_norm import fold_weight_norm
 
 EXPERT_KINDS = ("a Wan image-to-video expert", "a Wan model (")  # as `detect.describe` calls what may be an expert
+CODECS = ("a DAC audio VAE", "the decode half of a DAC audio VAE")
 KINDS = {AUDIO: ("the MOVA audio tower",), BRIDGE: ("the MOVA bridge",)}
 
 
@@ -265,7 +266,7 @@ def audio_vae(place: Path | str, read: Read = read_tensors) -> tuple[AudioVAECon
     else:
         file = open_file(place)
     kind = detect.describe(file.shapes.get(HIGH, {}))
-    if kind != "a DAC audio VAE":
+    if kind not in CODECS:
         raise CheckpointError(
             f"{file.place} holds {kind}; wanted here is the DAC audio VAE of MOVA, "
             "audio_vae/diffusion_pytorch_model.safetensors of the downloaded folder or a converted file"

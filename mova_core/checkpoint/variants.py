@@ -22,12 +22,21 @@ CONTAINERS = re.compile(r"^(model\.)?diffusion_model\.")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training:
+    """Shifts of picture and sound, and the shortest and longest clip, that a model was trained with."""
+
+    shift: float
+    audio_shift: float
+    frames: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelVariant:
     """A model of MOVA's architecture. `key_prefix` begins keys that only its files have; `rows` lead to MOVA's names.
 
     In `rows`, <+n> is n counted on from the number of layers that both towers have. `header_prefix` begins what its
-    files say of themselves in their header. `scheduler` and `audio_shift` are what it is run with, `frames` the length
-    that it is run on.
+    files say of themselves in their header. `scheduler` and `audio_shift` are what it is run with, on `frames` frames;
+    `trained` is what it was trained with. `shifts` are the video's by height: (pixels, from, to).
     """
 
     name: str
@@ -37,6 +46,22 @@ class ModelVariant:
     scheduler: SchedulerConfig
     audio_shift: float
     frames: int
+    trained: Training
+    shifts: tuple[tuple[int, float, float], ...] = ()
+
+    def told(self, shift: float, audio_shift: float) -> str:
+        """What it is run with and was trained with, for the loader's node."""
+        text = f"{self.name}, run with shift {shift:g}, audio_shift {audio_shift:g}, on {self.frames} frames"
+        spans = [f"shift {_span(low, high)} at {height}p" for height, low, high in self.shifts]
+        if (shift, audio_shift) != (self.trained.shift, self.trained.audio_shift):
+            frames = _span(*self.trained.frames)
+            trained = f"trained with {self.trained.shift:g} and {self.trained.audio_shift:g} on {frames} frames"
+            spans = [trained, *spans]
+        return f"{text} ({'; '.join(spans)})" if spans else text
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 PLAIN_MOVA = ModelVariant(
@@ -47,6 +72,7 @@ PLAIN_MOVA = ModelVariant(
     scheduler=MOVA_SCHEDULER,
     audio_shift=MOVA_SCHEDULER.shift,
     frames=193,
+    trained=Training(shift=MOVA_SCHEDULER.shift, audio_shift=MOVA_SCHEDULER.shift, frames=(193, 193)),
 )
 PRISM = ModelVariant(
     name="Prism",
@@ -62,11 +88,14 @@ PRISM = ModelVariant(
     scheduler=SchedulerConfig(shift=9.0, sigma_min=0.0, boundary=0.9),
     audio_shift=7.0,
     frames=205,
+    trained=Training(shift=9.0, audio_shift=5.0, frames=(49, 289)),
+    shifts=((720, 7.0, 7.0), (1080, 9.0, 13.0), (1440, 13.0, 17.0)),
 )
 """Tencent's derivative of MOVA-360p: the layers of both towers and the bridge fused under other names, 3735 tensors.
 The audio tower may read a prompt of its own. Its block-sparse attention is a choice at run time and no weight.
 
-Source: the layout of the published checkpoint as read by Comfy-Org/ComfyUI at 667a5de (structure tests, loader).
+Source: the layout of the published checkpoint as read by Comfy-Org/ComfyUI at 667a5de (structure tests, loader);
+Tencent-Hunyuan/Prism d8a969b, its scripts of inference (9 and 7 on 205 frames) and training configurations.
 """
 
 VARIANTS = (PRISM, PLAIN_MOVA)

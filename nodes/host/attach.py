@@ -38,7 +38,7 @@ SIZES = {
 }
 
 
-def attach(model: Any, path: Path, *, dynamic: bool = True) -> tuple[Any, tuple[str, ...]]:
+def attach(model: Any, path: Path, bridge: Path | None = None, *, dynamic: bool = True) -> tuple[Any, tuple[str, ...]]:
     """A MOVA MODEL of one expert, and what could not be verified of it. ComfyUI may ask for it again where it may ask
     the other loader for `model` again.
 
@@ -47,7 +47,7 @@ def attach(model: Any, path: Path, *, dynamic: bool = True) -> tuple[Any, tuple[
             shared file that fits it.
     """
     tower = model.model.diffusion_model
-    sound = sound_of(path, _sizes(tower, type(model.model).__name__))
+    sound = sound_of(path, _sizes(tower, type(model.model).__name__), bridge)
     if model.patches:
         raise CheckpointError("this MODEL is patched already; connect LoRAs after 'MOVA Attach Sound'")
     settings = settings_of(sound)
@@ -71,15 +71,15 @@ def attach(model: Any, path: Path, *, dynamic: bool = True) -> tuple[Any, tuple[
     disk = newer.disk_of(model)  # where the larger part lies
     made = experts.patcher(joint, device, offload, dynamic and model.is_dynamic(), **disk)
     if model.cached_patcher_init is not None:
-        made.cached_patcher_init = (attached_again, (path, model.cached_patcher_init))
-    return made, _unverified(sound, tower)
+        made.cached_patcher_init = (attached_again, (path, bridge, model.cached_patcher_init))
+    return made, (*sound.notes, *_unverified(sound, tower))
 
 
-def attached_again(path: Path, source: Any, disable_dynamic: bool = False) -> Any:
+def attached_again(path: Path, bridge: Path | None, source: Any, disable_dynamic: bool = False) -> Any:
     """The expert of `attach`, whose MODEL the other loader makes anew."""
     load, arguments, *place = source
     model = load(*arguments, disable_dynamic=disable_dynamic)
-    return attach(model[place[0]] if place else model, path, dynamic=not disable_dynamic)[0]
+    return attach(model[place[0]] if place else model, path, bridge, dynamic=not disable_dynamic)[0]
 
 
 def _sizes(tower: Any, kind: str) -> TowerConfig:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...mova_core.audio_vae.codec import AudioVAE
-from ...mova_core.checkpoint.load import assign, shapes_of
+from ...mova_core.checkpoint.load import assign, encodes, shapes_of
 from ...mova_core.checkpoint.source import audio_vae
 from ...mova_core.config import AudioVAEConfig
 from ...mova_core.errors import CheckpointError, ShapeError
@@ -140,6 +140,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _codec(config: AudioVAEConfig, tensors: dict[str, Tensor], where: str) -> MovaAudioVAE:
     stored = next(iter(tensors.values())).dtype
-    codec = AudioVAE(config, ops=comfy.ops.manual_cast, device="meta", dtype=stored)
-    assign(codec, tensors, where, shapes=shapes_of(AudioVAE(config, device="meta", dtype=stored)))
+    codec = AudioVAE(config, encodes=encodes(tensors), ops=comfy.ops.manual_cast, device="meta", dtype=stored)
+    assign(
+        codec, tensors, where, shapes=shapes_of(AudioVAE(config, encodes=encodes(tensors), device="meta", dtype=stored))
+    )
     return MovaAudioVAE(codec, newer.disk(tensors))

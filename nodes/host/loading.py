@@ -40,6 +40,7 @@ WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
     "int8": FORMATS["int8"],
 }
 SAME_FILE = "in the high-noise file"
+SHARED_FILE = "in the shared file"
 INDEX_FILE = "model_index.json"
 LAYER_PARTS = ("weight", MARK, *SCALES)  # of a quantised layer
 
@@ -114,6 +115,15 @@ def find_file(kind: str, name: str) -> Path:
     if not path.endswith((".safetensors", ".sft")):
         raise CheckpointError(f"{path} is not a safetensors file; convert it, or use the loader of its own kind")
     return Path(path)
+
+
+def chosen_file(name: str) -> Path | None:
+    """The model file listed as `name`; None where it is left to another input's file.
+
+    Raises:
+        CheckpointError: see `find_file`.
+    """
+    return None if name in (SAME_FILE, SHARED_FILE) else find_file("diffusion_models", name)
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -98,9 +98,7 @@ def shifts_of(model: Any, shift: float, audio_shift: float) -> tuple[float, floa
     own_video = getattr(own, "shift", trained[0])
     video, audio = shift or own_video, audio_shift or getattr(own, "audio_shift", None) or own_video
     if (video, audio) != trained:
-        log.info(
-            "shift %g for the picture, %g for the sound; this model was trained at %g and %g", video, audio, *trained
-        )
+        log.info("shift %g for the picture, %g for the sound; this model is run at %g and %g", video, audio, *trained)
     return video, audio
 
 

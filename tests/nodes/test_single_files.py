@@ -182,7 +182,7 @@ def test_shift_0_of_the_sampler_is_the_models_own(run, scene, prism, models, cap
     trained = {"MOVA": {"shift": 5.0, "audio_shift": 5.0}, "Prism": {"shift": 9.0, "audio_shift": 7.0}}[name]
     with caplog.at_level(logging.INFO, logger="mova"):
         own = sampled(run, scene, model, shift=0.0, audio_shift=0.0)
-    assert "trained at" not in caplog.text
+    assert "is run at" not in caplog.text
     assert equal(own, sampled(run, scene, model, **trained))
     assert equal(own, sampled(run, scene, model)) == (name == "MOVA")
     (moved,) = run("ModelSamplingSD3", model=model, shift=3.0)
@@ -195,14 +195,17 @@ def test_shift_0_of_the_sampler_is_the_models_own(run, scene, prism, models, cap
 def test_shifts_that_a_model_was_not_trained_at_are_logged(run, scene, prism, caplog):
     with caplog.at_level(logging.INFO, logger="mova"):
         sampled(run, scene, load(run, prism[0]))
-    assert "shift 5 for the picture, 5 for the sound; this model was trained at 9 and 7" in caplog.text
+    assert "shift 5 for the picture, 5 for the sound; this model is run at 9 and 7" in caplog.text
 
 
 def test_the_loader_shows_what_a_relative_was_trained_with(run, pack, prism, monkeypatch):
     shown = []
     monkeypatch.setattr(pack.module("nodes.host.messages"), "show", lambda text, node: shown.append(text))
     load(run, prism[0])
-    assert shown == ["Prism, trained with shift 9, audio_shift 7, on 205 frames"]
+    (told,) = shown
+    assert told.startswith(
+        "Prism, run with shift 9, audio_shift 7, on 205 frames (trained with 9 and 5 on 49 to 289 frames;"
+    )
 
 
 def test_prism_hears_a_prompt_of_its_own(run, scene, prism, pack):

@@ -123,7 +123,7 @@ def _cast(tensor: Tensor, target: torch.dtype, name: str) -> Tensor:
 
 
 def _quantized(name: str, weight: Weight, kind: Format) -> Piece:
-    layer, mark = name.removesuffix(".weight"), kind.configuration()
+    layer, mark = name.removesuffix(".weight"), kind.configuration(weight.spec[1])
     specs = {f"{layer}.{part}": spec for part, spec in kind.storage(weight.spec[1]).items()}
     specs[f"{layer}.{MARK}"] = (mark.dtype, tuple(mark.shape))
 

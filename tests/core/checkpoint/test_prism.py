@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mova_core.checkpoint.files import component_tensors
 from mova_core.checkpoint.load import assign, load_joint
 from mova_core.checkpoint.quantization import dequantized
 from mova_core.checkpoint.source import Source, from_files, from_folder, joint_names
-from mova_core.checkpoint.variants import AUDIO, BRIDGE, HIGH, LOW, PRISM, parts, variant_of
+from mova_core.checkpoint.variants import AUDIO, BRIDGE, HIGH, LOW, PLAIN_MOVA, PRISM, parts, variant_of
 from mova_core.errors import CheckpointError
 from mova_core.model.mova import Mova
 from tests.fixtures.prism import prism_name, prism_weights, row_scaled, write_prism
@@ -85,3 +86,47 @@ def test_a_prism_file_with_a_layer_missing_is_refused(tiny, tmp_path):
     assert source.model.bridge.layers == 1  # it says so itself, and what is left over is found when it is loaded
     with pytest.raises(CheckpointError, match="unknown"):
         assign(Mova(source.model, device="meta"), joint(source, HIGH), "prism")
+
+
+# --- one file a component ------------------------------------------------------------------------------------------
+
+
+def component_file(tiny: Path, folder: Path, component: str) -> Path:
+    """A component under the published names, which says in its header what it is."""
+    config = (tiny / component / "config.json").read_text()
+    metadata = {"prism.component": component, "prism.config": config}
+    save_file(component_tensors(tiny / component), folder / f"{component}.safetensors", metadata=metadata)
+    return folder / f"{component}.safetensors"
+
+
+def test_prism_in_one_file_a_component_is_the_same_model(tiny, tmp_path):
+    files = [component_file(tiny, tmp_path, part) for part in (HIGH, LOW, AUDIO, BRIDGE)]
+    whole = from_files(write_prism(tmp_path / "prism.safetensors", prism_weights(tiny, FUSED)))
+    source = from_files(*files)
+    assert source.variant is PRISM
+    assert source.model == whole.model
+    assert (source.scheduler, source.audio_shift, source.notes) == (whole.scheduler, whole.audio_shift, ())
+    for part in (HIGH, LOW):
+        found, wanted = joint(source, part), joint(whole, part)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[key], value) for key, value in wanted.items())
+
+
+def test_components_in_each_others_place_are_named(tiny, tmp_path):
+    high, low, audio, bridge = (component_file(tiny, tmp_path, part) for part in (HIGH, LOW, AUDIO, BRIDGE))
+    with pytest.raises(CheckpointError, match=r"low-noise expert.*Swap"):
+        from_files(low, high, audio, bridge)
+    with pytest.raises(CheckpointError, match="holds the audio tower of Prism; wanted here is audio tower and bridge"):
+        from_files(high, low, audio)
+    with pytest.raises(CheckpointError, match="holds the bridge of Prism; wanted here is the audio tower"):
+        from_files(high, low, bridge, audio)
+    save_file({"a": torch.ones(1)}, tmp_path / "odd.safetensors", metadata={"prism.config": "{"})
+    with pytest.raises(CheckpointError, match="is not JSON"):
+        from_files(tmp_path / "odd.safetensors")
+
+
+def test_a_variant_says_what_it_is_run_with_and_what_it_was_trained_with():
+    told = PRISM.told(9.0, 7.0)
+    assert told.startswith("Prism, run with shift 9, audio_shift 7, on 205 frames (trained with 9 and 5 on 49 to 289")
+    assert "shift 7 at 720p" in told
+    assert PLAIN_MOVA.told(5.0, 5.0) == "MOVA, run with shift 5, audio_shift 5, on 193 frames"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -10,27 +11,26 @@ from mova_core.checkpoint.layouts import logical_shapes
 from mova_core.checkpoint.quantization import (
     BY_NAME,
     FORMATS,
-    FP4_VALUES,
-    NVFP4,
+    configuration,
     dequantized,
     quantized,
+    rotated,
     stored_shape,
     takes,
-    tiled,
-    untiled,
 )
 from mova_core.errors import CheckpointError
 from tests.golden import key_table, needs_golden
 
 # Half a step of each format against the largest value that shares its scale, or against the value itself.
 STEPS = {"fp8": 2**-4, "int8": 0.5 / 127, "mxfp8": 2**-4, "nvfp4": 1 / 6 + 2**-4}
+UNROTATED = tuple(STEPS)
 
 
 def weight(rows=160, columns=192, seed=0):
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).bfloat16()
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", UNROTATED)
 def test_no_value_moves_by_more_than_half_a_step(name):
     w = weight().float()
     kind = FORMATS[name]
@@ -41,7 +41,7 @@ def test_no_value_moves_by_more_than_half_a_step(name):
     assert (error <= largest * STEPS[name] + floor).all()
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", UNROTATED)
 def test_values_of_the_format_come_back_exactly(name):
     kind = FORMATS[name]
     once = kind.dequantize(kind.quantize(weight()))
@@ -56,7 +56,7 @@ def test_scaling_back_in_bfloat16_is_exact(name):
 
 
 @pytest.mark.parametrize("scale", [0.0, 2.0**-60, 1e10])
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", UNROTATED)
 def test_empty_tiny_and_huge_weights_stay_finite(name, scale):
     w = weight().float() * scale
     back = FORMATS[name].dequantize(FORMATS[name].quantize(w))
@@ -67,41 +67,11 @@ def test_empty_tiny_and_huge_weights_stay_finite(name, scale):
         assert (back - w).norm() < 0.2 * w.norm()
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", UNROTATED)
 def test_signs_survive(name):
     w = weight().float()
     back = FORMATS[name].dequantize(FORMATS[name].quantize(w))
     assert (back * w >= 0).all()
-
-
-def test_four_bit_values_round_to_the_nearest_and_ties_to_even():
-    values = torch.linspace(-6, 6, 2401).view(1, -1)[:, :2400]
-    grid = torch.tensor(sorted({-v for v in FP4_VALUES} | set(FP4_VALUES)))
-    w = torch.cat((values, torch.full((1, 16), 6.0)), dim=1).repeat(16, 1)
-    w[:, ::16] = 6.0  # every block's largest, so its scale is that of the tensor
-    back = NVFP4.dequantize(NVFP4.quantize(w))
-    assert torch.allclose((back - w).abs(), (w[..., None] - grid).abs().amin(dim=-1), atol=1e-6)
-    ties = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0]).repeat(16, 2)
-    even = torch.tensor([0.0, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 6.0]).repeat(16, 2)
-    assert torch.equal(NVFP4.dequantize(NVFP4.quantize(ties)), even)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (128, 4), (129, 5), (160, 12), (300, 7)])
-def test_tiles_hold_every_scale_once(shape):
-    scales = torch.arange(1, math.prod(shape) + 1, dtype=torch.int32).view(shape)
-    there = tiled(scales)
-    assert there.shape[0] % 128 == 0
-    assert there.shape[1] % 4 == 0
-    assert torch.equal(untiled(there, *shape), scales)
-    assert there.ne(0).sum() == scales.numel()
-
-
-def test_a_tile_is_laid_out_as_the_hardware_reads_it():
-    scales = torch.arange(256 * 8, dtype=torch.int32).view(256, 8)
-    flat = tiled(scales).flatten()
-    for r, c in ((0, 0), (1, 0), (32, 1), (127, 3), (128, 0), (200, 6)):
-        tile = (r // 128) * 2 + c // 4
-        assert flat[512 * tile + 16 * (r % 32) + 4 * (r % 128 // 32) + c % 4] == scales[r, c]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -189,4 +159,52 @@ def test_an_unknown_format_a_damaged_mark_and_a_missing_scale_are_named():
 
 
 def test_formats_have_one_name_each():
-    assert len(BY_NAME) == len(FORMATS) + 1  # and float8_e5m2, which is read and never made
+    assert {kind.name for kind in FORMATS.values()} | {"float8_e5m2"} == BY_NAME.keys()  # which is read and never made
+
+
+# --- ConvRot -------------------------------------------------------------------------------------------------------
+
+
+def one_layer(w: torch.Tensor) -> dict[str, torch.Tensor]:
+    return quantized({"blocks.0.ffn.0.weight": w}, FORMATS["int8_convrot"])
+
+
+@pytest.mark.parametrize(("columns", "group"), [(512, 256), (192, 64), (48, 16)])
+def test_rotation_is_its_own_inverse_and_takes_the_largest_group_that_fits(columns, group):
+    w = weight(columns=columns).float()
+    assert torch.allclose(rotated(rotated(w, group), group), w, atol=1e-5)
+    assert not torch.allclose(rotated(w, group), w, atol=0.1)
+    stated = configuration(one_layer(w)["blocks.0.ffn.0.comfy_quant"], "")
+    assert stated == {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": group}
+
+
+def test_rotated_int8_comes_back_unrotated_and_flattens_outliers():
+    w = weight(64, 512).float()
+    w[:, 7] *= 40  # one column far larger, as trained weights have
+    for kind, limit in (("int8_convrot", 0.02), ("int8", 0.2)):
+        back = dequantized(quantized({"blocks.0.ffn.0.weight": w}, FORMATS[kind]), torch.float32)
+        rest = [n for n in range(512) if n != 7]
+        error = (back["blocks.0.ffn.0.weight"] - w)[:, rest].norm() / w[:, rest].norm()
+        assert error < limit
+    assert error > 0.03  # of int8 without the rotation
+
+
+def test_the_rotation_is_the_kitchens():
+    from comfy_kitchen.tensor import TensorWiseINT8Layout
+
+    w = weight(64, 512).float()
+    stored = one_layer(w)
+    values, scale = (stored[f"blocks.0.ffn.0.{part}"] for part in ("weight", "weight_scale"))
+    params = TensorWiseINT8Layout.Params(
+        scale=scale, orig_dtype=torch.float32, orig_shape=(64, 512), convrot=True, convrot_groupsize=256
+    )
+    theirs = TensorWiseINT8Layout.dequantize(values, params)
+    assert torch.allclose(dequantized(stored, torch.float32)["blocks.0.ffn.0.weight"], theirs, atol=1e-5)
+
+
+def test_without_comfy_kitchen_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "comfy_kitchen", None)
+    for name in ("int8_convrot", "mxfp8", "nvfp4"):
+        with pytest.raises(CheckpointError, match="pip install comfy-kitchen"):
+            FORMATS[name].quantize(weight())
+    FORMATS["fp8"].quantize(weight())  # needs nothing

@@ -14,7 +14,7 @@ from mova_core.checkpoint.convert import convert
 from mova_core.checkpoint.convert.plan import restored
 from mova_core.checkpoint.files import Header, component_tensors, read_header, read_tensors
 from mova_core.checkpoint.fingerprint import expert_fingerprint
-from mova_core.checkpoint.load import load_joint
+from mova_core.checkpoint.load import load_audio_vae, load_joint
 from mova_core.checkpoint.source import Source, audio_vae, from_files, from_folder, joint_names
 from mova_core.checkpoint.variants import AUDIO, BRIDGE
 from mova_core.checkpoint.weight_file import PartFile, open_file
@@ -273,6 +273,19 @@ def test_the_audio_vae_loads_from_one_file_and_others_are_refused(files, plain, 
     for path, says in ((files["video_vae"], "a Wan video VAE"), (plain["lora"], "a LoRA")):
         with pytest.raises(CheckpointError, match=says):
             audio_vae(path)
+
+
+def test_the_decode_half_of_a_codec_decodes_and_says_that_it_cannot_encode(tiny, tmp_path):
+    whole = load_audio_vae(tiny)
+    weights = component_tensors(tiny / "audio_vae")
+    half = {key: value for key, value in weights.items() if key.startswith(("decoder.", "post_quant_conv."))}
+    save_file(half, tmp_path / "half.safetensors")
+    codec = load_audio_vae(tmp_path / "half.safetensors")
+    assert (codec.hop_length, codec.latent_channels) == (whole.hop_length, whole.latent_channels)
+    latents = torch.randn(1, codec.latent_channels, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(codec.decode(latents), whole.decode(latents))
+    with pytest.raises(MovaError, match=r"decode half alone.*load the whole codec"):
+        codec.encode(torch.zeros(1, 1, 4800))
 
 
 def test_contents_are_told_in_a_few_words(files, plain):
