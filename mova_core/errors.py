@@ -2,7 +2,15 @@
 
 
 class MovaError(ValueError):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Its module is "MOVA": ComfyUI shows it before the message, and else it is the path of the folder the pack lies in.
+    """
+
+    __module__ = "MOVA"
+
+    def __init_subclass__(cls) -> None:
+        cls.__module__ = MovaError.__module__
 
 
 class ConfigError(MovaError):

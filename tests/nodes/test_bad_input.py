@@ -155,6 +155,14 @@ def test_swapped_vaes_are_refused(run: Run, scene: Scene) -> None:
         condition(run, (scene.positive, scene.negative), scene.audio_vae)
 
 
+def test_the_page_shows_no_path_before_the_sentence(pack: Any) -> None:
+    import execution
+
+    base = pack.module("mova_core.errors").MovaError
+    for error in (base, *base.__subclasses__()):
+        assert execution.full_type_name(error) == f"MOVA.{error.__name__}"
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 

@@ -94,3 +94,34 @@ def test_stereo_sound_of_another_rate_is_encoded_as_48_khz_mono(run: Run, scene:
 def test_sound_that_is_no_whole_number_of_steps_is_padded(run: Run, scene: Scene) -> None:
     audio = {"waveform": torch.rand(2, 1, 961) - 0.5, "sample_rate": 48000}
     assert run("VAEEncodeAudio", audio=audio, vae=scene.audio_vae)[0]["samples"].shape == (2, 8, 2)
+
+
+def test_a_batch_is_decoded_clip_by_clip_for_create_video(run: Run, scene: Scene, pack: Any, monkeypatch: Any) -> None:
+    """All at once it says what 'Create Video' would make of them: one clip whose second half is mute."""
+    told: list[str] = []
+    monkeypatch.setattr(pack.module("nodes.decode").messages, "show", lambda text, node: told.append(text))
+    text = scene.positive, scene.negative
+    latent = condition(run, text, scene.vae, batch_size=2)[2]
+    video, audio = (torch.randn(part.shape, generator=torch.Generator().manual_seed(0)) for part in streams(latent))
+    latent = {**latent, "samples": type(latent["samples"])([video, audio])}
+    inputs = {"latent": latent, "vae": scene.vae, "audio_vae": scene.audio_vae}
+    pictures, sound, _ = run("MOVADecode", **inputs)
+    assert len(told) == 1
+    assert "2 clips of 9 pictures" in told[0]
+    assert "'clip'" in told[0]
+    for clip in range(2):
+        alone, heard, fps = run("MOVADecode", **inputs, clip=clip)
+        assert torch.allclose(alone, pictures[9 * clip :][:9], atol=1e-4)
+        assert torch.allclose(heard["waveform"], sound["waveform"][clip : clip + 1], atol=1e-4)
+        (made,) = run("CreateVideo", images=alone, audio=heard, fps=fps)
+        parts = made.get_components()
+        assert len(parts.images) / fps == pytest.approx(parts.audio["waveform"].shape[-1] / 48000, abs=1e-4)
+    assert len(told) == 1
+    with pytest.raises(ValueError, match="clip 2 is not in this latent of 2"):
+        run("MOVADecode", **inputs, clip=2)
+
+
+@pytest.mark.parametrize("tile", [1, 3, 31])
+def test_a_tile_too_small_is_refused(run: Run, scene: Scene, tile: int) -> None:
+    with pytest.raises(ValueError, match=f"tile_size {tile} is too small"):
+        run("MOVADecode", latent=scene.latent, vae=scene.vae, audio_vae=scene.audio_vae, tile_size=tile)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.comfy import needs_comfy
+from tests.comfy import PACK, needs_comfy
 from tests.nodes.conftest import condition
 from tests.nodes.graph import Run, Scene, check_finite, equal, error, streams
 from tests.nodes.test_experts import Q, shape, write_lora
@@ -246,14 +246,24 @@ FAIL_IN_CORE: dict[str, Callable[[Run, Any], Any]] = {
 @pytest.mark.parametrize("node_id", FAIL_IN_CORE)
 def test_core_refuses_a_joint_latent_here(run: Run, plain: dict[str, Any], node_id: str) -> None:
     """Separate the streams first. When one of these passes, core has mended it: move it to the working table."""
-    with pytest.raises((AttributeError, TypeError, RuntimeError, IndexError, ValueError)):
+    with pytest.raises((AttributeError, TypeError, RuntimeError, IndexError, ValueError)) as refusal:
         FAIL_IN_CORE[node_id](run, plain)
+    assert explained(refusal.value)
 
 
 def test_core_refuses_a_conditioning_mask_on_a_joint_latent(run: Run, scene: Scene) -> None:
     masked = run("ConditioningSetMask", conditioning=scene.positive, mask=torch.ones(1, 48, 80))[0]
-    with pytest.raises((RuntimeError, IndexError, ValueError)):
+    with pytest.raises((RuntimeError, IndexError, ValueError)) as refusal:
         sampled(run, scene, positive=masked)
+    assert explained(refusal.value)
+
+
+def explained(error: Exception) -> bool:
+    """Whether docs/troubleshooting.md quotes the message of a stock node."""
+    page = (PACK / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = page.partition("## Messages of ComfyUI's own nodes")[2].partition("\n## ")[0].splitlines()[4:]
+    quoted = [row.split("|")[1].strip() for row in rows if row.startswith("| ")]
+    return any(text in str(error) for text in quoted)
 
 
 def test_core_refuses_to_add_noise_to_a_joint_latent(run: Run, scene: Scene, plain: dict[str, Any]) -> None:
