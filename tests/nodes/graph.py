@@ -72,6 +72,19 @@ def defaults(node: Any) -> dict[str, Any]:
     return found
 
 
+def sampled(run: Run, scene: Scene, model: Any = None, **inputs: Any) -> dict[str, Any]:
+    """The joint LATENT of 'MOVA Sampler': two steps from seed 5 without guidance, where not told otherwise."""
+    given = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
+    chosen = {"seed": 5, "steps": 2, "cfg": 1.0}
+    return run("MOVASampler", **({"model": model or scene.model, **given, **chosen} | inputs))[0]
+
+
+def ksampled(run: Run, scene: Scene, model: Any = None, **inputs: Any) -> dict[str, Any]:
+    """The same by the stock KSampler: four steps from seed 7."""
+    chosen = {"seed": 7, "steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
+    return run("KSampler", **({"model": model or scene.model, **scene.conditioned, **chosen} | inputs))[0]
+
+
 def streams(latent: Mapping[str, Any]) -> list[Tensor]:
     """Video and audio of a joint LATENT; the one stream of a plain one."""
     samples = latent["samples"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mova_core.sampling.schedule import expert_for, sigmas
 from tests.comfy import needs_comfy
 from tests.golden import relative_error
 from tests.in_process import Pack
+from tests.nodes import graph
 from tests.nodes.graph import FPS, Run, Scene, check_finite, equal, streams
 
 pytestmark = needs_comfy
@@ -34,9 +36,7 @@ def draft(scene: Scene, pack: Pack) -> Scene:
     return scene.but(latent={**scene.latent, "samples": samples})
 
 
-def sampled(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:
-    given = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", **(given | {"seed": SEED, "steps": STEPS} | widgets))[0]
+sampled = partial(graph.sampled, seed=SEED, steps=STEPS, cfg=5.0)
 
 
 def reference(scene: Scene, folder: Path, values: Tensor, audio_values: Tensor, guidance: Guidance) -> list[Tensor]:

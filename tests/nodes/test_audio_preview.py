@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ import torch
 
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
+from tests.nodes import graph
 from tests.nodes.graph import Run, Scene, equal
 
 pytestmark = needs_comfy
 
 
-def sampled(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:
-    given = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", **(given | {"seed": 5, "steps": 4, "cfg": 1.0} | widgets))[0]
+sampled = partial(graph.sampled, steps=4)
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import pytest
 import torch
 
 from tests.comfy import needs_comfy
+from tests.nodes import graph
 from tests.nodes.conftest import PROMPT, condition
 from tests.nodes.graph import Run, Scene, check_finite, equal, streams
 
@@ -23,9 +24,7 @@ def prompted(run: Run, scene: Scene, **more: str) -> Scene:
     return scene.but(positive=positive, negative=negative, latent=latent)
 
 
-def sampled(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:
-    given = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", **(given | {"seed": 5, "steps": 3} | widgets))[0]
+sampled = partial(graph.sampled, steps=3, cfg=5.0)
 
 
 def test_no_audio_prompt_and_the_same_one_are_the_same_clip(run: Run, scene: Scene) -> None:

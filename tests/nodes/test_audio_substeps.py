@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ from mova_core.sampling.schedule import sigmas
 from tests.comfy import needs_comfy
 from tests.golden import relative_error
 from tests.in_process import Pack
+from tests.nodes import graph
 from tests.nodes.graph import Run, Scene, check_finite, equal, streams
 
 pytestmark = needs_comfy
@@ -20,9 +22,7 @@ pytestmark = needs_comfy
 STEPS, SEED = 3, 11
 
 
-def sampled(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:
-    given = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", **(given | {"seed": SEED, "steps": STEPS} | widgets))[0]
+sampled = partial(graph.sampled, seed=SEED, steps=STEPS, cfg=5.0)
 
 
 def bridged(run: Run, scene: Scene, into_video: float, into_audio: float) -> Scene:

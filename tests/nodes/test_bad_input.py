@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from tests.comfy import needs_comfy
+from tests.nodes import graph
 from tests.nodes.conftest import condition
 from tests.nodes.graph import Run, Scene, streams
 
@@ -23,9 +25,7 @@ def says(*parts: str) -> str:
     return "(?s)" + "".join(f"(?=.*{part})" for part in parts)
 
 
-def sampled(run: Run, scene: Scene, **inputs: Any) -> Any:
-    chosen = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", **(chosen | {"steps": 1} | inputs))
+sampled = partial(graph.sampled, steps=1, cfg=5.0)
 
 
 # --- sizes and prompts -----------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def test_a_batch_with_a_first_frame_each_begins_each_clip_with_its_own(run: Run,
     def made(first: torch.Tensor) -> torch.Tensor:
         text = scene.positive, scene.negative
         positive, negative, latent = condition(run, text, scene.vae, batch_size=2, first_frame=first)
-        return streams(sampled(run, scene, positive=positive, negative=negative, latent=latent, cfg=1.0)[0])[0]
+        return streams(sampled(run, scene, positive=positive, negative=negative, latent=latent, cfg=1.0))[0]
 
     both, first, second = made(pictures), made(pictures[:1]), made(pictures[1:])
     assert torch.equal(both[0], first[0])

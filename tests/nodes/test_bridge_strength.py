@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
+from tests.nodes import graph
 from tests.nodes.graph import Run, Scene, equal, streams
 from tests.nodes.test_parity import evaluate
 
@@ -27,9 +29,7 @@ def noise(scene: Scene, seed: int) -> list[Tensor]:
     return [torch.randn(stream.shape, generator=generator) for stream in streams(scene.latent)]
 
 
-def sampled(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:
-    given = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", **(given | {"seed": 5, "steps": 4} | widgets))[0]
+sampled = partial(graph.sampled, steps=4, cfg=5.0)
 
 
 @pytest.mark.parametrize(("into_video", "into_audio"), [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from benchmarks.comfy_path import in_chunks
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
 from tests.nodes.dynamic_vram import Card, hold
-from tests.nodes.graph import Run, Scene, error
+from tests.nodes.graph import Run, Scene, error, ksampled
 
 pytestmark = needs_comfy
 
@@ -57,9 +58,7 @@ def forms(comfy_base: Path, lora: str) -> str:
     return "forms.safetensors"
 
 
-def sampled(run: Run, scene: Scene, model: Any) -> dict[str, Any]:
-    chosen = {"seed": 3, "steps": STEPS, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
-    return run("KSampler", model=model, **scene.conditioned, **chosen)[0]
+sampled = partial(ksampled, seed=3, steps=STEPS)
 
 
 def on_card(pack: Pack, diffusers: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -11,14 +11,9 @@ from torch import Tensor
 
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
-from tests.nodes.graph import Run, Scene, equal, streams
+from tests.nodes.graph import Run, Scene, equal, ksampled, streams
 
 pytestmark = needs_comfy
-
-
-def sampled(run: Run, scene: Scene, model: Any = None, **widgets: Any) -> dict[str, Any]:
-    chosen = {"seed": 7, "steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"} | widgets
-    return run("KSampler", model=model or scene.model, **scene.conditioned | chosen)[0]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +33,7 @@ def test_what_the_mask_keeps_stays_with_every_sampler(run: Run, scene: Scene, ma
     video, audio = streams(masked)
     half, moved = video.shape[-1] // 2, {}
     for name in comfy.samplers.KSampler.SAMPLERS:
-        made = streams(sampled(run, scene, latent_image=masked, sampler_name=name, steps=2, scheduler="normal"))
+        made = streams(ksampled(run, scene, latent_image=masked, sampler_name=name, steps=2, scheduler="normal"))
         kept = (made[1] - audio), (made[0] - video)[..., :half]
         moved[name] = max(float(part.abs().max()) for part in kept)
         assert (made[0] - video)[..., half:].std() > 0.1, name
@@ -98,7 +93,7 @@ def test_a_latent_of_nan_is_not_the_models_fault(run: Run, scene: Scene, pack: P
     video, audio = streams(scene.latent)
     bad = {**scene.latent, "samples": joint(video + float("nan"), audio)}
     with pytest.raises(pack.module("mova_core.errors").NotFiniteError, match="what the model was given"):
-        sampled(run, scene, latent_image=bad)
+        ksampled(run, scene, latent_image=bad)
 
 
 # --- the wrong expert
@@ -179,9 +174,9 @@ def test_a_model_of_both_is_told_of_nothing(
     run: Run, scene: Scene, shown: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "mova"):
-        made = sampled(run, scene)
+        made = ksampled(run, scene)
     assert shown == []
-    assert equal(made, sampled(run, scene))
+    assert equal(made, ksampled(run, scene))
     assert [record for record in caplog.records if record.name == "mova"] == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from tests.comfy import needs_comfy
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
-from tests.nodes.graph import Run, Scene, check_finite, equal, error, streams
+from tests.nodes.graph import Run, Scene, check_finite, equal, error, ksampled, streams
 
 pytestmark = needs_comfy
 
@@ -23,9 +24,7 @@ HIGH_STEPS = 3  # of six, at shift 5: 1, 0.96, 0.909 | 0.83, 0.71, 0.5
 Q = "blocks.0.self_attn.q"
 
 
-def sampled(run: Run, scene: Scene, model: Any = None, **widgets: Any) -> dict[str, Any]:
-    chosen = {"seed": 7, "steps": STEPS, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"} | widgets
-    return run("KSampler", model=model or scene.model, **scene.conditioned, **chosen)[0]
+sampled = partial(ksampled, steps=STEPS)
 
 
 def by_sigmas(run: Run, scene: Scene, model: Any, values: str, sampler: str = "euler", cfg: float = 1.0) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
-from tests.nodes.graph import Run, Scene, check_finite, equal
+from tests.nodes.graph import Run, Scene, check_finite, equal, ksampled
 
 pytestmark = needs_comfy
 
@@ -48,9 +48,7 @@ def error(pack: Pack) -> type[ValueError]:
     return pack.module("mova_core.errors").PatchError
 
 
-def sampled(run: Run, scene: Scene, model: Any, cfg: float = 1.0) -> dict[str, Any]:
-    chosen = {"seed": 7, "steps": STEPS, "cfg": cfg, "sampler_name": "euler", "scheduler": "simple"}
-    return run("KSampler", model=model, **scene.conditioned, **chosen)[0]
+sampled = partial(ksampled, steps=STEPS)
 
 
 def on_each(run: Run, scene: Scene, put: Put) -> Any:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tests.comfy import COMFYUI, needs_comfy
 from tests.fixtures.wan_sized import EXPERTS, Weights, wan_sized_weights, wide_text, write_wan_sized
 from tests.in_process import Pack
-from tests.nodes.graph import Run, Scene, equal, error, runner
+from tests.nodes.graph import Run, Scene, equal, error, runner, sampled
 
 gguf = pytest.importorskip("gguf", reason="no gguf (pip install gguf)")
 
@@ -28,7 +28,6 @@ pytestmark = needs_comfy
 PACK = Path(os.environ.get("GGUF_PACK_PATH") or (COMFYUI or Path()) / "custom_nodes" / "ComfyUI-GGUF")
 needs_pack = pytest.mark.skipif(not (PACK / "nodes.py").is_file(), reason="no GGUF pack (GGUF_PACK_PATH)")
 KINDS = {"Q8_0": 0.02, "Q5_1": 0.1, "Q4_0": 0.25, "BF16": 0.0}  # type of the matrices -> how far a clip may move
-SAMPLING = {"seed": 5, "steps": 2, "cfg": 1.0}
 
 
 def write_gguf(path: Path, weights: Weights, kind: str, *, folded: bool = False) -> str:
@@ -87,11 +86,6 @@ def experts(folder: Path, kind: str) -> dict[str, str]:
     """Part -> its GGUF file."""
     weights = wan_sized_weights()
     return {part: write_gguf(folder / f"{part}_{kind}.gguf", weights[part], kind) for part in EXPERTS}
-
-
-def sampled(run: Run, scene: Scene, model: Any) -> dict[str, Any]:
-    given = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", model=model, **given, **SAMPLING)[0]
 
 
 @pytest.fixture(scope="module")

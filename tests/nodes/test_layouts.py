@@ -17,7 +17,7 @@ from mova_core.checkpoint.quantization import BLOCK_LINEAR, marked
 from tests.comfy import needs_comfy
 from tests.core.checkpoint.test_layouts import E4M3, E5M2, KEY, LAYER, LAYOUTS
 from tests.in_process import Pack
-from tests.nodes.graph import Run, Scene, equal, error
+from tests.nodes.graph import Run, Scene, equal, error, sampled
 
 pytestmark = needs_comfy
 
@@ -33,11 +33,6 @@ def plain(comfy_base: Path, diffusers: Path) -> Path:
 
 def load(run: Run, name: str, weight_dtype: str = "default") -> Any:
     return run("MOVAModelLoader", high_noise=name, low_noise=SAME, shared=SAME, weight_dtype=weight_dtype)[0]
-
-
-def sampled(run: Run, scene: Scene, model: Any) -> dict[str, Any]:
-    inputs = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", model=model, seed=5, steps=2, cfg=1.0, **inputs)[0]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -13,15 +14,14 @@ from torch import Tensor
 
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
+from tests.nodes import graph
 from tests.nodes.conftest import PROMPT
 from tests.nodes.graph import FPS, Run, Scene, equal, error, streams
 
 pytestmark = needs_comfy
 
 
-def sampled(run: Run, scene: Scene, **inputs: Any) -> Any:
-    given = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent, "seed": 5, "steps": 2}
-    return run("MOVASampler", model=scene.model, **(given | inputs))[0]
+sampled = partial(graph.sampled, cfg=5.0)
 
 
 @pytest.mark.parametrize("newer", [{"memory_efficient_attention": None}, {"model_options": {}}, {"of_tomorrow": 1}])

@@ -11,12 +11,11 @@ import pytest
 from mova_core.checkpoint.convert import convert
 from mova_core.checkpoint.quantization import FORMATS
 from tests.comfy import needs_comfy
-from tests.nodes.graph import Run, Scene, equal, error
+from tests.nodes.graph import Run, Scene, equal, error, sampled
 
 pytestmark = needs_comfy
 
 PARTS = ("video_dit", "video_dit_2", "shared", "merged")
-SAMPLING = {"seed": 5, "steps": 2, "cfg": 1.0}
 Names = dict[str, str]
 
 
@@ -25,11 +24,6 @@ def names(request: pytest.FixtureRequest, comfy_base: Path, diffusers: Path) -> 
     """Part -> its file in one precision, as the loaders list it."""
     files = convert(diffusers / "tiny", comfy_base / "models", precision=request.param, parts=PARTS, name="others")
     return {file.metadata["mova"]: file.path.name for file in files}
-
-
-def sampled(run: Run, scene: Scene, model: Any) -> dict[str, Any]:
-    inputs = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", model=model, **inputs, **SAMPLING)[0]
 
 
 def wan(run: Run, name: str, weight_dtype: str = "default") -> Any:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from mova_core.checkpoint.convert import convert
 from mova_core.checkpoint.quantization import FORMATS, MARK, quantized
 from tests.comfy import needs_comfy
-from tests.nodes.graph import Run, Scene, check_finite, equal, error
+from tests.nodes.graph import Run, Scene, check_finite, equal, error, sampled
 
 pytestmark = needs_comfy
 
@@ -33,11 +33,6 @@ def files(comfy_base: Path, diffusers: Path) -> dict[str, str]:
 
 def load(run: Run, name: str, weight_dtype: str = "default") -> Any:
     return run("MOVAModelLoader", high_noise=name, low_noise=SAME, shared=SAME, weight_dtype=weight_dtype)[0]
-
-
-def sampled(run: Run, scene: Scene, model: Any) -> dict[str, Any]:
-    inputs = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", model=model, seed=5, steps=2, cfg=1.0, **inputs)[0]
 
 
 @pytest.fixture(scope="session")

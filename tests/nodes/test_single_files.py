@@ -16,12 +16,11 @@ from tests.fixtures.key_shapes import UMT5Sizes, umt5_shapes
 from tests.fixtures.prism import prism_weights, row_scaled, write_prism
 from tests.fixtures.wan_sized import wide_text, write_wan_sized
 from tests.in_process import Pack
-from tests.nodes.graph import Run, Scene, equal, error
+from tests.nodes.graph import Run, Scene, equal, error, sampled
 
 pytestmark = needs_comfy
 
 SAME = "in the high-noise file"
-SAMPLING = {"seed": 5, "steps": 2, "cfg": 1.0}
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +33,6 @@ def models(comfy_base: Path, diffusers: Path) -> dict[str, str]:
 
 def load(run: Run, high: str, low: str = SAME, shared: str = SAME, weight_dtype: str = "fp32") -> Any:
     return run("MOVAModelLoader", high_noise=high, low_noise=low, shared=shared, weight_dtype=weight_dtype)[0]
-
-
-def sampled(run: Run, scene: Scene, model: Any, **widgets: Any) -> dict[str, Any]:
-    inputs = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", model=model, **inputs, **(SAMPLING | widgets))[0]
 
 
 @pytest.fixture(scope="session")

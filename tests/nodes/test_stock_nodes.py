@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from tests.comfy import PACK, needs_comfy
 from tests.nodes.conftest import condition
-from tests.nodes.graph import Run, Scene, check_finite, equal, error, streams
+from tests.nodes.graph import Run, Scene, check_finite, equal, error, ksampled, streams
 from tests.nodes.test_experts import Q, shape, write_lora
 
 pytestmark = needs_comfy
@@ -52,9 +53,7 @@ def plain(run: Run, scene: Scene) -> dict[str, Any]:
         return sampled(run, scene)
 
 
-def sampled(run: Run, scene: Scene, model: Any = None, **inputs: Any) -> dict[str, Any]:
-    chosen = {"seed": 7, "steps": STEPS, "cfg": CFG, "sampler_name": "euler", "scheduler": "simple"}
-    return run("KSampler", model=model or scene.model, **(scene.conditioned | chosen | inputs))[0]
+sampled = partial(ksampled, steps=STEPS, cfg=CFG)
 
 
 # --- on the MODEL ----------------------------------------------------------------------------------------------------
