@@ -1,11 +1,12 @@
-"""Download a MOVA model, only the files that are needed, and take it up again where it was cut off.
+"""Download a MOVA model, only the files that are needed. Run again after an interruption it fetches what is missing.
 
     python tools/download.py MOVA-360p ComfyUI/models/diffusers/MOVA-360p --dry-run     # sizes, nothing more
     python tools/download.py MOVA-360p ComfyUI/models/diffusers/MOVA-360p
     python tools/download.py MOVA-720p DIR --skip text_encoder video_vae               # the stock files serve too
 
-Needs `pip install huggingface_hub`. A mirror is named by HF_ENDPOINT, HF_HUB_OFFLINE=1 forbids the network, HF_TOKEN
-logs in; all are huggingface_hub's own. Nodes never download.
+Files that are whole stay. A file that was cut off is begun again, and the list says which: huggingface_hub does not go
+on within a file. Needs `pip install huggingface_hub`. A mirror is named by HF_ENDPOINT, HF_HUB_OFFLINE=1 forbids the
+network, HF_TOKEN logs in; all are huggingface_hub's own. Nodes never download.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 OWNER = "OpenMOSS-Team"
+AGAIN = "Run the same command again: whole files stay, and a file that was cut off is begun again."
 MODELS = ("MOVA-360p", "MOVA-720p")
 PARTS = ("video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge", "audio_vae", "video_vae", "text_encoder")
 SMALL = ("model_index.json", "scheduler/*.json")
@@ -49,12 +51,22 @@ def needed(siblings: list[Any], wanted: list[str]) -> list[Item]:
 
 def table(items: list[Item], folder: Path) -> str:
     """What will be downloaded, a line a file, and what is there already."""
-    lines = [
-        f"{item.size / 1e9:9.3f} GB  {item.path}{'  (there already)' if is_there(item, folder) else ''}"
-        for item in items
-    ]
+    lines = [f"{item.size / 1e9:9.3f} GB  {item.path}{_state(item, folder)}" for item in items]
     total, missing = sum(item.size for item in items), sum(i.size for i in items if not is_there(i, folder))
     return "\n".join([*lines, f"{total / 1e9:9.3f} GB  in {len(items)} files, {missing / 1e9:.3f} GB to download"])
+
+
+def _state(item: Item, folder: Path) -> str:
+    if is_there(item, folder):
+        return "  (there already)"
+    return "  (was cut off: begun again)" if cut_off(folder, item.path) else ""
+
+
+def cut_off(folder: Path, path: str = "") -> list[Path]:
+    """What is left of downloads that were ended from outside: of the part that `path` lies in, or of all."""
+    place = folder / ".cache" / "huggingface" / "download"
+    found = sorted(place.rglob("*.incomplete")) if place.is_dir() else []
+    return [left for left in found if not path or left.parent == (place / path).parent]
 
 
 def is_there(item: Item, folder: Path) -> bool:
@@ -91,6 +103,8 @@ def download(hub: Any, repository: str, folder: Path, *, revision: str, skip: tu
         revision = info.sha  # every file of one state, also after an interruption
     if dry_run:
         return 0
+    for left in cut_off(folder):  # nothing goes on within them
+        left.unlink(missing_ok=True)
     hub.snapshot_download(repository, revision=revision or None, local_dir=folder, allow_patterns=wanted)
     print(f"done: {folder}")
     return 0
@@ -101,7 +115,7 @@ def offline() -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Download a MOVA model: only what is needed, resumable.")
+    parser = argparse.ArgumentParser(description="Download a MOVA model: only the files that are needed and missing.")
     parser.add_argument("model", help=f"{' or '.join(MODELS)}, or any owner/name on the hub")
     parser.add_argument("folder", type=Path, help="where to; ComfyUI/models/diffusers/NAME is where MOVALoader looks")
     parser.add_argument("--revision", default="", help="commit, tag or branch; by default the newest")
@@ -120,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
             huggingface_hub, repository, chosen.folder, revision=chosen.revision, skip=skip, dry_run=chosen.dry_run
         )
     except (OSError, ValueError) as error:  # huggingface_hub's errors of network, name and rights are among these
-        print(f"{repository}: {error}\nRun the same command again to go on where it stopped.", file=sys.stderr)
+        print(f"{repository}: {error}\n{AGAIN}", file=sys.stderr)
         return 1
 
 

@@ -215,7 +215,7 @@ def configuration(mark: Tensor, layer: str) -> dict[str, Any]:
         CheckpointError: it is not one, or names no format.
     """
     try:
-        value = json.loads(mark.numpy().tobytes())
+        value = json.loads(mark.numpy().tobytes() if mark.dtype == torch.uint8 else "")
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{layer}.{MARK} is not JSON ({error!s:.100}). Convert or download the file again"

@@ -187,3 +187,32 @@ def test_a_mirror_serves_the_whole_folder_through_the_real_library(endpoint, pub
         assert (tmp_path / "model" / item.path).read_bytes() == (published / item.path).read_bytes()
     assert not (tmp_path / "model" / "README.md").exists()
     assert revision_of(tmp_path / "model") == SHA
+
+
+def test_a_file_that_was_cut_off_is_said_to_be_begun_again_and_is_whole_in_the_end(endpoint, published, tmp_path):
+    """A process that was killed leaves such a file; the library does not go on within it."""
+    pytest.importorskip("huggingface_hub")
+    whole, cut = "audio_dit/diffusion_pytorch_model.safetensors", "audio_vae/diffusion_pytorch_model.safetensors"
+    (tmp_path / "model" / "audio_dit").mkdir(parents=True)
+    (tmp_path / "model" / whole).write_bytes((published / whole).read_bytes())
+    left = tmp_path / "model" / ".cache" / "huggingface" / "download" / "audio_vae" / "xyz.0123.incomplete"
+    left.parent.mkdir(parents=True)
+    left.write_bytes((published / cut).read_bytes()[:100])
+    place = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    kept = {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and not k.startswith("HF_")}
+    command = [sys.executable, tool.__file__, "MOVA-360p", str(tmp_path / "model")]
+    done = subprocess.run(command, env=kept | place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[2]: line for line in done.stdout.splitlines() if " GB  " in line}
+    assert "(was cut off: begun again)" in lines[cut]
+    assert "(there already)" in lines[whole]
+    assert "again" not in lines["video_dit_2/config.json"]
+    assert (tmp_path / "model" / cut).read_bytes() == (published / cut).read_bytes()
+    assert not left.exists()
+
+
+def test_what_a_failed_download_says_is_what_the_next_one_does(tmp_path, monkeypatch, capsys):
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.HfApi, "model_info", lambda self, *a, **k: (_ for _ in ()).throw(OSError("cut")))
+    assert tool.main(["MOVA-360p", str(tmp_path)]) == 1
+    assert "whole files stay, and a file that was cut off is begun again" in capsys.readouterr().err

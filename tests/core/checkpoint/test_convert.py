@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mova_core.checkpoint.convert import convert, main, manifest_path, restore, verify, writer
+from mova_core.checkpoint import writer
+from mova_core.checkpoint.convert import convert, main, manifest_path, restore, verify
 from mova_core.checkpoint.convert.plan import FILES, PRECISIONS, USUAL
 from mova_core.checkpoint.files import component_tensors, read_header, read_json, read_tensors
 from mova_core.checkpoint.quantization import FORMATS, dequantized, takes

@@ -153,6 +153,8 @@ def test_an_unknown_format_a_damaged_mark_and_a_missing_scale_are_named():
     ):
         with pytest.raises(CheckpointError, match=says):
             dequantized(small | {mark: torch.tensor(list(text), dtype=torch.uint8)})
+    with pytest.raises(CheckpointError, match="not JSON"):
+        dequantized(small | {mark: torch.zeros(8, dtype=torch.bfloat16)})
     del small["blocks.0.ffn.0.weight_scale"]
     with pytest.raises(CheckpointError, match="weight_scale"):
         dequantized(small)
