@@ -7,6 +7,7 @@ audio steps     one per hop of the codec (960 samples, so 50 a second); the last
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import ShapeError
@@ -246,3 +247,12 @@ def _multiple_below(side: int) -> int:
 
 def _multiple_above(side: int) -> int:
     return max(-(-side // SIZE_MULTIPLE), 1) * SIZE_MULTIPLE
+
+
+def steps_during(indices: Iterable[int], frames: int, steps: int) -> list[int]:
+    """The audio steps, of `steps`, that sound during latent frames, of `frames`: each once, one a frame or more."""
+    heard: dict[int, None] = {}
+    for index in indices:
+        begin = min(round(index * steps / frames), steps - 1)
+        heard |= dict.fromkeys(range(begin, max(begin + 1, min(round((index + 1) * steps / frames), steps))))
+    return list(heard)

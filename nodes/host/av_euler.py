@@ -1,6 +1,6 @@
 """A ComfyUI sampler for streams that start at different noise levels: Euler steps on a schedule for each.
 
-ComfyUI's samplers know one sigma for the whole latent. A shift of its own is carried on that (see `model.py`), another
+ComfyUI's samplers know one sigma for the whole latent. A shift of its own is scaled onto that (see `av_schedule.py`), another
 start is not, so here the audio's sigma goes to the model beside the video's, and the audio stays as it is.
 The core's `sampling.sampler.denoise` does the same without a host.
 """

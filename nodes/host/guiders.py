@@ -1,7 +1,7 @@
 """Guidance and bridge strength on a MODEL, in ComfyUI's terms.
 
 Equation 6 of the paper is an affine combination of predictions with weights that add up to 1, so it holds alike for
-velocities, for denoised latents (x - sigma * velocity), and for an audio stream carried on the video's schedule.
+velocities, for denoised latents (x - sigma * velocity), and for an audio stream scaled onto the video's schedule.
 Written as text guidance plus s_B - 1 times (negative with the bridge - negative without), its first part is
 ComfyUI's own: what other nodes put into text guidance keeps working, and the bridge's part is added to it.
 """
@@ -114,8 +114,8 @@ class _Step:
         return self._rescaled(guided, args) if guidance.rescale else guided
 
     def _rescaled(self, guided: Tensor, args: Options) -> Tensor:
-        """The spread is the velocities'; x - denoised is sigma times them, and for a carried audio something more."""
-        more = self.model.carried_surplus(args["input"], float(args["timestep"][0]))
+        """The spread is the velocities'; x - denoised is sigma times them, and for a scaled audio something more."""
+        more = self.model.latent_share(args["input"], float(args["timestep"][0]))
         wide, narrow = (self._streams(part - more) for part in (guided, args["cond"]))
         return comfy.utils.pack_latents(list(rescale_guidance(wide, narrow, self.guidance.rescale)))[0] + more
 

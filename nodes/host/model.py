@@ -1,8 +1,8 @@
-"""MOVA as a ComfyUI model: latents, conditioning and schedules in the host's terms.
+"""MOVA as a ComfyUI model: latents, conditioning, schedules and context windows in the host's terms.
 
 LATENT: a NestedTensor of video (B, 16, T, H, W), raw Wan 2.1 VAE latents, and audio (B, C, A), raw DAC latents.
-The sampler packs both into one flat tensor. Where the audio has a shift of its own it is carried scaled onto the
-video's schedule (ModelSamplingAV), so any stock sampler walks both schedules at once.
+The sampler packs both into one flat tensor. Where the audio has a shift of its own it is scaled onto the video's schedule
+(`mova_core.sampling.av_schedule`), so any stock sampler walks both schedules at once.
 """
 
 import logging
@@ -10,183 +10,26 @@ from typing import Any
 
 import comfy.conds
 import comfy.context_windows
-import comfy.latent_formats
 import comfy.model_base
 import comfy.nested_tensor
-import comfy.ops
-import comfy.patcher_extension
-import comfy.supported_models_base
 import comfy.utils
 import torch
 from torch import Tensor
 
-from ...mova_core.config import MovaConfig, SchedulerConfig
 from ...mova_core.errors import ShapeError
 from ...mova_core.inputs.latents import check_fit
 from ...mova_core.inputs.numbers import real
-from ...mova_core.model.audio_only import audio_velocity
-from ...mova_core.model.mova import Mova
-from ...mova_core.sampling.schedule import reshift
-from ...mova_core.shapes import (
-    DEFAULT_FPS,
-    FPS_RANGE,
-    PUBLISHED_GRID,
-    AudioGrid,
-    AudioShape,
-    audio_latent_shape,
-    audio_steps,
-    frames_of,
-)
+from ...mova_core.sampling.av_schedule import clean_scale, latent_share
+from ...mova_core.shapes import DEFAULT_FPS, FPS_RANGE, steps_during
 from ...mova_core.text import CONTEXT_ROWS, pad_context
 from . import prism
-from .bridge_cache import keeping
-from .keys import AUDIO_CONTEXT, AUDIO_STEPS, CLEAN_STREAMS, Options, run_options
-from .lora_names import ListedModel, NamedLayer
+from .diffusion import MovaDiffusion
+from .keys import AUDIO_CONTEXT, AUDIO_STEPS, CLEAN_STREAMS
+from .lora_names import ListedModel
 from .memory import Planned
-from .runtime import runtime
+from .settings import MovaSettings
 
 log = logging.getLogger("mova")
-
-
-class MovaLatents(comfy.latent_formats.Wan21):
-    """The video stream's format (previews use it); audio latents need no scaling."""
-
-    audio_channels = 128
-    audio_grid = PUBLISHED_GRID
-
-    def fix_empty_latent(self, latent: Tensor) -> Any:
-        """Give an empty stock video latent its audio stream, at the model's own frame rate."""
-        batch, _, length = latent.shape[:3]
-        sound = AudioShape(batch=batch, steps=audio_steps(frames_of(length), DEFAULT_FPS, self.audio_grid))
-        audio = latent.new_zeros(audio_latent_shape(sound, self.audio_channels))
-        return comfy.nested_tensor.NestedTensor((latent, audio))
-
-
-class MovaSettings(comfy.supported_models_base.BASE):
-    """What ComfyUI asks of a model's configuration."""
-
-    unet_extra_config: dict[str, Any] = {}
-    latent_format = MovaLatents
-    supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
-    memory_usage_factor = 1.0  # MovaModel.memory_required does not use it
-
-    def __init__(
-        self,
-        sizes: MovaConfig,
-        scheduler: SchedulerConfig,
-        audio_shift: float | None = None,
-        audio_grid: AudioGrid = PUBLISHED_GRID,
-    ) -> None:
-        super().__init__({"image_model": "mova", "sizes": sizes})
-        self.sizes = sizes
-        self.sampling_settings = {"shift": scheduler.shift, "multiplier": 1000, "audio_shift": audio_shift}
-        self.latent_format.audio_channels = sizes.audio.in_channels
-        self.latent_format.audio_grid = audio_grid
-        self.scheduler = scheduler
-
-    def inpaint_model(self) -> bool:
-        return False
-
-
-class MovaDiffusion(Mova):
-    """The joint model under the signature ComfyUI calls."""
-
-    def __init__(self, *, sizes: MovaConfig, dtype: Any, device: Any, operations: Any, image_model: str) -> None:
-        super().__init__(sizes, ops=operations, device=device, dtype=dtype)
-        self.dtype = dtype
-        self.in_channels, self.out_channels, self.patch_size = (
-            sizes.video.out_channels,
-            sizes.video.out_channels,
-            (1, 2, 2),
-        )
-
-    @property
-    def video_dit(self) -> NamedLayer:
-        """The video tower under upstream's folder names, by which a LoRA may call it."""
-        return NamedLayer(self, "high")
-
-    @property
-    def video_dit_2(self) -> NamedLayer:
-        return NamedLayer(self, "low")
-
-    def forward(
-        self, x: list[Tensor], timestep: Tensor, context: Tensor, transformer_options: Any = None, **kwargs: Any
-    ) -> list[Tensor]:
-        options = {} if transformer_options is None else transformer_options
-        if run_options(options).audio_only:  # no evaluation that caches and their like should take for one
-            return self._hear(x, timestep, context, options, **kwargs)
-        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
-        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._denoise, self, wrappers)
-        return executor.execute(x, timestep, context, transformer_options=options, **kwargs)
-
-    def _denoise(
-        self,
-        x: list[Tensor],
-        timestep: Tensor,
-        context: Tensor,
-        transformer_options: Any,
-        condition: Tensor,
-        fps: float,
-        shifts: tuple[float, float],
-        clean_streams: tuple[bool, bool],
-        audio_context: Tensor | None = None,
-        control: Any = None,
-    ) -> list[Tensor]:
-        """`timestep` is the video's, (B,). The audio stream arrives and leaves in the sampler's scaled form; where the
-        audio's sigma is given, it arrives as it is, and leaves so that x - (video sigma) * output is its clean estimate.
-
-        A stream of `clean_streams` arrives clean and is shown to the model at timestep 0.
-        """
-        video, carried = x
-        sigma = timestep / 1000.0
-        audio_sigma = sigma if shifts[0] == shifts[1] else reshift(sigma, *shifts)
-        given = run_options(transformer_options).audio_sigma
-        if given is not None:
-            audio_sigma = torch.full_like(sigma, given)
-        view = (-1,) + (1,) * (carried.ndim - 1)
-        ratio = shifts[1] / shifts[0] if clean_streams[1] else (audio_sigma / sigma.clamp(min=1e-6)).view(view)
-        audio = carried if shifts[0] == shifts[1] else (carried.float() * ratio).to(carried.dtype)
-        run = keeping(transformer_options, runtime(transformer_options, context, shifts[0]))
-        video_velocity, velocity = super().forward(
-            video,
-            audio,
-            context,
-            torch.zeros_like(timestep) if clean_streams[0] else timestep,
-            torch.zeros_like(timestep) if clean_streams[1] else 1000.0 * audio_sigma,
-            condition=condition,
-            fps=fps,
-            audio_context=audio_context,
-            runtime=run,
-        )
-        if shifts[0] != shifts[1]:
-            scale = shifts[0] / shifts[1]
-            noise_share = 1.0 + (scale - 1.0) * audio_sigma.view(view)
-            velocity = ((1.0 - scale) * audio.float() + noise_share * velocity.float()).to(carried.dtype)
-        elif given is not None:
-            velocity = velocity.float() * (audio_sigma / sigma).view(view)  # to be taken times the video's sigma
-        return [video_velocity, velocity]
-
-    def _hear(
-        self,
-        x: list[Tensor],
-        timestep: Tensor,
-        context: Tensor,
-        options: Options,
-        shifts: tuple[float, float],
-        clean_streams: tuple[bool, bool],
-        audio_context: Tensor | None = None,
-        **_: Any,
-    ) -> list[Tensor]:
-        """The audio tower alone at the audio's sigma given, asking the video of the last full forward, which has no velocity."""
-        video, audio = x
-        asked = run_options(options)
-        audio_timestep = torch.full_like(timestep, 0.0 if clean_streams[1] else 1000.0 * asked.audio_sigma)
-        run = runtime(options, context, shifts[0])
-        text = context if audio_context is None else audio_context
-        kept = asked.bridge_cache.keys_values(options, audio.device)
-        velocity = audio_velocity(self, audio, text, audio_timestep, kept, run).float()
-        ratio = 1000.0 * asked.audio_sigma / timestep
-        return [torch.zeros_like(video), velocity * ratio.view((-1,) + (1,) * (audio.ndim - 1))]
 
 
 class MovaModel(Planned, ListedModel):
@@ -217,10 +60,10 @@ class MovaModel(Planned, ListedModel):
         return comfy.utils.pack_latents(pair)[0]
 
     def process_latent_in(self, latent: Any) -> Any:
-        return self._each(latent, self.latent_format.process_in, self._audio_scale())
+        return self._each(latent, self.latent_format.process_in, clean_scale(self.shifts()))
 
     def process_latent_out(self, latent: Any) -> Any:
-        return self._each(latent, self.latent_format.process_out, 1.0 / self._audio_scale())
+        return self._each(latent, self.latent_format.process_out, 1.0 / clean_scale(self.shifts()))
 
     # Schedules
 
@@ -229,16 +72,10 @@ class MovaModel(Planned, ListedModel):
         video = getattr(self.model_sampling, "shift", self.model_config.scheduler.shift)
         return video, getattr(self.model_sampling, "audio_shift", None) or video
 
-    def _audio_scale(self) -> float:
-        video, audio = self.shifts()
-        return video / audio
-
-    def carried_surplus(self, packed: Tensor, sigma: float) -> Tensor:
-        """What x - denoised holds of a packed latent beside sigma * velocity (or a multiple of it): for an audio stream
-        carried on the video's schedule a share of the latent itself."""
-        shifts = self.shifts()
+    def latent_share(self, packed: Tensor, sigma: float) -> Tensor:
+        """What x - denoised holds of a packed latent beside a multiple of the velocity."""
         video, audio = comfy.utils.unpack_latents(packed, self.latent_shapes)
-        share = (1.0 - shifts[0] / shifts[1]) * reshift(torch.tensor(sigma), *shifts).item()
+        share = latent_share(sigma, self.shifts())
         return comfy.utils.pack_latents([torch.zeros_like(video), share * audio])[0]
 
     # Conditioning
@@ -332,16 +169,9 @@ class MovaModel(Planned, ListedModel):
         self, primary_indices: list[int], latent_shapes: Any, dim: int
     ) -> list[list[int]]:
         """The audio steps that sound during the given latent frames."""
-        windows = [list(primary_indices)]
         frames = latent_shapes[0][dim]
-        for shape in latent_shapes[1:]:
-            steps = shape[dim]
-            heard: dict[int, None] = {}
-            for index in primary_indices:
-                begin = min(round(index * steps / frames), steps - 1)
-                heard |= dict.fromkeys(range(begin, max(begin + 1, min(round((index + 1) * steps / frames), steps))))
-            windows.append(list(heard))
-        return windows
+        sounding = (steps_during(primary_indices, frames, shape[dim]) for shape in latent_shapes[1:])
+        return [list(primary_indices), *sounding]
 
     def resize_cond_for_context_window(
         self, cond_key: str, cond_value: Any, window: Any, x_in: Any, device: Any, retain_index_list: Any = ()

@@ -35,7 +35,7 @@ def bridged(run: Run, scene: Scene, into_video: float, into_audio: float) -> Sce
 def forwards(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """ "full" or "audio" for every condition evaluated."""
     module, seen = pack.module("nodes.host.model"), []
-    for name, kind in (("_denoise", "full"), ("_hear", "audio")):
+    for name, kind in (("_denoise", "full"), ("_audio_only", "audio")):
         real = getattr(module.MovaDiffusion, name)
 
         def logged(self: Any, x: Any, *rest: Any, real: Any = real, kind: str = kind, **more: Any) -> Any:
