@@ -3,9 +3,7 @@
 Axes: F frames, H W pixels, C channels, S samples.
 """
 
-import os
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint.files import Header, read_header
-from .checkpoint.writer import Piece, header_of
+from .checkpoint.whole_file import sweep, write_whole
 from .errors import CheckpointError, MovaError, ShapeError
 from .inputs.numbers import real, whole
 from .inputs.sounds import Sound, of_clips
@@ -26,8 +24,6 @@ from .waveform import CHANNELS, checked_rate, clip_samples, fit, join_sound
 MARK = "mova_segment"
 SOUNDLESS = 0  # the sample rate of a part without sound
 LEEWAY_SECONDS = 0.2  # a sound track that ends so much before or after its pictures is cut or filled
-STALE_SECONDS = 600.0  # a file under a temporary name that was not written to for so long is left over
-LEFT = re.compile(r"\..+\.\d+\.part")  # as `temporary` names files
 OLDER = re.compile(r"\d{3}\.part|\.tmp\w{6}")  # as earlier versions named them, in a folder of segments
 NAME = re.compile(r"\d{3,}")
 Resample = Callable[[Tensor, int, int], Tensor]
@@ -98,7 +94,9 @@ def write_segment(path: Path, images: Tensor, sound: Sound | None, fps: float) -
     waveform = torch.zeros(1, 0) if sound is None else _fitted(sound, len(images), fps)
     pictures = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
     rate = SOUNDLESS if sound is None else sound.rate
-    _write(path, {"pictures": pictures, "sound": waveform}, {MARK: "1", "fps": repr(fps), "sample_rate": str(rate)})
+    sweep(path, OLDER)
+    notes = {MARK: "1", "fps": repr(fps), "sample_rate": str(rate)}
+    write_whole(path, {"pictures": pictures, "sound": waveform}, notes)
     return open_segment(path)
 
 
@@ -111,46 +109,6 @@ def _fitted(sound: Sound, frames: int, fps: float) -> Tensor:
             "connect both from one 'MOVA Decode', or the fps of the clip"
         )
     return fit(waveform, samples)[0]
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    part = temporary(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path, OLDER)
-        with part.open("wb") as file:
-            file.write(header_of([Piece(tensors=specs, make=lambda: tensors)], metadata))
-            for tensor in tensors.values():
-                file.write(tensor.contiguous().cpu().numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)  # noqa: PTH105, atomic on every system
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {error.strerror or error}. Look at the disk's space"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def temporary(path: Path) -> Path:
-    """The name under which this process writes a file until it is whole."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def sweep(path: Path, other: re.Pattern[str] = LEFT) -> None:
-    """Remove what killed writers left beside `path`: of this file at once, of others when nobody writes to them."""
-    now = time.time()
-    for left in path.parent.iterdir():
-        if not LEFT.fullmatch(left.name) and not other.fullmatch(left.name):
-            continue
-        own = left.name.lstrip(".").startswith(f"{path.stem}.")
-        try:
-            if left.is_file() and (own or now - left.stat().st_mtime > STALE_SECONDS):
-                left.unlink()
-        except OSError:
-            continue  # another process was quicker, or still has it open
 
 
 def open_segment(path: Path) -> Segment:

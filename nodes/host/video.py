@@ -15,9 +15,9 @@ import folder_paths
 from comfy.cli_args import args
 from torch import Tensor
 
+from ...mova_core.checkpoint.whole_file import sweep, temporary
 from ...mova_core.errors import CheckpointError, MovaError
 from ...mova_core.inputs.numbers import told
-from ...mova_core.segments import sweep, temporary
 from ...mova_core.waveform import CHANNELS
 
 SEGMENTS = "mova_segments"
