@@ -334,3 +334,14 @@ def test_the_page_shows_a_refusal_on_the_node_that_made_it(page: Page) -> None:
     assert (run.status, run.node) == ("error", node)
     assert "the prompt is empty" in run.message
     page.set_widget(node, "prompt", PROMPT)
+
+
+@needs_browser
+def test_text_boxes_say_what_they_are_where_the_canvas_draws_them(page: Page) -> None:
+    page.load(read(FIRST), FIRST)
+    boxes = page.evaluate("""(() => {
+        const node = app.graph._nodes.find((each) => each.type === 'MOVATextEncode');
+        return node.widgets.map(({name, element}) => [name, decodeURIComponent(element.style.backgroundImage)]);
+    })()""")
+    assert [name for name, _ in boxes] == ["prompt", "negative_prompt", "audio_prompt"]
+    assert all(f">{name}</text>" in shown for name, shown in boxes)

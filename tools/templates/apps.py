@@ -12,8 +12,8 @@ from tools.templates.template import Card, Template
 SAID = {  # what the app calls the widgets of the script, and how they are written
     "scene": "scene: where, and who is seen",
     "action": "action: what happens, in order",
-    "speakers": "speakers: one a line, Name: look; voice",
-    "lines": "lines: one a row, Name: words",
+    "speakers": "speakers: Name: look; voice",
+    "lines": "lines: Name: words",
     "sounds": "sounds: what is heard besides",
 }
 

@@ -16,6 +16,7 @@ from tools.comfy.page import GROUP_PADDING, GROUP_TITLE, Group, Layout, Note
 NODE_TITLE = 30  # height of a node's title bar, which a node's position leaves out
 NODE_GAP, STACK_GAP, AREA_GAP = 40, 50, 30
 NOTE_WIDTH, NOTE_TITLE = 380, "Read me first"
+WIDE = 6  # columns, from which on a graph is shown so small that its note needs the largest letters
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,18 @@ def layout(template: Template, heights: Mapping[str, float]) -> Layout:
 
 
 def _note(template: Template, width: float) -> Note:
-    return Note(in_headings(template.note), (0, NODE_TITLE), (width, template.note_height), title=NOTE_TITLE)
+    large = "#" if len(template.columns) >= WIDE else "##"
+    return Note(in_headings(template.note, large), (0, NODE_TITLE), (width, template.note_height), title=NOTE_TITLE)
 
 
-def in_headings(note: str) -> str:
-    """The note with every paragraph and list item as a second heading, since the page shows all else in 10 pixels."""
+def in_headings(note: str, mark: str = "##") -> str:
+    """The note with every paragraph and list item as a heading, since the page shows all else in 10 pixels."""
     lines = []
     for line in note.splitlines():
         text = line.strip()
         bullet = "- " if text.startswith("- ") else ""
         plain = text.removeprefix("- ")
-        lines.append(f"{bullet}## {plain}" if plain and not plain.startswith("#") else line)
+        lines.append(f"{bullet}{mark} {plain}" if plain and not plain.startswith("#") else line)
     return "\n".join(lines)
 
 
