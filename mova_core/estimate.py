@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from .config import MovaConfig, TowerConfig
+from .sampling.fast import Recipe
 from .shapes import (
     DEFAULT_FPS,
     PUBLISHED_GRID,
@@ -112,21 +113,64 @@ def choose(
 
 def work(config: MovaConfig, load: Workload) -> Work:
     """Operations of one forward."""
-    video, audio, bridge = config.video, config.audio, config.bridge
-    d, e, tokens, steps, text = video.width, audio.width, load.video, load.audio, load.text
-    matrix = _tower_matrix(video, tokens, text) + _tower_matrix(audio, steps, text)
-    matrix += bridge.layers * 2 * (tokens * (2 * d * d + 2 * d * e) + steps * (2 * e * e + 2 * e * d))
-    attention = 4 * video.layers * d * tokens * (tokens + text) + 4 * audio.layers * e * steps * (steps + text)
-    attention += 4 * bridge.layers * tokens * steps * (d + e)
-    return Work(matrix=load.batch * matrix, attention=load.batch * attention)
+    video, audio = config.video, config.audio
+    matrix = _ends_matrix(video, load.video, load.text) + _ends_matrix(audio, load.audio, load.text)
+    layers = _layers_work(config, load, video.layers, audio.layers, config.bridge.layers)
+    return Work(matrix=load.batch * (matrix + layers.matrix), attention=load.batch * layers.attention)
+
+
+def _layers_work(config: MovaConfig, load: Workload, video: int, audio: int, bridge: int) -> Work:
+    """Of so many blocks of each tower and layers of the bridge, for one sample."""
+    d, e, tokens, steps, text = config.video.width, config.audio.width, load.video, load.audio, load.text
+    matrix = video * _block_matrix(config.video, tokens, text) + audio * _block_matrix(config.audio, steps, text)
+    matrix += bridge * 2 * (tokens * (2 * d * d + 2 * d * e) + steps * (2 * e * e + 2 * e * d))
+    attention = 4 * video * d * tokens * (tokens + text) + 4 * audio * e * steps * (steps + text)
+    attention += 4 * bridge * tokens * steps * (d + e)
+    return Work(matrix=matrix, attention=attention)
+
+
+def audio_only_work(config: MovaConfig, load: Workload, streams: int = 1) -> Work:
+    """Operations of one evaluation of the audio tower alone, which asks the kept keys and values."""
+    audio, bridge, e, steps = config.audio, config.bridge, config.audio.width, load.audio
+    matrix = _tower_matrix(audio, steps, load.text) + bridge.layers * 2 * steps * 2 * e * e
+    attention = 4 * audio.layers * e * steps * (steps + load.text) + 4 * bridge.layers * load.video * steps * e
+    return Work(matrix=streams * load.batch * matrix, attention=streams * load.batch * attention)
+
+
+def teacher_work(config: MovaConfig, load: Workload, start: int = 0) -> Work:
+    """Operations of a forward from layer `start` that only collects keys and values, into the last joint layer."""
+    last = config.bridge.layers - 1
+    if start > last:
+        return Work(matrix=0, attention=0)
+    ran = last - start
+    layers = _layers_work(config, load, ran, ran, ran)
+    matrix = _ends_matrix(config.video, load.video, load.text) + _ends_matrix(config.audio, load.audio, load.text)
+    matrix += layers.matrix + 2 * load.video * 2 * config.video.width * config.audio.width
+    return Work(matrix=load.batch * matrix, attention=load.batch * layers.attention)
+
+
+def recipe_work(config: MovaConfig, load: Workload, recipe: Recipe) -> Work:
+    """Operations of a whole run: evaluations, the teacher's, and the sound's own steps with two streams."""
+    parts = [(recipe.evaluations, work(config, load))]
+    if recipe.substeps:
+        streams = 1 if recipe.audio_scale == 1 else 2
+        parts.append((recipe.steps * recipe.substeps, audio_only_work(config, load, streams)))
+    if recipe.teacher is not None:
+        parts.append((recipe.steps, teacher_work(config, load, recipe.teacher)))
+    return Work(matrix=sum(n * w.matrix for n, w in parts), attention=sum(n * w.attention for n, w in parts))
 
 
 def _tower_matrix(tower: TowerConfig, tokens: int, text: int) -> int:
+    return tower.layers * _block_matrix(tower, tokens, text) + _ends_matrix(tower, tokens, text)
+
+
+def _ends_matrix(tower: TowerConfig, tokens: int, text: int) -> int:
+    """Before and after the blocks."""
     d, patch = tower.width, _patch(tower)
     ends = tokens * d * patch * (tower.in_channels + tower.out_channels)
     prompt = text * d * (tower.text_width + d)
     time = d * (tower.frequency_width + d) + 6 * d * d
-    return tower.layers * _block_matrix(tower, tokens, text) + 2 * (ends + prompt + time)
+    return 2 * (ends + prompt + time)
 
 
 def _block_matrix(tower: TowerConfig, tokens: int, text: int) -> int:

@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .conditioning import MovaGuideFrames, MovaImageToVideoAudio, MovaTextEncode
 from .decode import MovaDecode
 from .extend import MovaExtend, MovaJoinClips
+from .fast import MovaFastSampler
 from .guidance import MovaBridgeStrength, MovaGuider
 from .host import logs
 from .loaders import MovaAttachSound, MovaAudioVAELoader, MovaLoader, MovaModelLoader
@@ -48,6 +49,7 @@ NODES: list[type[io.ComfyNode]] = [
     MovaMemory,
     MovaAttachSound,
     MovaPreflight,
+    MovaFastSampler,
 ]
 
 

@@ -139,7 +139,7 @@ class MovaSampler(MovaNode):
                     optional=True,
                     advanced=True,
                     tooltip="Steps of the sound in each step of the picture, for few-step video LoRAs: 8 steps with 4 here give "
-                    "the sound 32, at hardly any cost. In the added ones the sound hears the picture as in the step before. "
+                    "the sound 32, at hardly any cost. In the added ones the sound asks the picture of the step anew. "
                     "An untrained shortcut. Needs euler.",
                 ),
             ],

@@ -37,6 +37,13 @@ class Guidance:
         """The text scale of the audio."""
         return self.text_scale if self.audio_text_scale is None else self.audio_text_scale
 
+    @property
+    def evaluations(self) -> int:
+        """Forwards a step; where the sound alone is guided, it is within its own."""
+        if self.bridge_scale == 1:
+            return 1 if self.text_scale == 1 and not self.rescale else 2
+        return 2 if self.text_scale == self.audio == self.bridge_scale else 3
+
 
 NO_GUIDANCE = Guidance(text_scale=1.0)
 
@@ -64,7 +71,7 @@ def text_guidance(
 ) -> Velocities:
     """negative + scale * (positive - negative) in float32; scale 1 is exactly the positive."""
     scales = (scale, scale if audio_scale is None else audio_scale)
-    video, audio = (_towards(pos, neg, s) for pos, neg, s in zip(positive, negative, scales, strict=True))
+    video, audio = (towards(pos, neg, s) for pos, neg, s in zip(positive, negative, scales, strict=True))
     return video, audio
 
 
@@ -84,7 +91,7 @@ def dual_guidance(
     """
     text_scales = (text_scale, text_scale if audio_text_scale is None else audio_text_scale)
     video, audio = (
-        _towards(b, a, bridge_scale) + s * (c.float() - b.float())
+        towards(b, a, bridge_scale) + s * (c.float() - b.float())
         for a, b, c, s in zip(plain, bridged, full, text_scales, strict=True)
     )
     return video, audio
@@ -103,7 +110,8 @@ def rescale_guidance(guided: Velocities, positive: Velocities, amount: float) ->
     return video, audio
 
 
-def _towards(end: Tensor, start: Tensor, scale: float) -> Tensor:
+def towards(end: Tensor, start: Tensor, scale: float) -> Tensor:
+    """start + scale * (end - start) in float32; scale 1 is exactly the end."""
     if scale == 1:
         return end.float()  # start + (end - start) would round
     return start.float() + scale * (end.float() - start.float())

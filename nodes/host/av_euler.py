@@ -13,7 +13,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from .bridge_cache import BridgeCache
+from .bridge_cache import BridgeCache, cache_of
 from .keys import Options, asking
 
 
@@ -27,7 +27,7 @@ def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> Any:
     def sample(
         model: Any, x: Tensor, sigmas: Tensor, extra_args: Options, callback: Any = None, disable: Any = None
     ) -> Tensor:
-        run = _AVSteps(model, extra_args, BridgeCache() if substeps > 1 else None)
+        run = AVSteps(model, extra_args, cache_of(extra_args["model_options"]) if substeps > 1 else None)
         pairs = torch.stack((sigmas.cpu(), audio_sigmas[::substeps])).T.tolist()  # (video, audio) of each step
         fine = audio_sigmas.tolist()
         x = run.start(x, *pairs[0])
@@ -45,7 +45,7 @@ def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> Any:
     return comfy.samplers.KSAMPLER(sample)
 
 
-class _AVSteps:
+class AVSteps:
     """The packed latent of one run, seen as two streams at noise levels of their own."""
 
     def __init__(self, model: Any, extra_args: Options, cache: BridgeCache | None) -> None:
@@ -59,37 +59,32 @@ class _AVSteps:
     def start(self, x: Tensor, sigma: float, audio_sigma: float) -> Tensor:
         """ComfyUI has noised both streams to the video's level."""
         audio = self.mova.model_sampling.noise_scaling(torch.tensor(audio_sigma).to(x), self.noise, self.latent)
-        return self._joined(x, audio)
+        return self.joined(x, audio)
 
-    def denoised(self, x: Tensor, sigma: float, audio_sigma: float, audio_only: bool = False) -> Tensor:
-        """The guided clean estimate; where the mask keeps the latent, the latent."""
+    def denoised(self, x: Tensor, sigma: float, audio_sigma: float, **asked: Any) -> Tensor:
+        """The guided clean estimate; where the mask keeps the latent, the latent. `asked`: more `RunOptions`."""
         levels = [x.new_full((x.shape[0],), level) for level in (sigma, audio_sigma)]
         keep = None if self.mask is None else 1.0 - self._mask(levels[0])
         if keep is not None:
             given = {"x": x, "noise": self.noise, "latent_image": self.latent, "denoise_mask": 1.0 - keep}
-            noised = self._joined(*(self.mova.scale_latent_inpaint(sigma=level, **given) for level in levels))
+            noised = self.joined(*(self.mova.scale_latent_inpaint(sigma=level, **given) for level in levels))
             x = x + keep * (noised - x)
-        inner = asking(
-            self.options.get("transformer_options", {}),
-            audio_sigma=audio_sigma,
-            bridge_cache=self.cache,
-            audio_only=audio_only,
-        )
-        predict = (
-            self.guider.predict_noise if audio_only else self.guider
-        )  # past wrappers that would take it for a step
-        out: Tensor = predict(x, levels[0], {**self.options, "transformer_options": inner}, self.seed)
+        more = {"audio_sigma": audio_sigma, "bridge_cache": self.cache, **asked}
+        options = {**self.options, "transformer_options": asking(self.options.get("transformer_options", {}), **more)}
+        full = asked.get("forward", "full") == "full"
+        predict = self.guider if full else self.guider.predict_noise  # past wrappers that would take it for a step
+        out: Tensor = predict(x, levels[0], options, self.seed)
         return out if keep is None else out + keep * (self.latent - out)
 
     def step(self, x: Tensor, denoised: Tensor, here: list[float], there: list[float]) -> Tensor:
         """x + velocity * (next sigma - sigma), each stream by its own."""
         video, audio = (x + (x - denoised) * (end / begin - 1.0) for begin, end in zip(here, there))
-        return self._joined(video, audio)
+        return self.joined(video, audio)
 
-    def audio_step(self, x: Tensor, sigma: float, begin: float, end: float) -> Tensor:
+    def audio_step(self, x: Tensor, sigma: float, begin: float, end: float, **asked: Any) -> Tensor:
         """The audio alone from `begin` to `end`, the video and what is heard of it as at `sigma`."""
-        denoised = self.denoised(x, sigma, begin, audio_only=True)
-        return self._joined(x, x + (x - denoised) * (end / begin - 1.0))
+        denoised = self.denoised(x, sigma, begin, forward="audio", **asked)
+        return self.joined(x, x + (x - denoised) * (end / begin - 1.0))
 
     def _mask(self, sigma: Tensor) -> Tensor:
         function = self.options.get("denoise_mask_function")
@@ -97,7 +92,7 @@ class _AVSteps:
             return self.mask
         return function(sigma, self.mask, extra_options={"model": self.guider, "sigmas": self.sigmas})
 
-    def _joined(self, of_video: Tensor, of_audio: Tensor) -> Tensor:
+    def joined(self, of_video: Tensor, of_audio: Tensor) -> Tensor:
         """The video stream of one packed latent with the audio stream of another."""
         shapes = self.mova.latent_shapes
         video, _ = comfy.utils.unpack_latents(of_video, shapes)

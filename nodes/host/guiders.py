@@ -18,9 +18,11 @@ from torch import Tensor
 from ...mova_core.sampling.bridge_strength import BridgeStrength
 from ...mova_core.sampling.guidance import Guidance, rescale_guidance
 from ...mova_core.sampling.schedule import Span
-from .keys import Options, asking, run_options
+from .keys import AUDIO_NEGATIVE, Options, RunOptions, asking, run_options
 from .sampling import check_model
 
+WHOLE = Span()
+PARTIAL = {"timestep_start", "timestep_end", "area", "mask", "hooks", "control"}  # of a condition
 APART = {"a2v_cross_attn": False, "v2a_cross_attn": False}
 
 
@@ -37,8 +39,10 @@ def with_bridge_strength(model: Any, strength: BridgeStrength) -> Any:
     return patched
 
 
-def guider(model: Any, positive: Any, negative: Any, guidance: Guidance, span: Span) -> "MovaGuidance":
-    """A GUIDER; outside `span` the bridge is not guided by.
+def guider(
+    model: Any, positive: Any, negative: Any, guidance: Guidance, span: Span = WHOLE, text_span: Span = WHOLE
+) -> "MovaGuidance":
+    """A GUIDER; outside `span` the bridge is not guided by, outside `text_span` the prompt.
 
     Raises:
         ShapeError: the MODEL is not MOVA.
@@ -46,37 +50,73 @@ def guider(model: Any, positive: Any, negative: Any, guidance: Guidance, span: S
     check_model(model)
     made = MovaGuidance(model)
     made.set_conds(positive, negative)
-    made.set_guidance(guidance, span)
+    made.set_guidance(guidance, span, text_span)
     return made
 
 
 class MovaGuidance(comfy.samplers.CFGGuider):
     """One, two or three evaluations a step, as the scales need; with text guidance alone it is ComfyUI's CFGGuider."""
 
-    def set_guidance(self, guidance: Guidance, span: Span) -> None:
-        self.guidance, self.span = guidance, span
+    def set_guidance(self, guidance: Guidance, span: Span, text_span: Span = WHOLE) -> None:
+        self.guidance, self.span, self.text_span = guidance, span, text_span
         self.set_cfg(guidance.text_scale)  # what nodes that ask for the scale are told
 
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None
     ) -> Tensor:
         options = model_options or {}
-        guidance = self._guidance_at(float(timestep[0]))
-        text_only = guidance.bridge_scale == 1 and guidance.audio == guidance.text_scale
-        if text_only and (guidance.text_scale == 1 or not guidance.rescale):
-            return super().predict_noise(x, timestep, options, seed)
+        guidance = self._guidance_at(float(timestep[0]), run_options(options.get("transformer_options", {})))
+        scale, plain = guidance.text_scale, guidance.bridge_scale == 1 and not guidance.rescale
+        if guidance.bridge_scale == 1 and guidance.audio == scale and (scale == 1 or not guidance.rescale):
+            return self._text_guided(x, timestep, options, seed, scale)
+        if plain and scale == 1 and (two := self._with_second_stream(options, guidance.audio)) is not None:
+            return self._text_guided(x, timestep, two[1], seed, 1.0, two[0])
         step = _Step(self.inner_model, guidance, options)
         own = {
             "sampler_calc_cond_batch_function": step.evaluate,
             "sampler_cfg_function": step.combine,
             "disable_cfg1_optimization": True,  # scale 1 for one stream needs the negative for the other
         }
-        return super().predict_noise(x, timestep, options | own, seed)
+        return self._text_guided(x, timestep, options | own, seed, scale)
 
-    def _guidance_at(self, sigma: float) -> Guidance:
-        if self.guidance.bridge_scale == 1 or self.span.covers(sigma, self.inner_model.shifts()[0]):
-            return self.guidance
-        return replace(self.guidance, bridge_scale=1.0)
+    def _text_guided(
+        self, x: Tensor, timestep: Tensor, options: Options, seed: int | None, scale: float, positive: Any = None
+    ) -> Tensor:
+        """ComfyUI's own guidance, at the scale of this step."""
+        conds = self.conds.get("negative"), self.conds.get("positive") if positive is None else positive
+        guided: Tensor = comfy.samplers.sampling_function(
+            self.inner_model, x, timestep, *conds, scale, model_options=options, seed=seed
+        )
+        return guided
+
+    def _with_second_stream(self, options: Options, scale: float) -> tuple[Any, Options] | None:
+        """The positive, and options, for guidance of the sound within its own evaluations; None where it cannot be."""
+        negative = one_prompt(self.conds.get("negative"))
+        if negative is None:
+            return None
+        text = negative["model_conds"].get("audio_context", negative["model_conds"]["c_crossattn"])
+        positive = [
+            {**cond, "model_conds": {**cond["model_conds"], AUDIO_NEGATIVE: text}} for cond in self.conds["positive"]
+        ]
+        inner = asking(options.get("transformer_options", {}), audio_scale=scale)
+        return positive, {**options, "transformer_options": inner}
+
+    def _guidance_at(self, sigma: float, asked: RunOptions) -> Guidance:
+        shift, guidance = self.inner_model.shifts()[0], self.guidance
+        if guidance.bridge_scale != 1 and not self.span.covers(sigma, shift):
+            guidance = replace(guidance, bridge_scale=1.0)
+        if not self.text_span.covers(sigma, shift):
+            guidance = replace(guidance, text_scale=1.0)
+        if asked.text_scale is not None:
+            guidance = replace(guidance, text_scale=asked.text_scale)
+        return guidance if asked.audio_scale is None else replace(guidance, audio_text_scale=asked.audio_scale)
+
+
+def one_prompt(negative: Any) -> Any:
+    """The only entry of a negative CONDITIONING that holds for the whole clip and run; None where it is another kind."""
+    if negative is None or len(negative) != 1 or negative[0].keys() & PARTIAL:
+        return None
+    return negative[0]
 
 
 class _Step:

@@ -14,6 +14,7 @@
 | `RUN` | transformer option | a frozen `RunOptions`: all that this pack says to a forward |
 | `AUDIO_CONTEXT` | conditioning value | embeddings that the audio tower reads instead |
 | `AUDIO_STEPS` | conditioning value | audio steps of the clip that the conditioning was made for |
+| `AUDIO_NEGATIVE` | model conditioning | embeddings that a second stream of the sound reads |
 | `CLEAN_STREAMS` | model conditioning | whether (video, audio) are shown clean, at timestep 0 |
 
 Of ComfyUI's own options a forward reads `patches`, `patches_replace`, `block_index`, `rope_options`, `sigmas`, `uuids`,
@@ -21,15 +22,18 @@ Of ComfyUI's own options a forward reads `patches`, `patches_replace`, `block_in
 `batch_index`, `frame_rate` and, of ours, `AUDIO_RATE`: audio steps a second, by the codec it was made for.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ...mova_core.estimate import ChunkSizes
 from ...mova_core.sampling.bridge_strength import BridgeStrength
 
 if TYPE_CHECKING:
-    from .bridge_cache import BridgeCache
+    from .bridge_cache import BridgeCache, Keeping
+    from .pass_weights import PassWeights
+    from .sparse import SparseSpan
 
 Options: TypeAlias = dict[str, Any]
 """ComfyUI's model options or transformer options: whatever anybody puts there."""
@@ -45,9 +49,14 @@ BY_DEVICE = "multigpu_clones"
 EVERY_RUN = "mova_every_run"
 RUN = "mova"
 AUDIO_CONTEXT = "mova_audio_context"
+AUDIO_NEGATIVE = "audio_negative"
 CLEAN_STREAMS = "clean_streams"
 AUDIO_STEPS = "mova_audio_steps"
 AUDIO_RATE = "audio_steps_per_second"
+
+
+Forward: TypeAlias = Literal["full", "audio", "teacher"]
+"""A whole forward; the audio tower alone, asking what the cache holds; or one that only fills the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +66,16 @@ class RunOptions:
     chunks: ChunkSizes | None = None  # None: chosen for each run
     bridge: tuple[BridgeStrength, ...] = ()  # these multiply
     audio_sigma: float | None = None  # the audio's noise level, where no shift ties it to the video's
-    bridge_cache: "BridgeCache | None" = None  # where a run keeps what the bridge told the audio tower
-    audio_only: bool = False  # the audio tower alone, told what the cache holds
+    keeping: "Keeping | None" = None  # what a run keeps for steps of the sound alone
+    keeping_room: float = math.inf  # bytes on the device that it has for that, as planned
+    bridge_cache: "BridgeCache | None" = None  # where a run keeps the keys and values by which the audio asks the video
+    forward: Forward = "full"
+    text_scale: float | None = None  # text guidance of this step, where it is not the guider's
+    audio_scale: float | None = (
+        None  # guidance of the sound within one forward: a second stream reads the negative prompt
+    )
+    weights: "PassWeights | None" = None  # LoRAs of this forward alone
+    sparse: "SparseSpan | None" = None  # self-attention of the video
 
 
 NOTHING_ASKED = RunOptions()

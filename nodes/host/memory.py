@@ -13,9 +13,18 @@ import comfy.model_management
 import torch
 
 from ...mova_core.config import MovaConfig
-from ...mova_core.estimate import CHUNKED, FULL, ChunkSizes, Workload, activations, choose, required
+from ...mova_core.estimate import (
+    CHUNKED,
+    FULL,
+    ChunkSizes,
+    Workload,
+    activations,
+    choose,
+    kept_keys_values,
+    required,
+)
 from .devices import everyone
-from .keys import COPIES, asking, run_options
+from .keys import COPIES, Options, asking, run_options
 
 log = logging.getLogger("mova")
 MODES: dict[str, ChunkSizes | None] = {"auto": None, "normal": FULL, "low": CHUNKED}
@@ -51,11 +60,27 @@ def plan(executor: Any, patcher: Any, noise_shape: Any, conds: Any, model_option
         if rows is CHUNKED:
             normal, low = (activations(model.sizes, load, r, model.element) / 2**30 for r in (FULL, CHUNKED))
             log.info("low-memory path: %.1f GiB of activations instead of %.1f", low, normal)
+    kept = kept_bytes(patcher, load, options)
+    if kept:
+        spare = max(0.0, capacity(patcher.load_device) - model.required(load, rows))
+        options |= asking(options, keeping_room=spare)
+        kept = min(kept, spare)
     for expert in everyone(patcher):
         if hasattr(expert.model, "rows"):
-            expert.model.rows = rows
+            expert.model.rows, expert.model.kept = rows, kept
     with patcher.preparing():
         return executor(patcher, noise_shape, conds, model_options=model_options, **more)
+
+
+def kept_bytes(patcher: Any, load: Workload, options: Options) -> float:
+    """What a run under these options keeps for the sound's own steps, wherever it lies."""
+    keeping = run_options(options).keeping
+    if keeping is None:
+        return 0.0
+    model = patcher.model
+    compact = keeping.compact(model.get_dtype_inference(), patcher.load_device)
+    element = 1 if compact else model.element
+    return float(keeping.conditions * kept_keys_values(model.sizes, load, element))
 
 
 def kernels() -> dict[str, bool]:
@@ -64,9 +89,10 @@ def kernels() -> dict[str, bool]:
 
 
 class Planned:
-    """Mixed into the BaseModel: what a run on it needs. `rows` are those of the run last planned."""
+    """Mixed into the BaseModel: what a run on it needs. `rows` and `kept` are those of the run last planned."""
 
     rows: ChunkSizes = FULL
+    kept: float = 0.0  # bytes on the device that it keeps between its evaluations
     diffusion_model: Any
 
     @property
@@ -96,4 +122,8 @@ class Planned:
         `newer`: what newer ComfyUIs say of the attention, `memory_efficient_attention` or `model_options`. The estimate
         knows the kernels that MOVA runs on by itself (`kernels`).
         """
-        return required(self.sizes, self.load(input_shape), self.rows, self.layer_bytes, self.element, **kernels())
+        return self.required(self.load(input_shape), self.rows) + self.kept
+
+    def required(self, load: Workload, rows: ChunkSizes) -> float:
+        """The same of any load on any path, without what is kept."""
+        return required(self.sizes, load, rows, self.layer_bytes, self.element, **kernels())

@@ -12,6 +12,7 @@ from ...mova_core.sampling.schedule import Span
 from ...mova_core.waveform import clip_samples
 from . import checks, every_run, guiders, messages, sampling
 from .audio_preview import AudioPreview
+from .bridge_cache import Keeping
 from .collapse_guard import Watcher, sample_guarded
 from .patcher import MovaPatcher
 from .profiling import Progress
@@ -82,6 +83,8 @@ def schedules(model: MovaPatcher, settings: SamplerSettings) -> tuple[MovaPatche
     """The model with its shifts, the video's sigmas, and the audio's where they are its own."""
     shift, audio_shift = sampling.shifts_of(model, settings.shift, settings.audio_shift)
     shifted = sampling.with_shifts(model, shift, shift if settings.two_schedules else audio_shift)
+    if settings.audio_substeps > 1:
+        shifted = sampling.with_keeping(shifted, Keeping(settings.guidance.evaluations))
     walk = partial(sampling.schedule, shifted, settings.scheduler)
     values = walk(settings.steps, shift, settings.denoise)
     if not settings.two_schedules:

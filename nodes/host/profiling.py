@@ -52,6 +52,10 @@ class Progress:
         if step + 1 == steps:
             log.info("%s", line)
 
+    def phase(self, step: int, what: str) -> None:
+        """Say what runs within step 0, 1, 2..."""
+        messages.show("\n".join(filter(None, (f"Step {step + 1}: {what}", self.beside()))), self.node_id)
+
     def line(self, done: int, steps: int) -> str:
         """`Step 12 of 50, 9.1 s a step, 5 min 45 s to go, 4.6 GiB at most`."""
         parts = (

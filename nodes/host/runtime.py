@@ -15,6 +15,7 @@ from ...mova_core.ops import ROWS, LayerCall, Place, Runtime, row_slices
 from ...mova_core.sampling.bridge_strength import strengths_at
 from . import newer
 from .keys import Options, run_options
+from .pass_weights import NOTHING_WORN, Worn, wearing, worn_by
 from .weights import resident
 
 
@@ -80,8 +81,13 @@ class Layers:
         return out
 
 
-def prefetch(device: torch.device, options: Options) -> Callable[[Sequence[Sequence[nn.Module]]], Iterator[None]]:
-    """Each layer's weights, once: ahead of time by ComfyUI's prefetch queue where it has one, an entry a layer."""
+def prefetch(
+    device: torch.device, options: Options, worn: Worn = NOTHING_WORN
+) -> Callable[[Sequence[Sequence[nn.Module]]], Iterator[None]]:
+    """Each layer's weights, once: ahead of time by ComfyUI's prefetch queue where it has one, an entry a layer.
+
+    `worn`: patches that they have while they compute.
+    """
 
     def step(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
         make = comfy.model_prefetch.make_prefetch_queue
@@ -92,7 +98,7 @@ def prefetch(device: torch.device, options: Options) -> Callable[[Sequence[Seque
             if before not in (None, pop):
                 before(None, device, None)  # no more layers of that kind
             pop(queue, device, layer[0])
-            with resident(layer, device):
+            with resident(layer, device), wearing(layer, worn, device):
                 yield
         if pop is not None:
             pop(queue, device, None)
@@ -104,15 +110,17 @@ def prefetch(device: torch.device, options: Options) -> Callable[[Sequence[Seque
 def bridge_strengths(options: Options, shift: float) -> tuple[float, float]:
     """Audio-to-video and video-to-audio strength of one forward; the flags are those of core's AV models and nodes."""
     entries = run_options(options).bridge
-    strengths = strengths_at(entries, float(options["sigmas"][0]), shift) if entries else (1.0, 1.0)
+    sigmas = options.get("sigmas")  # a block that is timed alone has none
+    strengths = (1.0, 1.0) if not entries or sigmas is None else strengths_at(entries, float(sigmas[0]), shift)
     flags = options.get("a2v_cross_attn", True), options.get("v2a_cross_attn", True)
     return strengths[0] if flags[0] else 0.0, strengths[1] if flags[1] else 0.0
 
 
-def runtime(options: Options, context: Tensor, shift: float) -> Runtime:
+def runtime(options: Options, context: Tensor, shift: float, model: nn.Module | None = None) -> Runtime:
     """The Runtime of one forward under `options`.
 
-    `context` is what block patches see as text; `shift` is the video schedule's, to place the forward in it.
+    `context` is what block patches see as text; `shift` is the video schedule's, to place the forward in it; `model` the
+    one whose layers may have LoRAs of this forward alone.
     """
     layers = Layers(options, context)
     rope = options.get("rope_options") or {}
@@ -122,7 +130,7 @@ def runtime(options: Options, context: Tensor, shift: float) -> Runtime:
     return Runtime(
         attention=layers.attention,
         rotary=KitchenRotary(),
-        prefetch=prefetch(context.device, options),
+        prefetch=prefetch(context.device, options, worn_by(model, run_options(options).weights)),
         layer=layers,
         ffn_rows=rows.feed_forward,
         query_rows=rows.queries,

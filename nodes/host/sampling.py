@@ -21,6 +21,8 @@ from ...mova_core.inputs.numbers import told
 from ...mova_core.sampling.schedule import reshift, sigmas
 from ...mova_core.shapes import SPATIAL_STRIDE, VideoShape, frames_of
 from .av_euler import av_euler
+from .bridge_cache import Keeping
+from .keys import asking
 from .model import MovaModel
 
 log = logging.getLogger("mova")
@@ -129,6 +131,14 @@ def audio_schedule(
     """The audio's sigmas at a shift of its own, `substeps` for each step; the last of a longer run where `denoise` < 1."""
     total = substeps * max(steps, int(steps / denoise))
     return reshift(schedule(model, scheduler, total, shift, 1.0), shift, audio_shift)[-(substeps * steps + 1) :]
+
+
+def with_keeping(model: Any, keeping: Keeping) -> Any:
+    """A clone of `model` whose runs keep what steps of the sound alone ask for."""
+    changed = model.clone()
+    options = changed.model_options
+    options["transformer_options"] = asking(options.get("transformer_options", {}), keeping=keeping)
+    return changed
 
 
 def sampler_of(name: str, audio_values: Tensor | None = None, substeps: int = 1) -> Any:
