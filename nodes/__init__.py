@@ -18,6 +18,7 @@ from .replacements import register
 from .report import MovaBugReport
 from .sampling import MovaJoinExperts, MovaSampler, MovaSplitExperts
 from .segments import MovaJoinSegments, MovaSaveSegment, MovaSegmentTail
+from .sparse import MovaSparseAttention
 from .streams import MovaMask, MovaPictureToSound, MovaSoundToPicture
 
 NODES: list[type[io.ComfyNode]] = [
@@ -50,6 +51,7 @@ NODES: list[type[io.ComfyNode]] = [
     MovaAttachSound,
     MovaPreflight,
     MovaFastSampler,
+    MovaSparseAttention,
 ]
 
 

@@ -112,6 +112,19 @@ class MovaGuider(MovaNode):
                     tooltip="Bring the spread of the guided prediction back towards the unguided one's, for picture and "
                     "sound each: against burnt pictures and loud sound. 0 is none, 1 is full.",
                 ),
+                inputs.percent(
+                    "text_start",
+                    0.0,
+                    "Share of the steps done when guidance by text_cfg begins: 0 is the first step.",
+                    optional=True,
+                ),
+                inputs.percent(
+                    "text_end",
+                    1.0,
+                    "Share of the steps done when it ends: 0.125 guides the first of 8 steps alone. Outside the range it is as "
+                    "with text_cfg 1, and an audio_text_cfg of its own goes on.",
+                    optional=True,
+                ),
             ],
             outputs=[io.Guider.Output(display_name="GUIDER")],
         )
@@ -128,8 +141,11 @@ class MovaGuider(MovaNode):
         bridge_start: float,
         bridge_end: float,
         rescale: float,
+        text_start: float = 0.0,
+        text_end: float = 1.0,
     ) -> io.NodeOutput:
         guidance = Guidance(
             text_scale=text_cfg, audio_text_scale=audio_text_cfg or None, bridge_scale=bridge_cfg, rescale=rescale
         )
-        return io.NodeOutput(guiders.guider(model, positive, negative, guidance, Span(bridge_start, bridge_end)))
+        spans = Span(bridge_start, bridge_end), Span(text_start, text_end)
+        return io.NodeOutput(guiders.guider(model, positive, negative, guidance, *spans))

@@ -33,9 +33,10 @@ def overlap(tooltip: str) -> io.Int.Input:
     return io.Int.Input("overlap", default=25, min=1, max=1001, step=4, tooltip=tooltip)
 
 
-def percent(name: str, default: float, tooltip: str) -> io.Float.Input:
+def percent(name: str, default: float, tooltip: str, **options: Any) -> io.Float.Input:
     """A share of the steps."""
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.001, advanced=True, tooltip=tooltip)
+    span = {"min": 0.0, "max": 1.0, "step": 0.001}
+    return io.Float.Input(name, default=default, advanced=True, tooltip=tooltip, **span, **options)
 
 
 def scale(name: str, default: float, tooltip: str, **options: Any) -> io.Float.Input:

@@ -107,7 +107,7 @@ class BridgeCache:
             pinned = comfy.model_management.is_device_cuda(share.device)
             waiting = torch.empty(small.values.shape, dtype=small.values.dtype, device="cpu", pin_memory=pinned)
             self.host[name] = waiting
-        return small._replace(values=waiting.copy_(small.values, non_blocking=True))
+        return Compact(waiting.copy_(small.values, non_blocking=True), small.scale)
 
     def _parts(self) -> Iterator[Compact]:
         for layers in self.kept.values():
@@ -157,7 +157,7 @@ class LayersAhead(Mapping[int, KeysValues | None]):
             copy = management.cast_to(part.values, None, self.device, non_blocking=fast, stream=stream)
             if stream is not None and copy is not part.values:
                 copy.record_stream(management.current_stream(self.device))
-            return part._replace(values=copy)
+            return Compact(copy, part.scale)
 
         self.coming[layer] = [tuple(map(sent, parts)) for parts in wanted], stream
 

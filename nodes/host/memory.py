@@ -25,6 +25,7 @@ from ...mova_core.estimate import (
 )
 from .devices import everyone
 from .keys import COPIES, Options, asking, run_options
+from .sparse import whole_queries
 
 log = logging.getLogger("mova")
 MODES: dict[str, ChunkSizes | None] = {"auto": None, "normal": FULL, "low": CHUNKED}
@@ -60,6 +61,9 @@ def plan(executor: Any, patcher: Any, noise_shape: Any, conds: Any, model_option
         if rows is CHUNKED:
             normal, low = (activations(model.sizes, load, r, model.element) / 2**30 for r in (FULL, CHUNKED))
             log.info("low-memory path: %.1f GiB of activations instead of %.1f", low, normal)
+    if (whole := whole_queries(rows, options)) is not rows:
+        rows = whole
+        options |= asking(options, chunks=rows)
     kept = kept_bytes(patcher, load, options)
     if kept:
         spare = max(0.0, capacity(patcher.load_device) - model.required(load, rows))

@@ -11,9 +11,10 @@ from comfy.quant_ops import ck
 from torch import Tensor, nn
 
 from ...mova_core.estimate import FULL
+from ...mova_core.model.sparse import SIDE, Sparsity
 from ...mova_core.ops import ROWS, LayerCall, Place, Runtime, row_slices
 from ...mova_core.sampling.bridge_strength import strengths_at
-from . import newer
+from . import newer, sparse
 from .keys import Options, run_options
 from .pass_weights import NOTHING_WORN, Worn, wearing, worn_by
 from .weights import resident
@@ -36,8 +37,8 @@ class KitchenRotary:
 class Layers:
     """Which layer runs, and what the host's patches want done to it."""
 
-    def __init__(self, options: Options, context: Tensor) -> None:
-        self.options, self.context = options, context
+    def __init__(self, options: Options, context: Tensor, sparsity: Sparsity | None = None) -> None:
+        self.options, self.context, self.sparsity = options, context, sparsity
         self.replace = options.get("patches_replace", {}).get("dit", {})
         self.after = options.get("patches", {}).get("double_block", [])
         self.index = self.asked = 0
@@ -71,13 +72,22 @@ class Layers:
         if site == "video.self" and self.index in options.get("stg_self_attn_blocks", ()):
             self.asked += q.shape[1]  # queries may come a chunk at a time; each token's value answers it
             return v[:, self.asked - q.shape[1] : self.asked]
-        exact = not site.endswith(".self")  # 512 and some hundred keys: a quantised kernel gains nothing there
-        chosen = comfy.ldm.modules.attention.optimized_attention  # looked up late, flags and tests may change it
-        kwargs = {"low_precision_attention": False} if exact else {}
-        out = chosen(q, k, v, heads=heads, transformer_options=options, **kwargs)
+        if site == "video.self" and self.sparsity is not None and place is not None:
+            out = sparse.attend(q, k, v, heads, place, self.sparsity, self._dense)
+        else:
+            out = self._dense(q, k, v, heads, site)
         if site == "video.self":
             for function in options.get("patches", {}).get("attn1_output_patch", []):
                 out = function(out, {**options, "n_heads": heads, "dim_head": q.shape[-1] // heads})
+        return out
+
+    def _dense(self, q: Tensor, k: Tensor, v: Tensor, heads: int, site: str, place: Place | None = None) -> Tensor:
+        """ComfyUI's attention."""
+        exact = not site.endswith(".self")  # 512 and some hundred keys: a quantised kernel gains nothing there
+        chosen = comfy.ldm.modules.attention.optimized_attention  # looked up late, flags and tests may change it
+        kwargs = {"low_precision_attention": False} if exact else {}
+        options = self.options if site == "video.self" else sparse.beside_video(self.options)
+        out: Tensor = chosen(q, k, v, heads=heads, transformer_options=options, **kwargs)
         return out
 
 
@@ -122,7 +132,8 @@ def runtime(options: Options, context: Tensor, shift: float, model: nn.Module | 
     `context` is what block patches see as text; `shift` is the video schedule's, to place the forward in it; `model` the
     one whose layers may have LoRAs of this forward alone.
     """
-    layers = Layers(options, context)
+    sparsity = sparse.active(run_options(options).sparse, options, shift)
+    layers = Layers(options, context, sparsity)
     rope = options.get("rope_options") or {}
     axes = ("t", "y", "x")
     into_video, into_audio = bridge_strengths(options, shift)
@@ -134,6 +145,7 @@ def runtime(options: Options, context: Tensor, shift: float, model: nn.Module | 
         layer=layers,
         ffn_rows=rows.feed_forward,
         query_rows=rows.queries,
+        query_frames=None if sparsity is None else SIDE,
         audio_to_video=into_video,
         video_to_audio=into_audio,
         rope_scale=tuple(rope.get(f"scale_{axis}", 1.0) for axis in axes),

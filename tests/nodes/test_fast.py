@@ -117,7 +117,7 @@ def held(scene: Scene, pack: Pack) -> dict[str, Any]:
 def forwards(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every evaluation, by its kind."""
     module, seen = pack.module("nodes.host.model"), []
-    for name in ("_denoise", "_audio_alone", "_taught"):
+    for name in ("_denoise", "_audio_only", "_taught"):
         real = getattr(module.MovaDiffusion, name)
 
         def logged(self: Any, x: Any, *rest: Any, real: Any = real, name: str = name, **more: Any) -> Any:
@@ -133,7 +133,7 @@ def test_a_run_is_nine_forwards_for_eight_steps(run: Run, scene: Scene, forwards
     clip = made(run, scene, steps=8, quality=quality, teacher=scene.model)
     check_finite(clip, scene.latent)
     assert forwards.count("_denoise") == 9
-    assert forwards.count("_audio_alone") == 8 * 4
+    assert forwards.count("_audio_only") == 8 * 4
     assert forwards.count("_taught") == (0 if quality == "light" else 8)
 
 
