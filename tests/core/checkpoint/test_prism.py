@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from mova_core.checkpoint.files import component_tensors
 from mova_core.checkpoint.load import assign, load_joint
-from mova_core.checkpoint.quantization import dequantized
+from mova_core.checkpoint.quantization import FORMATS, dequantized
 from mova_core.checkpoint.source import Source, from_files, from_folder, joint_names
 from mova_core.checkpoint.variants import AUDIO, BRIDGE, HIGH, LOW, PLAIN_MOVA, PRISM, parts, variant_of
 from mova_core.errors import CheckpointError
@@ -68,6 +68,22 @@ def test_row_scaled_float8_becomes_comfyuis_format_with_a_scale_a_row(tiny, tmp_
     plain, wanted = dequantized(tensors, torch.float32), component_tensors(tiny / HIGH)
     for key, value in wanted.items():
         assert (plain[key].float() - value.float()).norm() < 0.04 * value.float().norm(), key
+
+
+def test_int8_convrot_of_everything_in_one_file_stands_for_the_same_weights(tiny, tmp_path):
+    kind, stored = FORMATS["int8_convrot"], {}
+    for key, value in prism_weights(tiny, FUSED).items():
+        fits = value.ndim == 2 and ("block" in key or "conditioner" in key) and not any(n % 16 for n in value.shape)
+        layer, parts = key.removesuffix(".weight"), kind.quantize(value) if fits else {"weight": value}
+        mark = {"comfy_quant": kind.configuration(tuple(value.shape))} if fits else {}
+        stored |= {f"{layer}.{name}" if fits else key: part for name, part in (parts | mark).items()}
+    source = from_files(write_prism(tmp_path / "convrot.safetensors", stored))
+    assert source.variant is PRISM
+    for part in (HIGH, LOW):
+        plain, wanted = dequantized(source.tensors(part)[part], torch.float32), component_tensors(tiny / part)
+        assert plain.keys() == wanted.keys()
+        for key, value in wanted.items():
+            assert (plain[key].float() - value.float()).norm() < 0.02 * value.float().norm(), key
 
 
 def test_prism_and_mova_are_not_mixed(tiny, tmp_path):
