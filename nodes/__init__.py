@@ -20,6 +20,7 @@ from .sampling import MovaJoinExperts, MovaSampler, MovaSplitExperts
 from .segments import MovaJoinSegments, MovaSaveSegment, MovaSegmentTail
 from .sparse import MovaSparseAttention
 from .streams import MovaMask, MovaPictureToSound, MovaSoundToPicture
+from .training import MovaTrainingBudget, MovaTrainingClips, MovaTrainLora
 
 NODES: list[type[io.ComfyNode]] = [
     MovaLoader,
@@ -52,6 +53,9 @@ NODES: list[type[io.ComfyNode]] = [
     MovaPreflight,
     MovaFastSampler,
     MovaSparseAttention,
+    MovaTrainingClips,
+    MovaTrainLora,
+    MovaTrainingBudget,
 ]
 
 

@@ -125,13 +125,14 @@ class AdamW:
         self.parameters, self.rates, self.small = dict(parameters), rates, small
         self.slots: dict[str, Slot] = {}
 
-    def step(self, count: int) -> float:
+    def step(self, count: int, norm: float | None = None) -> float:
         """One update from the gradients that are there, which are cleared; returns their norm before clipping.
 
-        `count` is the optimizer step of the expert at work, counted from 0, for the warm-up.
+        `count` is the optimizer step of the expert at work, counted from 0, for the warm-up; `norm` is
+        `gradient_norm`, where it is known already.
         """
         ready = {name: p for name, p in self.parameters.items() if p.grad is not None}
-        norm = gradient_norm(ready.values())
+        norm = gradient_norm(ready.values()) if norm is None else norm
         scale = min(1.0, self.rates.clip / (norm + 1e-6)) if self.rates.clip else 1.0
         for name, parameter in ready.items():
             assert parameter.grad is not None

@@ -93,7 +93,8 @@ def training_step(
     way = _Way(shelf(), len(model.blocks) - 1, runtime)
     with adapters.beside():
         with torch.no_grad():
-            velocities = model(
+            velocities = Mova.forward(  # a host's model is called otherwise
+                model,
                 *noisy,
                 context,
                 video_timestep,
@@ -110,6 +111,30 @@ def training_step(
         del targets, found, velocities, values  # the heads' graph, which holds the last states
         way.back(model)
     return step
+
+
+@torch.no_grad()
+def validation_step(
+    model: Mova,
+    adapters: Adapters,
+    latents: tuple[Tensor, Tensor],
+    noises: tuple[Tensor, Tensor],
+    timesteps: tuple[Tensor, Tensor],
+    *,
+    context: Tensor,
+    condition: Tensor,
+    fps: float,
+    runtime: Runtime = PLAIN,
+) -> tuple[float, float]:
+    """Mean squares of picture and sound, without gradients; as `training_step`, with picture and sound in pairs."""
+    video, audio = (loss.noised(*each) for each in zip(latents, noises, timesteps, strict=True))
+    with adapters.beside():
+        velocities = Mova.forward(
+            model, video, audio, context, timesteps[0], timesteps[1], condition=condition, fps=fps, runtime=runtime
+        )
+    targets = loss.target(latents[0], noises[0]), loss.target(latents[1], noises[1])
+    found = loss.losses(velocities, targets, 0.0)
+    return float(found.video), float(found.audio)
 
 
 class _Way:

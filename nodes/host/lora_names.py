@@ -119,6 +119,16 @@ class BypassInjection(PatcherInjection):
         return made
 
 
+def _put_back(modules: Mapping[str, nn.Module], before: Mapping[str, Any]) -> None:
+    """Each module's own forward: ComfyUI takes two adapters of a layer off in the order in which it put them on, so that
+    the first stays, empty."""
+    for name, module in modules.items():
+        if before[name] is None:
+            vars(module).pop("forward", None)
+        else:
+            module.forward = before[name]
+
+
 def bypassed(patcher: ModelPatcher, injections: list[PatcherInjection]) -> Adapters | None:
     """What ComfyUI's bypass injections put beside which layers; None for injections of another kind.
 
@@ -146,4 +156,5 @@ def bypassed(patcher: ModelPatcher, injections: list[PatcherInjection]) -> Adapt
     finally:
         for injection in reversed(injections):
             injection.eject(patcher)
+        _put_back(modules, before)
     return None if foreign or not adapters else adapters

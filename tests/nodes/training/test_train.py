@@ -1,0 +1,349 @@
+"""Training in ComfyUI's process: what is learned, where it goes, what stops it, and that nothing is lost or left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mova_core.checkpoint.files import read_header
+from tests.comfy import needs_comfy
+from tests.in_process import Pack
+from tests.nodes.dynamic_vram import Card
+from tests.nodes.graph import Run, Scene, equal, error
+from tests.nodes.test_dynamic_vram import ROOMS, STREAMS, on_card
+
+pytestmark = needs_comfy
+
+LORAS = "models/loras"
+Train = Callable[..., tuple[Any, ...]]
+
+
+def sampled(run: Run, scene: Scene, model: Any) -> dict[str, Any]:
+    return run(
+        "MOVASampler",
+        model=model,
+        positive=scene.positive,
+        negative=scene.negative,
+        latent=scene.latent,
+        steps=3,
+        cfg=1.0,
+    )[0]
+
+
+def parts(lora: dict[str, Tensor]) -> set[str]:
+    return {key.split(".")[0] for key in lora}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def state(base: Path, name: str) -> dict[str, Tensor]:
+    return load_file(base / "output" / "mova_training" / "runs" / name / "state.safetensors")
+
+
+def test_every_adapter_of_both_experts_learns(train: Train) -> None:
+    """Two steps each: B begins at zero, so A learns from the second on."""
+    start, _, _ = train("start", 1, learning_rate=0.0, high_noise_rate=0.0, audio_rate=0.0, bridge_rate=0.0)
+    lora, loss, report = train("every", 4)
+    assert len(loss["loss"]) == 4
+    assert parts(lora) == {"video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge"}
+    for key in lora:
+        if key.endswith("lora_B.weight"):
+            assert lora[key].abs().max() > 0, key
+        elif key.endswith("lora_A.weight"):
+            assert not torch.equal(lora[key], start[key]), key
+    assert "4 steps" in report
+
+
+def test_parts_that_are_not_chosen_are_not_in_the_file(train: Train, comfy_base: Path) -> None:
+    lora, _, _ = train("sound_only", 2, parts="sound and bridge")
+    assert parts(lora) == {"audio_dit", "dual_tower_bridge"}
+    assert set(read_header(comfy_base / LORAS / "sound_only.safetensors").shapes) == set(lora)
+
+
+def test_the_model_samples_as_before_and_trains_again(run: Run, scene: Scene, train: Train) -> None:
+    before = sampled(run, scene, scene.model)
+    first, _, _ = train("again_1", 2)
+    assert equal(sampled(run, scene, scene.model), before)
+    second, _, _ = train("again_2", 2)
+    assert same(first, second)  # the same seed is the same run
+    modules = list(scene.model.model.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+    assert torch.is_inference_mode_enabled()
+
+
+def test_every_loader_makes_of_the_lora_what_it_was_while_it_learned(
+    run: Run, scene: Scene, train: Train, comfy_base: Path
+) -> None:
+    import comfy.model_management
+
+    lora, _, _ = train("loads", 6)
+    plain = sampled(run, scene, scene.model)
+    by_name = sampled(run, scene, run("MOVALoraLoader", model=scene.model, lora_name="loads.safetensors")[0])
+    assert error(by_name, plain) > 1e-3
+    by_model = sampled(run, scene, run("LoraModelLoader", model=scene.model, lora=lora)[0])
+    assert error(by_model, by_name) < 1e-4
+    by_stock = run("LoraLoaderModelOnly", model=scene.model, lora_name="loads.safetensors", strength_model=1.0)[0]
+    assert error(sampled(run, scene, by_stock), by_name) < 1e-4
+    bypassed = run("LoraModelLoader", model=scene.model, lora=lora, bypass=True)[0]
+    assert error(sampled(run, scene, bypassed), by_name) < 1e-2
+    assert not comfy.model_management.in_training
+    told = read_header(comfy_base / LORAS / "loads.safetensors").metadata
+    assert (told["ss_network_dim"], told["ss_steps"], told["rank"]) == ("2", "6", "2")
+
+
+def test_a_run_goes_on_bit_for_bit(train: Train, comfy_base: Path) -> None:
+    straight, _, _ = train("straight", 6, save_every=2, keep=1)
+    train("parted", 3)
+    parted, loss, _ = train("parted", 6)
+    assert same(straight, parted)
+    assert len(loss["loss"]) == 6
+    one, other = state(comfy_base, "straight"), state(comfy_base, "parted")
+    assert same(one, other)
+    assert [p.name for p in sorted((comfy_base / LORAS).glob("straight-*"))] == ["straight-000004.safetensors"]
+    done, _, _ = train("parted", 6)  # nothing is left to do
+    assert same(done, parted)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw8bit"])
+def test_eight_bit_moments_go_on_too(train: Train, comfy_base: Path, optimizer: str) -> None:
+    straight, _, _ = train("small", 4, optimizer=optimizer)
+    train("small_parted", 2, optimizer=optimizer)
+    assert same(train("small_parted", 4, optimizer=optimizer)[0], straight)
+    codes = {t.dtype for key, t in state(comfy_base, "small").items() if key.endswith("codes")}
+    assert codes == {torch.int8}
+
+
+def test_a_run_that_was_begun_otherwise_is_not_gone_on_with(train: Train) -> None:
+    train("other", 2)
+    with pytest.raises(Exception, match="rank 2, now 3"):
+        train("other", 4, rank=3)
+    lora, _, _ = train("other", 2, rank=3, begin_anew=True)
+    assert lora["video_dit.blocks.0.self_attn.q.lora_A.weight"].shape[0] == 3
+
+
+class Interrupt:
+    """Cancels before layer number `at` of all that run."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def __call__(self) -> None:
+        import comfy.model_management
+
+        self.at -= 1
+        if self.at == 0:
+            raise comfy.model_management.InterruptProcessingException
+
+
+@pytest.mark.parametrize("layer", [8, 20, 27])
+def test_cancelling_within_a_layer_keeps_all_whole_steps(
+    run: Run, scene: Scene, train: Train, layer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers run 12 times a step of one sample here: the second, in both directions, and the third step."""
+    import comfy.model_management
+
+    before = sampled(run, scene, scene.model)
+    name = f"cancelled_{layer}"
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", Interrupt(layer))
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            train(name, 4)
+    assert equal(sampled(run, scene, scene.model), before)
+    assert same(train(name, 4)[0], train(f"straight_{layer}", 4)[0])
+
+
+def test_a_loss_that_is_no_number_stops_it_and_keeps_what_was_saved(
+    train: Train, pack: Pack, comfy_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, _, _ = train("nan", 2)
+    trainer = pack.module("nodes.host.training").Trainer
+    plain = trainer.sample
+    monkeypatch.setattr(
+        trainer, "sample", lambda self, expert, count, scale: (float("nan"), plain(self, expert, count, scale)[1])
+    )
+    with pytest.raises(Exception, match=r"step 3, .*no(ise|t).*nan.*clip_|step 3.*nan"):
+        train("nan", 4)
+    monkeypatch.undo()
+    assert same(load_file(comfy_base / LORAS / "nan.safetensors"), good)
+    train("nan", 4)
+
+
+def test_a_disk_that_fills_up_is_named_before_the_first_step(
+    train: Train, pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = pack.module("mova_core.training.files")
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(pack.module("nodes.host.training").Trainer, "train", lambda self: pytest.fail("it began"))
+    with pytest.raises(Exception, match="GiB free"):
+        train("full", 2)
+
+
+def test_a_save_that_fails_leaves_the_one_before(
+    train: Train, pack: Pack, comfy_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, _, _ = train("fills", 2)
+    files = pack.module("mova_core.training.files")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(Exception, match="No space left"):
+        train("fills", 4)
+    monkeypatch.undo()
+    assert same(load_file(comfy_base / LORAS / "fills.safetensors"), good)
+    assert same(train("fills", 4)[0], train("fills_straight", 4)[0])
+
+
+def lora_on(run: Run, scene: Scene, train: Train) -> Any:
+    lora, _, _ = train("on", 1)
+    return run("LoraModelLoader", model=scene.model, lora=lora)[0]
+
+
+def bypassed(run: Run, scene: Scene, train: Train) -> Any:
+    lora, _, _ = train("on", 1)
+    return run("LoraModelLoader", model=scene.model, lora=lora, bypass=True)[0]
+
+
+def compiled(run: Run, scene: Scene, train: Train) -> Any:
+    return run("TorchCompileModel", model=scene.model, backend="inductor")[0]
+
+
+def cached(run: Run, scene: Scene, train: Train) -> Any:
+    return run("EasyCache", model=scene.model)[0]
+
+
+def block_patched(run: Run, scene: Scene, train: Train) -> Any:
+    model = scene.model.clone()
+    model.set_model_patch_replace(lambda args, extra: extra["original_block"](args), "dit", "double_block", 0)
+    return model
+
+
+@pytest.mark.parametrize("touched", [lora_on, bypassed, compiled, cached, block_patched], ids=lambda f: f.__name__)
+def test_a_model_that_is_not_as_it_was_loaded_is_refused(
+    run: Run, scene: Scene, train: Train, touched: Callable[..., Any]
+) -> None:
+    with pytest.raises(Exception, match="as it was loaded"):
+        train("touched", 2, model=touched(run, scene, train))
+
+
+def test_one_expert_alone_trains_itself(run: Run, scene: Scene, train: Train) -> None:
+    high, low = run("MOVASplitExperts", model=scene.model)
+    lora, _, _ = train("high_alone", 2, model=high, parts="high-noise expert")
+    assert parts(lora) == {"video_dit"}
+    assert same(lora, train("high_of_both", 2, parts="high-noise expert")[0])
+    with pytest.raises(Exception, match="lacks the high-noise expert"):
+        train("low_alone", 2, model=low, parts="high-noise expert")
+
+
+def test_another_model_or_data_set_is_refused(run: Run, pack: Pack, scene: Scene, train: Train, data: Any) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(Exception, match="name a LoRA"):
+        train("../up", 2)
+    with pytest.raises(Exception, match="previews need vae"):
+        train("p", 2, preview_every=1)
+    gone = replace(data, clips=(replace(data.clips[0], media=Path("/nowhere/x.safetensors")),))
+    with pytest.raises(Exception, match="run 'MOVA Training Clips' again"):
+        train("gone", 2, clips=gone)
+
+
+def test_previews_losses_and_their_picture(run: Run, scene: Scene, train: Train, comfy_base: Path) -> None:
+    from PIL import Image
+
+    before = sampled(run, scene, scene.model)
+    _, loss, report = train(
+        "watched", 4, preview_every=2, evaluate_every=2, preview_steps=2, vae=scene.vae, audio_vae=scene.audio_vae
+    )
+    folder = comfy_base / "output" / "mova_training" / "runs" / "watched"
+    assert sorted(p.name for p in folder.glob("*.mp4")) == ["preview-000002.mp4", "preview-000004.mp4"]
+    assert "fixed samples after step 2" in report
+    assert "fixed samples after step 4" in report
+    with Image.open(comfy_base / LORAS / "watched.png") as image:
+        assert image.size == (960, 540)
+    run("LossGraphNode", loss=loss)
+    assert equal(sampled(run, scene, scene.model), before)
+    assert same(train("unwatched", 4)[0], load_file(comfy_base / LORAS / "watched.safetensors"))
+
+
+def test_fixed_samples_get_better(train: Train, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses of the same samples, before any of the steps and after a few."""
+    trainer, kept = pack.module("nodes.host.training").Trainer, []
+    plain = trainer.evaluate
+    monkeypatch.setattr(trainer, "evaluate", lambda self: kept.append(plain(self)) or kept[-1])
+    train("better", 24, evaluate_every=12, alternate=3)
+    first, last = kept
+    for expert in ("high", "low"):
+        assert sum(last[expert]) < sum(first[expert]), (expert, first, last)
+
+
+@pytest.mark.parametrize("streams", STREAMS.values(), ids=STREAMS)
+@pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
+def test_under_dynamic_vram_the_same_is_learned(
+    pack: Pack, diffusers: Path, train: Train, room: float, streams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train("resident", 3)  # nothing is left to do, the second time
+    wanted, _, _ = train("resident", 3)
+    card = Card(room, streams)
+    model = on_card(pack, diffusers, card, monkeypatch)
+    model.model_options["transformer_options"].clear()
+    found, _, _ = train("streamed", 3, model=model, begin_anew=True)
+    assert same(found, wanted)
+    assert not any(+places.pinned for places in card.models)
+
+
+@pytest.fixture
+def _low_vram(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every weight is left in host memory, as without dynamic VRAM on a small card: what computes gets a copy."""
+    import comfy.model_management
+
+    real = comfy.model_management.cast_to
+    monkeypatch.setattr(
+        comfy.model_management, "cast_to", lambda weight, *a, **k: real(weight, *a, **{**k, "copy": True})
+    )
+
+
+@pytest.mark.usefixtures("_low_vram")
+def test_copied_weights_teach_what_resident_ones_do(train: Train) -> None:
+    assert same(train("copied", 3)[0], train("resident", 3)[0])
+
+
+@pytest.mark.parametrize("weight_dtype", ["int8", "fp8_e4m3fn"])
+def test_quantised_weights_are_unpacked_once_a_window_and_teach_what_they_hold(
+    run: Run, pack: Pack, train: Train, weight_dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from comfy.quant_ops import QuantizedTensor
+
+    model = run("MOVALoader", folder="tiny", weight_dtype=weight_dtype)[0]
+    packed = sum(isinstance(p.data, QuantizedTensor) for p in model.model.diffusion_model.parameters())
+    assert packed
+    unpacked: list[int] = []
+    plain = QuantizedTensor.dequantize
+    monkeypatch.setattr(QuantizedTensor, "dequantize", lambda self: unpacked.append(1) or plain(self))
+    found, _, _ = train(f"packed_{weight_dtype}", 1, model=model, parts="high-noise expert", caption_dropout=0.0)
+    layers = [m for layer in model.model.diffusion_model.layer_modules() for root in layer for m in root.modules()]
+    held = {
+        id(m)
+        for m in layers
+        if isinstance(getattr(m, "weight", None), QuantizedTensor)
+        or isinstance(getattr(getattr(m, "weight", None), "data", None), QuantizedTensor)
+    }
+    assert held
+    assert len(unpacked) <= 2 * len(held) + 40  # once there, once back; the rest are embeddings and heads
+    monkeypatch.undo()
+    for each in (model, model.low):
+        for module in each.model.diffusion_model.modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(getattr(weight, "data", None), QuantizedTensor):
+                module.weight = torch.nn.Parameter(weight.data.dequantize(), requires_grad=False)
+                module.comfy_force_cast_weights = True
+    wanted, _, _ = train(f"unpacked_{weight_dtype}", 1, model=model, parts="high-noise expert", caption_dropout=0.0)
+    assert same(found, wanted)
