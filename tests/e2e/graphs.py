@@ -25,6 +25,7 @@ SMALL: Mapping[str, Any] = {
     "width": SIZE[0],
     "height": SIZE[1],
     "frames": FRAMES,
+    "amount": FRAMES,
     "steps": STEPS,
     "prompt": PROMPT,
     "image": "first_frame.png",
