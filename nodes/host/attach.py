@@ -6,11 +6,11 @@ way they keep and cast their weights; audio tower and bridge come from the file.
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import comfy.ops
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ...mova_core.checkpoint.fingerprint import expert_fingerprint
@@ -23,6 +23,7 @@ from ...mova_core.model.mova import Mova
 from . import experts, newer
 from .loading import is_quantised, read, settings_of
 from .model import MovaModel, MovaSettings
+from .patcher import MovaPatcher
 from .self_patching import alias
 
 SIZES = {
@@ -38,7 +39,9 @@ SIZES = {
 }
 
 
-def attach(model: Any, path: Path, bridge: Path | None = None, *, dynamic: bool = True) -> tuple[Any, tuple[str, ...]]:
+def attach(
+    model: ModelPatcher, path: Path, bridge: Path | None = None, *, dynamic: bool = True
+) -> tuple[MovaPatcher, tuple[str, ...]]:
     """A MOVA MODEL of one expert, and what could not be verified of it. ComfyUI may ask for it again where it may ask
     the other loader for `model` again.
 
@@ -75,14 +78,16 @@ def attach(model: Any, path: Path, bridge: Path | None = None, *, dynamic: bool 
     return made, (*sound.notes, *_unverified(sound, tower))
 
 
-def attached_again(path: Path, bridge: Path | None, source: Any, disable_dynamic: bool = False) -> Any:
+def attached_again(
+    path: Path, bridge: Path | None, source: tuple[object, ...], disable_dynamic: bool = False
+) -> MovaPatcher:
     """The expert of `attach`, whose MODEL the other loader makes anew."""
     load, arguments, *place = source
     model = load(*arguments, disable_dynamic=disable_dynamic)
     return attach(model[place[0]] if place else model, path, bridge, dynamic=not disable_dynamic)[0]
 
 
-def _sizes(tower: Any, kind: str) -> TowerConfig:
+def _sizes(tower: nn.Module, kind: str) -> TowerConfig:
     try:
         sizes = {ours: getattr(tower, theirs) for ours, theirs in SIZES.items()}
         return TowerConfig(patch=tuple(tower.patch_size), **sizes)
@@ -121,7 +126,7 @@ def _copied(layer: nn.Module) -> nn.Module:
     return new
 
 
-def _unverified(sound: Source, tower: Any) -> tuple[str, ...]:
+def _unverified(sound: Source, tower: nn.Module) -> tuple[str, ...]:
     found = expert_fingerprint(tower.head.modulation.detach().cpu())
     if found in sound.experts.values():
         return ()

@@ -1,7 +1,6 @@
 """The DAC codec with the interface of comfy.sd.VAE, so stock audio nodes work on it."""
 
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -63,7 +62,7 @@ class MovaAudioVAE(comfy.sd.VAE):
         return torch.float32
 
 
-def check(vae: Any) -> "MovaAudioVAE":
+def check(vae: object) -> "MovaAudioVAE":
     """Accept the audio VAE of MOVA only.
 
     Raises:
@@ -74,7 +73,7 @@ def check(vae: Any) -> "MovaAudioVAE":
     return vae
 
 
-def check_video(vae: Any) -> Any:
+def check_video(vae: comfy.sd.VAE) -> comfy.sd.VAE:
     """Accept a video VAE of 16 channels.
 
     Raises:
@@ -94,7 +93,7 @@ def check_video(vae: Any) -> Any:
     return vae
 
 
-def check_decodable(video: Tensor, sound: Tensor, vae: Any, audio_vae: MovaAudioVAE, fps: float) -> None:
+def check_decodable(video: Tensor, sound: Tensor, vae: comfy.sd.VAE, audio_vae: MovaAudioVAE, fps: float) -> None:
     """Accept the streams of a joint latent that these VAEs made.
 
     Raises:
@@ -105,7 +104,7 @@ def check_decodable(video: Tensor, sound: Tensor, vae: Any, audio_vae: MovaAudio
     check_channels("sound", sound, audio_vae)
 
 
-def check_channels(name: str, part: Tensor, vae: Any) -> None:
+def check_channels(name: str, part: Tensor, vae: comfy.sd.VAE) -> None:
     """Accept the stream (B, C, ...) of a joint latent that this VAE could have made.
 
     Raises:
@@ -129,7 +128,7 @@ def load_audio_vae(place: Path) -> MovaAudioVAE:
     return vae
 
 
-def audio_vae_patcher(place: Path, disable_dynamic: bool = False) -> Any:
+def audio_vae_patcher(place: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """What ComfyUI asks for again, to have the VAE on another device; as `loading.video_vae_patcher`."""
     return load_audio_vae(place).patcher
 

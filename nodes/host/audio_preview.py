@@ -5,11 +5,13 @@ ComfyUI's own /view, so it needs a browser on the machine that the server listen
 in any case.
 """
 
-from typing import Any
-
 from comfy.cli_args import args
+from comfy.nested_tensor import NestedTensor
 from comfy_api.latest import io, ui
 from server import PromptServer
+
+from .audio import MovaAudioVAE
+from .patcher import MovaPatcher
 
 EVERYWHERE = {"0.0.0.0", "::", ""}  # a server that listens here is reached under the machine's own name
 
@@ -17,7 +19,7 @@ EVERYWHERE = {"0.0.0.0", "::", ""}  # a server that listens here is reached unde
 class AudioPreview:
     """A watcher of `sampling.sample`: saves the sound of the batch's first clip after every `every` steps."""
 
-    def __init__(self, model: Any, audio_vae: Any, *, every: int, samples: int) -> None:
+    def __init__(self, model: MovaPatcher, audio_vae: MovaAudioVAE, *, every: int, samples: int) -> None:
         """`samples` is the clip's length; what the codec makes beyond it is cut."""
         self.model, self.audio_vae, self.every, self.samples = model, audio_vae, every, samples
         self.text = ""
@@ -26,7 +28,7 @@ class AudioPreview:
         """What stands under the node of it."""
         return self.text
 
-    def __call__(self, step: int, denoised: Any, steps: int) -> None:
+    def __call__(self, step: int, denoised: NestedTensor, steps: int) -> None:
         done = step + 1
         if done % self.every or done == steps:  # after the last step the clip itself is heard
             return

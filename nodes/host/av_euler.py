@@ -5,19 +5,20 @@ start is not, so here the audio's sigma goes to the model beside the video's, an
 The core's `sampling.sampler.denoise` does the same without a host.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import comfy.samplers
 import comfy.utils
 import torch
+from comfy.samplers import KSamplerX0Inpaint
 from torch import Tensor
 
 from .bridge_cache import BridgeCache, cache_of
 from .keys import Options, asking
 
 
-def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> Any:
+def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> comfy.samplers.KSAMPLER:
     """A SAMPLER that walks the video down the sigmas it is given and the audio down these.
 
     The audio has `substeps` times as many steps. The first of each group is the full evaluation's; in the others the audio
@@ -25,7 +26,12 @@ def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> Any:
     """
 
     def sample(
-        model: Any, x: Tensor, sigmas: Tensor, extra_args: Options, callback: Any = None, disable: Any = None
+        model: KSamplerX0Inpaint,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: Options,
+        callback: Callable[[Options], None] | None = None,
+        disable: bool | None = None,
     ) -> Tensor:
         run = AVSteps(model, extra_args, cache_of(extra_args["model_options"]) if substeps > 1 else None)
         pairs = torch.stack((sigmas.cpu(), audio_sigmas[::substeps])).T.tolist()  # (video, audio) of each step
@@ -48,7 +54,7 @@ def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> Any:
 class AVSteps:
     """The packed latent of one run, seen as two streams at noise levels of their own."""
 
-    def __init__(self, model: Any, extra_args: Options, cache: BridgeCache | None) -> None:
+    def __init__(self, model: KSamplerX0Inpaint, extra_args: Options, cache: BridgeCache | None) -> None:
         """`model` is the KSamplerX0Inpaint that ComfyUI gives its sampler functions."""
         self.cache = cache
         self.guider, self.noise, self.latent = model.inner_model, model.noise, model.latent_image
@@ -61,7 +67,7 @@ class AVSteps:
         audio = self.mova.model_sampling.noise_scaling(torch.tensor(audio_sigma).to(x), self.noise, self.latent)
         return self.joined(x, audio)
 
-    def denoised(self, x: Tensor, sigma: float, audio_sigma: float, **asked: Any) -> Tensor:
+    def denoised(self, x: Tensor, sigma: float, audio_sigma: float, **asked: object) -> Tensor:
         """The guided clean estimate; where the mask keeps the latent, the latent. `asked`: more `RunOptions`."""
         levels = [x.new_full((x.shape[0],), level) for level in (sigma, audio_sigma)]
         keep = None if self.mask is None else 1.0 - self._mask(levels[0])
@@ -81,7 +87,7 @@ class AVSteps:
         video, audio = (x + (x - denoised) * (end / begin - 1.0) for begin, end in zip(here, there))
         return self.joined(video, audio)
 
-    def audio_step(self, x: Tensor, sigma: float, begin: float, end: float, **asked: Any) -> Tensor:
+    def audio_step(self, x: Tensor, sigma: float, begin: float, end: float, **asked: object) -> Tensor:
         """The audio alone from `begin` to `end`, the video and what is heard of it as at `sigma`."""
         denoised = self.denoised(x, sigma, begin, forward="audio", **asked)
         return self.joined(x, x + (x - denoised) * (end / begin - 1.0))

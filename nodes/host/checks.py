@@ -1,9 +1,9 @@
 """What comes in through ComfyUI's own types: latents, conditionings, models."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import comfy.model_patcher
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...mova_core.errors import MovaError, ShapeError
@@ -13,11 +13,12 @@ from ...mova_core.shapes import DEFAULT_FPS, FPS_RANGE
 from . import prism
 from .keys import AUDIO_RATE
 from .sampling import check_model, streams
+from .types import Conditioning, Latent, Values
 
 AUDIO_RATES = 1.0, 100_000.0
 
 
-def check_latent(value: Any) -> dict[str, Any]:
+def check_latent(value: object) -> Latent:
     """Accept a joint LATENT whose streams, mask and frame rate can be worked with.
 
     Raises:
@@ -36,13 +37,13 @@ def check_latent(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _stacks(value: Any) -> bool:
+def _stacks(value: object) -> bool:
     """A tensor, or ComfyUI's nested tensor of several."""
     parts = getattr(value, "tensors", None) if getattr(value, "is_nested", False) else [value]
     return bool(parts) and all(isinstance(part, Tensor) for part in parts or ())
 
 
-def frame_rate(latent: Mapping[str, Any], what: str = "latent") -> float:
+def frame_rate(latent: Latent, what: str = "latent") -> float:
     """Pictures a second of a joint LATENT, or of the values of a CONDITIONING; 24 where nothing in it says.
 
     Raises:
@@ -55,7 +56,7 @@ def frame_rate(latent: Mapping[str, Any], what: str = "latent") -> float:
         raise MovaError(f"the frame rate of this {what}: {error}") from None
 
 
-def audio_rate(latent: Mapping[str, Any]) -> float | None:
+def audio_rate(latent: Latent) -> float | None:
     """Audio steps a second of a LATENT, where it says.
 
     Raises:
@@ -67,7 +68,7 @@ def audio_rate(latent: Mapping[str, Any]) -> float | None:
         raise MovaError(f"the audio steps a second of this latent: {error}") from None
 
 
-def check_conditioning(value: Any) -> Any:
+def check_conditioning(value: object) -> Conditioning:
     """Accept a CONDITIONING: prompts with their values.
 
     Raises:
@@ -82,7 +83,7 @@ def check_conditioning(value: Any) -> Any:
     return value
 
 
-def _check_entry(prompt: Any, values: Mapping[str, Any]) -> None:
+def _check_entry(prompt: object, values: Values) -> None:
     if not isinstance(prompt, Tensor) or prompt.ndim != 3 or not prompt.numel():
         shape = tuple(prompt.shape) if isinstance(prompt, Tensor) else told(prompt)
         raise ShapeError(f"the prompt in this conditioning is {shape}, not (1, tokens, width); use 'MOVA Text Encode'")
@@ -96,7 +97,7 @@ def _check_entry(prompt: Any, values: Mapping[str, Any]) -> None:
         frame_rate(values, "conditioning")
 
 
-def checked_model(model: Any) -> Any:
+def checked_model(model: object) -> ModelPatcher:
     """`model`, if it is MOVA.
 
     Raises:
@@ -106,7 +107,7 @@ def checked_model(model: Any) -> Any:
     return model
 
 
-def check_patcher(model: Any) -> Any:
+def check_patcher(model: object) -> ModelPatcher:
     """Accept any MODEL.
 
     Raises:

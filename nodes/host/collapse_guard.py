@@ -3,13 +3,15 @@
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
+from comfy.nested_tensor import NestedTensor
+from comfy.samplers import KSAMPLER, CFGGuider
 from torch import Tensor
 
 from ...mova_core.collapse import TRIES, collapsed
 from ...mova_core.errors import MovaError
 from .sampling import Watcher, sample
+from .types import Latent
 
 log = logging.getLogger("mova")
 
@@ -22,7 +24,7 @@ def guard(values: Tensor, seed: int, stop: bool) -> Watcher:
     """Watches for flat colour: raises CollapseError, or else warns, once."""
     warned: list[int] = []
 
-    def watch(step: int, denoised: Any, steps: int) -> None:
+    def watch(step: int, denoised: NestedTensor, steps: int) -> None:
         if warned or not collapsed(denoised.tensors[0], float(values[step])):
             return
         warned.append(step)
@@ -37,15 +39,15 @@ def guard(values: Tensor, seed: int, stop: bool) -> Watcher:
 
 
 def sample_guarded(
-    guider: Any,
-    latent: dict[str, Any],
+    guider: CFGGuider,
+    latent: Latent,
     *,
     seed: int,
-    sampler: Any,
+    sampler: KSAMPLER,
     values: Tensor,
     action: str,
     watchers: Sequence[Watcher] = (),
-) -> tuple[dict[str, Any], int]:
+) -> tuple[Latent, int]:
     """`sample` under the guard, and the seed that was kept: "reseed" goes on to the next seed where one collapses.
 
     Raises:

@@ -4,8 +4,6 @@ ComfyUI copies a patcher to another device by asking for its model anew (`cached
 before each run brings the copies of the MODEL up to date; `patcher.py` does the same for the low-noise expert.
 """
 
-from typing import Any
-
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
@@ -17,7 +15,7 @@ def everyone(patcher: ModelPatcher) -> list[ModelPatcher]:
     return [patcher, *ModelPatcher.get_nested_additional_models(patcher)]
 
 
-def source(patcher: ModelPatcher) -> tuple[Any, ...]:
+def source(patcher: ModelPatcher) -> tuple[object, ...]:
     """What an expert is loaded anew from, but for which expert it is."""
     load, arguments, *_ = patcher.cached_patcher_init
     return load, arguments[:-1]

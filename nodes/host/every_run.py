@@ -7,12 +7,10 @@ finite     a run ends at the first step that is not finite
 kept       what a mask keeps is put back at the end; an expert on the other side of the boundary is told of
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
+from comfy.samplers import CFGGuider
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
@@ -22,8 +20,10 @@ from .foreign import explained
 from .keys import EVERY_RUN, Options
 from .lora_names import log
 from .memory import plan
+from .model import MovaModel
 from .patcher import MovaPatcher
 from .step_caches import renew
+from .types import Executor
 
 PRECISION = (
     "Leave out flags that lower precision, choose weight_dtype bf16 or fp32, or take away what was put on the MODEL; if it "
@@ -40,9 +40,7 @@ def carry(patcher: MovaPatcher) -> MovaPatcher:
     return patcher
 
 
-def finite(
-    executor: Callable[..., Tensor], x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None
-) -> Tensor:
+def finite(executor: Executor, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
     """PREDICT_NOISE.
 
     Raises:
@@ -64,16 +62,16 @@ def finite(
 
 
 def kept(
-    executor: Callable[..., Tensor],
-    guider: Any,
+    executor: Executor,
+    guider: CFGGuider,
     sigmas: Tensor,
     extra_args: Options,
-    callback: Any,
+    callback: object,
     noise: Tensor,
     latent_image: Tensor | None = None,
     denoise_mask: Tensor | None = None,
-    *rest: Any,
-    **more: Any,
+    *rest: object,
+    **more: object,
 ) -> Tensor:
     """SAMPLER_SAMPLE.
 
@@ -104,7 +102,7 @@ def all_finite(x: Tensor) -> bool:
     return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())
 
 
-def _clean(model: Any, mask: Tensor | None) -> tuple[bool, bool]:
+def _clean(model: MovaModel, mask: Tensor | None) -> tuple[bool, bool]:
     clean: tuple[bool, bool] = model.clean_streams(mask, model.latent_shapes)
     return clean
 

@@ -4,8 +4,7 @@ A step whose video sigma is below the boundary is evaluated by the low-noise exp
 step comes. What is put on the MODEL reaches both: see `patcher.py`.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import comfy.model_management
 import comfy.model_patcher
@@ -29,6 +28,7 @@ from .keys import (
     Options,
 )
 from .patcher import MovaDynamicPatcher, MovaPatcher
+from .types import Executor
 
 OURS = {EVERY_RUN, LOW_NOISE, TIMELINE}  # keys of wrappers that are not somebody else's
 
@@ -97,13 +97,13 @@ def split(model: MovaPatcher) -> tuple[MovaPatcher, MovaPatcher]:
 
 
 def route(
-    executor: Callable[..., Any],
+    executor: Executor,
     model: BaseModel,
-    conds: Any,
+    conds: Sequence[Sequence[Options] | None],
     x_in: torch.Tensor,
     timestep: torch.Tensor,
     options: Options,
-) -> Any:
+) -> list[torch.Tensor]:
     """Evaluate the step with the expert its noise level belongs to, on every device. `timestep` is the video sigma, 1..0."""
     patcher: MovaPatcher = model.current_patcher
     low = below(timestep, patcher.get_attachment(BOUNDARY)) or _video_is_clean(conds)
@@ -125,6 +125,6 @@ def below(timestep: torch.Tensor, boundary: float) -> bool:
     return bool((timestep * 1000.0).max() < boundary * 1000.0)
 
 
-def _video_is_clean(conds: Any) -> bool:
+def _video_is_clean(conds: Sequence[Sequence[Options] | None]) -> bool:
     """Whether the model is shown a held video, at timestep 0, whatever the sampler's noise level."""
     return any(cond["model_conds"][CLEAN_STREAMS].cond[0] for entries in conds if entries for cond in entries)

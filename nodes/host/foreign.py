@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import comfy.model_management
 import comfy.utils
@@ -29,11 +29,13 @@ from torch import nn
 from ...mova_core.errors import PatchError
 from .keys import BY_DEVICE, OWN_OPTIONS, RUN, Options
 from .namesakes import APART, ATOMS, named, opaque, reached
+from .types import Executor, Wrapper
 
 if TYPE_CHECKING:
     from .patcher import MovaPatcher
 
 log = logging.getLogger("mova")
+T = TypeVar("T")
 TOWER = "diffusion_model."
 OWN_COMPILE = apply_torch_compile_factory({}).__code__  # of ComfyUI's own wrapper
 TRUSTED = ("comfy.", "comfy_api.", "torch.", __name__.rpartition(".nodes.")[0] + ".")  # their closures are known
@@ -70,7 +72,7 @@ def check_object_patch(patcher: "MovaPatcher", name: str, patch: object) -> None
         )
 
 
-def mirrored(mine: "MovaPatcher", theirs: "MovaPatcher", thing: Any, where: str) -> Any:
+def mirrored(mine: "MovaPatcher", theirs: "MovaPatcher", thing: T, where: str) -> T:
     """What is put on one expert, as it is for the other.
 
     Raises:
@@ -114,7 +116,7 @@ def _marks(model: nn.Module) -> dict[str, tuple[int, ...]]:
 # --- options of a run
 
 
-Bound = dict[int, tuple[Any, Any]]
+Bound = dict[int, tuple[object, object]]
 """By identity: what was put on a MODEL, and the same for the low-noise expert."""
 
 
@@ -127,11 +129,13 @@ def for_low(high: "MovaPatcher", low: "MovaPatcher", model_options: Options, kno
     return made
 
 
-def wrappers_for_low(high: "MovaPatcher", low: "MovaPatcher") -> dict[str, dict[str, list[Any]]]:
+def wrappers_for_low(high: "MovaPatcher", low: "MovaPatcher") -> dict[str, dict[str, list[Wrapper]]]:
     """Wrappers of a MODEL, kind -> key -> functions, as they are for the low-noise expert."""
     now = own_options(high)["transformer_options"]["wrappers"]
     before, instead = (each["transformer_options"]["wrappers"] for each in high.get_attachment(OWN_OPTIONS))
-    made: dict[str, dict[str, list[Any]]] = _bound(exchanged(now, before, instead), {}, partial(mirrored, high, low))
+    made: dict[str, dict[str, list[Wrapper]]] = _bound(
+        exchanged(now, before, instead), {}, partial(mirrored, high, low)
+    )
     return made
 
 
@@ -160,7 +164,7 @@ def exchanged(now: Any, before: Any, instead: Any) -> Any:
     return instead if now is before else now
 
 
-def _bound(value: Any, known: Bound, bind: Callable[[Any, str], Any], where: str = "") -> Any:
+def _bound(value: Any, known: Bound, bind: Callable[[object, str], object], where: str = "") -> Any:
     if type(value) is dict:
         return {k: v if k in AS_THEY_ARE else _bound(v, known, bind, str(k)) for k, v in value.items()}
     if type(value) is list:
@@ -210,7 +214,7 @@ class _Swapped:
         self.notes.setdefault(f"{self.path}{name}", value)
 
 
-def compiled_keys(wrapper: Callable[..., Any]) -> Iterable[str]:
+def compiled_keys(wrapper: Wrapper) -> Iterable[str]:
     """Names of the modules that ComfyUI's compile wrapper swaps for the time of a call, seen by calling it."""
     notes: dict[str, object] = {}
 
@@ -229,7 +233,7 @@ def untold(patcher: "MovaPatcher", model_options: Options) -> dict[types.CodeTyp
     """Functions on a MODEL that keep variables of their own, by their code: name and place."""
     found: dict[types.CodeType, str] = {}
 
-    def note(value: Any, where: str) -> None:
+    def note(value: object, where: str) -> None:
         for function in opaque(value):
             if not f"{function.__module__}.".startswith(TRUSTED):
                 found[function.__code__] = f"{named(function)}, put on this MODEL at {where!r},"
@@ -264,7 +268,7 @@ def watched(idle: nn.Module, functions: dict[types.CodeType, str]) -> Iterator[N
             handle.remove()
 
 
-def explained(executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def explained(executor: Executor, *args: object, **kwargs: object) -> object:
     """PREDICT_NOISE: where what another pack put on the MODEL is not made for it, say whose it is.
 
     Raises:
@@ -288,7 +292,7 @@ def _culprit(error: BaseException, patcher: "MovaPatcher", model_options: Option
     files = [file for file in files if "/torch/" not in Path(file).as_posix()]
     found: list[str] = []
 
-    def note(value: Any, where: str) -> None:
+    def note(value: object, where: str) -> None:
         for function in reached(value).of(types.FunctionType):
             if function.__code__.co_filename == files[-1] and not f"{function.__module__}.".startswith(TRUSTED):
                 found.append(f"{named(value)}, put on this MODEL at {where!r},")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
+import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 import comfy.utils
@@ -30,6 +30,7 @@ from ...mova_core.shapes import AudioGrid
 from . import experts, newer, profiling
 from .keys import SOURCE_FILES
 from .model import MovaModel, MovaSettings
+from .patcher import MovaPatcher
 
 WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
     "default": None,
@@ -131,7 +132,7 @@ def read(path: Path) -> dict[str, Tensor]:
     return comfy.utils.load_torch_file(str(path))
 
 
-def load_model(source: Source, weight_dtype: str = "default") -> Any:
+def load_model(source: Source, weight_dtype: str = "default") -> MovaPatcher:
     """Both experts of a source as one MODEL. Audio tower and bridge are mapped once and shared.
 
     Raises:
@@ -157,7 +158,7 @@ def uncollected() -> Iterator[None]:
 
 
 @uncollected()
-def load_experts(source: Source, weight_dtype: str, *parts: str, disable_dynamic: bool = False) -> list[Any]:
+def load_experts(source: Source, weight_dtype: str, *parts: str, disable_dynamic: bool = False) -> list[MovaPatcher]:
     """The experts of a source that are named, or both, a patcher each. ComfyUI may ask for one again."""
     names = parts or (HIGH, LOW)
     tensors = {
@@ -190,7 +191,7 @@ def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) 
     return {key: tensor if key in kept else tensor.to(target) for key, tensor in tensors.items()}
 
 
-def _expert(settings: MovaSettings, tensors: dict[str, Tensor], where: str, dynamic: bool, **disk: bool) -> Any:
+def _expert(settings: MovaSettings, tensors: dict[str, Tensor], where: str, dynamic: bool, **disk: bool) -> MovaPatcher:
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     model = MovaModel(settings, device=_prepare(settings, tensors, device))
     filled = getattr(model.diffusion_model.blocks[0].self_attn.q, "weight", None) is not None
@@ -207,7 +208,7 @@ def weight_shapes(sizes: MovaConfig) -> dict[str, tuple[int, ...]]:
     return shapes_of(Mova(sizes, device="meta"))
 
 
-def _prepare(settings: MovaSettings, tensors: dict[str, Tensor], device: Any) -> torch.device:
+def _prepare(settings: MovaSettings, tensors: dict[str, Tensor], device: torch.device) -> torch.device:
     """Choose layers and precision for these weights; the device to build the empty model on.
 
     Layers must cast weights to the dtype of their input: the float32 islands need that. Those of quantised weights
@@ -268,6 +269,6 @@ def load_video_vae(folder: Path, audio_latent_channels: int, audio_grid: AudioGr
 
 def video_vae_patcher(
     folder: Path, audio_latent_channels: int, audio_grid: AudioGrid, disable_dynamic: bool = False
-) -> Any:
+) -> comfy.model_patcher.ModelPatcher:
     """What ComfyUI asks for again, to have the VAE on another device; as of its own VAEs, of the usual kind."""
     return load_video_vae(folder, audio_latent_channels, audio_grid).patcher

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 
@@ -20,6 +19,7 @@ from ...mova_core.model.mova import Mova
 from .lora_adapters import adapter
 from .lora_names import ROOT
 from .lora_report import Report, counted, report
+from .patcher import MovaPatcher
 from .sampling import check_model
 
 log = logging.getLogger("mova")
@@ -30,7 +30,7 @@ def files() -> list[str]:
     return folder_paths.get_filename_list("loras")
 
 
-def apply(model: Any, name: str, expert: str, strengths: Mapping[Part, float]) -> tuple[Any, Report]:
+def apply(model: MovaPatcher, name: str, expert: str, strengths: Mapping[Part, float]) -> tuple[MovaPatcher, Report]:
     """A clone of the MODEL with the file's changes, and what was applied to what.
 
     Raises:
@@ -65,7 +65,7 @@ def _shapes(sizes: MovaConfig) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in Mova(sizes, device="meta").state_dict().items()}
 
 
-def _experts(model: Any, lora: Lora, name: str, why: str) -> tuple[Expert, ...]:
+def _experts(model: MovaPatcher, lora: Lora, name: str, why: str) -> tuple[Expert, ...]:
     """The experts of this MODEL that the file is for."""
     if model.low is not None:
         return tuple(EXPERTS)
@@ -85,7 +85,11 @@ def _experts(model: Any, lora: Lora, name: str, why: str) -> tuple[Expert, ...]:
 
 
 def _patch(
-    model: Any, expert: str | None, changes: list[Change], shapes: Mapping[str, Any], strengths: Mapping[Part, float]
+    model: MovaPatcher,
+    expert: str | None,
+    changes: list[Change],
+    shapes: Mapping[str, tuple[int, ...]],
+    strengths: Mapping[Part, float],
 ) -> None:
     for part in PARTS:
         for whole in (False, True):  # apart: a layer may have both, and a dict holds one patch a weight

@@ -1,5 +1,6 @@
 """A change of a LoRA file as what ComfyUI applies to a weight: one of its own adapters, or a whole difference."""
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.weight_adapter
@@ -17,21 +18,21 @@ class DecomposedAdapter(comfy.weight_adapter.WeightAdapterBase):
 
     name = "dora"
 
-    def __init__(self, loaded_keys: set[str], weights: tuple[Any, torch.Tensor]) -> None:
+    def __init__(self, loaded_keys: set[str], weights: tuple[object, torch.Tensor]) -> None:
         self.loaded_keys = loaded_keys
         self.weights = weights  # ComfyUI moves what is in here, the inner adapter's own too
 
     def calculate_weight(
         self,
-        weight: Any,
+        weight: torch.Tensor,
         key: str,
         strength: float,
         strength_model: float,
-        offset: Any,
-        function: Any,
-        intermediate_dtype: Any = torch.float32,
-        original_weight: Any = None,
-    ) -> Any:
+        offset: tuple[int, int, int] | None,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        intermediate_dtype: torch.dtype = torch.float32,
+        original_weight: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The weight moved by `strength` towards the decomposed one, in place, computed in float32."""
         inner, magnitude = self.weights
         changed = inner.calculate_weight(weight.to(torch.float32, copy=True), key, 1.0, 1.0, None, function)
@@ -42,7 +43,7 @@ class DecomposedAdapter(comfy.weight_adapter.WeightAdapterBase):
         return weight.copy_(torch.lerp(weight.float(), changed, strength))
 
 
-def adapter(change: Change, shape: Any) -> Any:
+def adapter(change: Change, shape: Any) -> torch.Tensor:
     """The change as ComfyUI's patch of a parameter of this shape."""
     t = change.tensors
     if change.form == "diff":

@@ -6,6 +6,7 @@ The sampler packs both into one flat tensor. Where the audio has a shift of its 
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import comfy.conds
@@ -14,6 +15,7 @@ import comfy.model_base
 import comfy.nested_tensor
 import comfy.utils
 import torch
+from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
 from ...mova_core.errors import ShapeError
@@ -28,6 +30,7 @@ from .keys import AUDIO_CONTEXT, AUDIO_STEPS, CLEAN_STREAMS
 from .lora_names import ListedModel
 from .memory import Planned
 from .settings import MovaSettings
+from .types import Shapes
 
 log = logging.getLogger("mova")
 
@@ -37,12 +40,12 @@ class MovaModel(Planned, ListedModel):
 
     model_config: MovaSettings
 
-    def __init__(self, settings: MovaSettings, device: Any = None) -> None:
+    def __init__(self, settings: MovaSettings, device: torch.device | None = None) -> None:
         super().__init__(settings, comfy.model_base.ModelType.FLOW_AV, device=device, unet_model=MovaDiffusion)
 
     # Latents
 
-    def _streams(self, latent: Any) -> list[Tensor] | None:
+    def _streams(self, latent: NestedTensor | Tensor) -> list[Tensor] | None:
         """Video and audio of a nested or packed latent; None for a plain video latent."""
         if getattr(latent, "is_nested", False):
             return list(latent.unbind())
@@ -50,7 +53,9 @@ class MovaModel(Planned, ListedModel):
             return comfy.utils.unpack_latents(latent, self.latent_shapes)
         return None
 
-    def _each(self, latent: Any, video: Any, audio_scale: float) -> Any:
+    def _each(
+        self, latent: NestedTensor | Tensor, video: Callable[[Tensor], Tensor], audio_scale: float
+    ) -> NestedTensor | Tensor:
         streams = self._streams(latent)
         if streams is None:
             return video(latent)
@@ -59,10 +64,10 @@ class MovaModel(Planned, ListedModel):
             return comfy.nested_tensor.NestedTensor(pair)
         return comfy.utils.pack_latents(pair)[0]
 
-    def process_latent_in(self, latent: Any) -> Any:
+    def process_latent_in(self, latent: NestedTensor | Tensor) -> NestedTensor | Tensor:
         return self._each(latent, self.latent_format.process_in, clean_scale(self.shifts()))
 
-    def process_latent_out(self, latent: Any) -> Any:
+    def process_latent_out(self, latent: NestedTensor | Tensor) -> NestedTensor | Tensor:
         return self._each(latent, self.latent_format.process_out, 1.0 / clean_scale(self.shifts()))
 
     # Schedules
@@ -144,7 +149,7 @@ class MovaModel(Planned, ListedModel):
 
     # Held streams
 
-    def clean_streams(self, mask: Tensor | None, shapes: Any) -> tuple[bool, bool]:
+    def clean_streams(self, mask: Tensor | None, shapes: Shapes) -> tuple[bool, bool]:
         """Which streams the packed mask keeps whole and the model is to see clean, as training with separate
         timesteps showed it; a stream kept in part runs along at the common noise level."""
         if mask is None:
@@ -153,7 +158,7 @@ class MovaModel(Planned, ListedModel):
         return video, audio
 
     def scale_latent_inpaint(
-        self, sigma: Tensor, noise: Tensor, latent_image: Tensor, denoise_mask: Tensor | None = None, **kwargs: Any
+        self, sigma: Tensor, noise: Tensor, latent_image: Tensor, denoise_mask: Tensor | None = None, **kwargs: object
     ) -> Tensor:
         """What the model sees where the mask keeps the latent: noised to `sigma`, or clean where a whole stream is held."""
         noised = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image)
@@ -166,7 +171,7 @@ class MovaModel(Planned, ListedModel):
     # Context windows
 
     def map_context_window_to_modalities(
-        self, primary_indices: list[int], latent_shapes: Any, dim: int
+        self, primary_indices: list[int], latent_shapes: Shapes, dim: int
     ) -> list[list[int]]:
         """The audio steps that sound during the given latent frames."""
         frames = latent_shapes[0][dim]

@@ -1,8 +1,8 @@
 """A run of 'MOVA Sampler': from its settings to schedules, sampler, guidance, what watches it, and the LATENT."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
@@ -11,11 +11,13 @@ from ...mova_core.sampling.guidance import Guidance
 from ...mova_core.sampling.schedule import Span
 from ...mova_core.waveform import clip_samples
 from . import checks, every_run, guiders, messages, sampling
+from .audio import MovaAudioVAE
 from .audio_preview import AudioPreview
 from .bridge_cache import Keeping
 from .collapse_guard import Watcher, sample_guarded
 from .patcher import MovaPatcher
 from .profiling import Progress
+from .types import Conditioning, Latent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +51,14 @@ class SamplerSettings:
 
 def run(
     model: MovaPatcher,
-    positive: Any,
-    negative: Any,
-    latent: dict[str, Any],
+    positive: Conditioning,
+    negative: Conditioning,
+    latent: Latent,
     settings: SamplerSettings,
     *,
-    audio_vae: Any = None,
+    audio_vae: MovaAudioVAE | None = None,
     node_id: str | None = None,
-) -> tuple[dict[str, Any], int]:
+) -> tuple[Latent, int]:
     """The sampled LATENT, and the seed it was made with.
 
     Raises:
@@ -98,10 +100,10 @@ def schedules(model: MovaPatcher, settings: SamplerSettings) -> tuple[MovaPatche
 
 def watchers(
     model: MovaPatcher,
-    latent: dict[str, Any],
+    latent: Latent,
     values: Tensor,
     settings: SamplerSettings,
-    audio_vae: Any,
+    audio_vae: MovaAudioVAE | None,
     node_id: str | None,
 ) -> list[Watcher]:
     """What is told of each step: the preview of the sound where one is wanted, and the pace with it beneath."""
@@ -118,5 +120,5 @@ def watchers(
     return [*found, Progress(model.load_device, node_id, beside)]
 
 
-def _lines(notes: Any) -> str:
+def _lines(notes: Iterable[Callable[[], str]]) -> str:
     return "\n".join(filter(None, (note() for note in notes)))

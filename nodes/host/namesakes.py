@@ -202,7 +202,7 @@ class _Copier:
         return new
 
 
-def _values(items: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+def _values(items: Mapping[str, object], change: Callable[[object], object]) -> dict[str, object]:
     return {key: change(value) for key, value in items.items()}
 
 

@@ -15,15 +15,16 @@ Options on the MODEL (wrappers, attention, block patches) go to each step as Com
 the expert that runs it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType
-from typing import Any
 
 import comfy.model_management
 import comfy.patcher_extension
 import comfy.utils
 import torch
+from comfy.hooks import Hook, HookGroup
+from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher, ModelPatcherDynamic
 from comfy.patcher_extension import CallbacksMP, PatcherInjection
 
@@ -33,14 +34,15 @@ from .keys import COPIES, EXPERT, LOW_NOISE, Options
 from .lora_names import log
 from .namesakes import Namesakes
 from .self_patching import patches_itself
+from .types import Key, Patches
 
 MIRRORED = (CallbacksMP.ON_LOAD, CallbacksMP.ON_DETACH, CallbacksMP.ON_INJECT_MODEL, CallbacksMP.ON_EJECT_MODEL)
 
 
-class BothWeights(list[Any]):
+class BothWeights(list[object]):
     """A weight of the high-noise expert with its patches, as merging nodes take it, and the low-noise expert's."""
 
-    def __init__(self, high: list[Any], low: list[Any]) -> None:
+    def __init__(self, high: list[object], low: list[object]) -> None:
         super().__init__(high)
         self.low = low
 
@@ -73,14 +75,14 @@ class MovaPatcher(ModelPatcher):
 
     # --- patches
 
-    def patch_expert(self, expert: str | None, patches: Mapping[Any, Any], strength: float) -> bool:
+    def patch_expert(self, expert: str | None, patches: Patches, strength: float) -> bool:
         """Patch one expert, by the weights' own names; None is this patcher's. False where it is not in this MODEL."""
         target = self if expert in (None, self.expert) else self.low if expert == "low" else None
         if target is not None:
             ModelPatcher.add_patches(target, patches, strength)
         return target is not None
 
-    def add_patches(self, patches: Any, strength_patch: float = 1.0, strength_model: float = 1.0) -> list[Any]:
+    def add_patches(self, patches: Patches, strength_patch: float = 1.0, strength_model: float = 1.0) -> list[Key]:
         """As ModelPatcher's, with the names of `ListedModel.state_dict`."""
         plain, named = lora_names.by_expert(patches)
         applied = self._patch_both(plain, strength_patch, strength_model) if plain else []
@@ -98,7 +100,7 @@ class MovaPatcher(ModelPatcher):
             )
         return applied
 
-    def _patch_both(self, patches: Mapping[Any, Any], strength: float, strength_model: float) -> list[Any]:
+    def _patch_both(self, patches: Patches, strength: float, strength_model: float) -> list[Key]:
         """In a merge each expert with its like, and the low-noise one not at all in a merge with a single expert."""
         applied = set(super().add_patches(patches, strength, strength_model))
         if self.low is not None:
@@ -111,7 +113,7 @@ class MovaPatcher(ModelPatcher):
                 applied |= set(self.low.add_patches(shared, strength, strength_model))
         return list(applied)
 
-    def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list[Any]]:
+    def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list[object]]:
         high = super().get_key_patches(filter_prefix)
         if self.low is None:
             return high
@@ -133,19 +135,19 @@ class MovaPatcher(ModelPatcher):
         found: Namesakes = known[other.model]
         return found
 
-    def add_object_patch(self, name: str, obj: Any) -> None:
+    def add_object_patch(self, name: str, obj: object) -> None:
         """Raises PatchError where MOVA has no such thing, or the low-noise expert cannot have it too."""
         check_object_patch(self, name, obj)
         super().add_object_patch(name, obj)
         if self.low is not None and name != "model_sampling":  # the run's schedule is the high-noise expert's
             self.low.add_object_patch(name, mirrored(self, self.low, obj, name))
 
-    def add_weight_wrapper(self, name: str, function: Any) -> None:
+    def add_weight_wrapper(self, name: str, function: Callable[..., torch.Tensor]) -> None:
         super().add_weight_wrapper(name, function)
         if self.low is not None:
             self.low.add_weight_wrapper(name, mirrored(self, self.low, function, name))
 
-    def add_callback_with_key(self, call_type: str, key: str, callback: Any) -> None:
+    def add_callback_with_key(self, call_type: str, key: str, callback: Callable[..., None]) -> None:
         super().add_callback_with_key(call_type, key, callback)
         if self.low is not None and call_type in MIRRORED:
             self.low.add_callback_with_key(call_type, key, mirrored(self, self.low, callback, call_type))
@@ -179,8 +181,8 @@ class MovaPatcher(ModelPatcher):
     # --- hooks
 
     def add_hook_patches(
-        self, hook: Any, patches: Any, strength_patch: float = 1.0, strength_model: float = 1.0
-    ) -> list[Any]:
+        self, hook: Hook, patches: Patches, strength_patch: float = 1.0, strength_model: float = 1.0
+    ) -> list[Key]:
         """This expert's share; the other one registers the hook for itself."""
         plain, named = lora_names.by_expert(patches)
         mine = {real: patches[key] for key, real in named.get(self.expert or "", {}).items()}
@@ -190,8 +192,12 @@ class MovaPatcher(ModelPatcher):
         return list(patches)
 
     def register_all_hook_patches(
-        self, hooks: Any, target_dict: Any, model_options: Any = None, registered: Any = None
-    ) -> Any:
+        self,
+        hooks: HookGroup,
+        target_dict: Options,
+        model_options: Options | None = None,
+        registered: HookGroup | None = None,
+    ) -> HookGroup:
         known = super().register_all_hook_patches(hooks, target_dict, model_options, registered)
         if self.low is not None:  # after this one, which begins by restoring both
             self.low.register_all_hook_patches(hooks, target_dict, model_options)
@@ -245,7 +251,10 @@ class MovaPatcher(ModelPatcher):
     # --- copies
 
     def clone(
-        self, disable_dynamic: bool = False, model_override: Any = None, force_deepcopy: bool = False
+        self,
+        disable_dynamic: bool = False,
+        model_override: tuple[object, ...] | None = None,
+        force_deepcopy: bool = False,
     ) -> "MovaPatcher":
         """As ModelPatcher's. Without dynamic VRAM it is a patcher of our kind still, and so is the low-noise expert."""
         made = super().clone(disable_dynamic, model_override, force_deepcopy)
@@ -281,7 +290,9 @@ class MovaPatcher(ModelPatcher):
         waiting = {low for model in (self, *models) for low in model.get_additional_models_with_key(LOW_NOISE)}
         return [model for model in models if model not in waiting]
 
-    def deepclone_multigpu(self, new_load_device: Any = None, models_cache: Any = None) -> "MovaPatcher":
+    def deepclone_multigpu(
+        self, new_load_device: torch.device | None = None, models_cache: dict[object, ModelPatcher] | None = None
+    ) -> "MovaPatcher":
         made: MovaPatcher = super().deepclone_multigpu(new_load_device, models_cache)
         made.renew(self)
         if made.low is not None and devices.source(made) == devices.source(made.low):
@@ -302,11 +313,11 @@ class MovaPatcher(ModelPatcher):
 
     # --- packed
 
-    def patch_weight_to_device(self, key: str, *args: Any, **kwargs: Any) -> Any:
+    def patch_weight_to_device(self, key: str, *args: object, **kwargs: object) -> object:
         weight = comfy.utils.get_attr(self.model, key)
         return weight if patches_itself(weight) else super().patch_weight_to_device(key, *args, **kwargs)
 
-    def load(self, *args: Any, **kwargs: Any) -> None:
+    def load(self, *args: object, **kwargs: object) -> None:
         super().load(*args, **kwargs)
         for key, patches in self.patches.items():
             weight = comfy.utils.get_attr(self.model, key)
@@ -323,7 +334,9 @@ class MovaPatcher(ModelPatcher):
 class MovaDynamicPatcher(MovaPatcher, ModelPatcherDynamic):
     """The same over ComfyUI's dynamic VRAM, which it has on cards alone."""
 
-    def __new__(cls, model: Any = None, load_device: Any = None, *args: Any, **kwargs: Any) -> MovaPatcher:
+    def __new__(
+        cls, model: BaseModel | None = None, load_device: torch.device | None = None, *args: object, **kwargs: object
+    ) -> MovaPatcher:
         if load_device is not None and comfy.model_management.is_device_cpu(load_device):
             return MovaPatcher(model, load_device, *args, **kwargs)
         made: MovaPatcher = super().__new__(cls, model, load_device, *args, **kwargs)

@@ -2,10 +2,10 @@
 
 import time
 from dataclasses import replace
-from typing import Any
 
 import comfy.model_management
 import comfy.ops
+import comfy.sd
 import torch
 from torch import nn
 
@@ -16,8 +16,10 @@ from ...mova_core.text import CONTEXT_ROWS
 from . import memory
 from .checks import frame_rate
 from .keys import run_options
+from .patcher import MovaPatcher
 from .runtime import runtime
 from .sampling import check_model, video_shape
+from .types import Latent
 
 ENOUGH = 0.03  # seconds of one pass that a clock can be trusted with
 FEWEST, MOST = 256, 16384  # tokens of a measured pass
@@ -25,7 +27,9 @@ ROUNDS = 3
 SAMPLE = 2**28  # bytes copied to measure the link
 
 
-def preflight(model: Any, latent: dict[str, Any], vae: Any, steps: int, cfg: float, measure: bool) -> str:
+def preflight(
+    model: MovaPatcher, latent: Latent, vae: comfy.sd.VAE | None, steps: int, cfg: float, measure: bool
+) -> str:
     """The report for sampling `latent` with `model`, and decoding it with `vae`.
 
     Raises:
@@ -62,7 +66,7 @@ def preflight(model: Any, latent: dict[str, Any], vae: Any, steps: int, cfg: flo
     return report(plan, machine, measured_speed(model, plan.load.video) if measure else None, decode)
 
 
-def measured_speed(model: Any, tokens: int) -> Throughput:
+def measured_speed(model: MovaPatcher, tokens: int) -> Throughput:
     """Of one block of the video tower with random weights, at two lengths that this device takes a moment for."""
     base, device = model.model, model.load_device
     comfy.model_management.free_memory(base.layer_bytes + 2**30, device)
@@ -80,7 +84,7 @@ def measured_speed(model: Any, tokens: int) -> Throughput:
     return fit_throughput(*((block_work(base.sizes.video, count), taken) for count, taken in passes))
 
 
-def block_seconds(block: Block, model: Any, tokens: int) -> float:
+def block_seconds(block: Block, model: MovaPatcher, tokens: int) -> float:
     """The shortest of a few passes over `tokens` tokens, after one that warms up."""
     sizes, device, dtype = model.model.sizes.video, model.load_device, model.model.get_dtype_inference()
     make = torch.Generator(device=device).manual_seed(0)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
 
 import comfy.model_management
 import comfy.patcher_extension
@@ -18,6 +17,8 @@ import torch
 from ...mova_core.preflight import format_duration
 from . import messages
 from .keys import TIMELINE
+from .patcher import MovaPatcher
+from .types import Executor
 
 log = logging.getLogger("mova")
 GIB = 2**30
@@ -30,7 +31,7 @@ class Progress:
     def __init__(
         self,
         device: torch.device,
-        node_id: Any,
+        node_id: str | None,
         beside: Callable[[], str] = str,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -40,7 +41,7 @@ class Progress:
         self.peak = 0.0
         begin_peak(device)
 
-    def __call__(self, step: int, denoised: Any, steps: int) -> None:
+    def __call__(self, step: int, denoised: object, steps: int) -> None:
         now = self.clock()
         if step == 0:  # or again, with another seed
             self.intervals.clear()
@@ -119,7 +120,7 @@ class Timeline:
         self.began = time.monotonic()
         self.moments.clear()
 
-    def add(self, what: str, device: Any) -> None:
+    def add(self, what: str, device: torch.device) -> None:
         used = (in_use(place) / GIB for place in (device, torch.device("cpu")))
         self.moments.append(Moment(time.monotonic() - self.began, what, *used))
 
@@ -139,7 +140,7 @@ class Timeline:
         return said
 
 
-def watched(model: Any) -> Any:
+def watched(model: MovaPatcher) -> MovaPatcher:
     """`model`, whose runs are written down."""
     model.set_attachments(TIMELINE, Timeline())
     kinds = comfy.patcher_extension.WrappersMP
@@ -148,7 +149,7 @@ def watched(model: Any) -> Any:
     return model
 
 
-def _run(executor: Any, *args: Any, **kwargs: Any) -> Any:
+def _run(executor: Executor, *args: object, **kwargs: object) -> object:
     patcher = executor.class_obj.model_patcher
     timeline = patcher.get_attachment(TIMELINE)
     timeline.begin()
@@ -163,7 +164,7 @@ def _run(executor: Any, *args: Any, **kwargs: Any) -> Any:
         timeline.add(outcome, patcher.load_device)
 
 
-def _step(executor: Any, *args: Any, **kwargs: Any) -> Any:
+def _step(executor: Executor, *args: object, **kwargs: object) -> object:
     result = executor(*args, **kwargs)
     patcher = executor.class_obj.model_patcher
     expert = getattr(getattr(patcher, "active", None), "expert", None) or "one"

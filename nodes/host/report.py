@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import comfy.cli_args
 import comfy.ldm.modules.attention
@@ -24,6 +23,7 @@ from torch import nn
 from ...mova_core.checkpoint.fingerprint import fingerprint
 from .keys import BOUNDARY, LOW_NOISE, SOURCE_FILES, TIMELINE
 from .lora_names import ROOT
+from .patcher import MovaPatcher
 from .profiling import device_peak
 from .sampling import check_model
 
@@ -31,7 +31,7 @@ PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 GIB = 2**30
 
 
-def report(model: Any = None) -> str:
+def report(model: MovaPatcher | None = None) -> str:
     """The whole report; about a MODEL too where one is given.
 
     Raises:
@@ -87,7 +87,7 @@ def flags() -> list[str]:
     return found
 
 
-def _plain(value: Any) -> str | None:
+def _plain(value: object) -> str | None:
     """A setting in words; None for text."""
     if isinstance(value, Enum):
         return value.name
@@ -107,7 +107,7 @@ def devices() -> list[str]:
     return found
 
 
-def described(model: Any) -> list[str]:
+def described(model: MovaPatcher) -> list[str]:
     """Experts, sizes, precision and patches of a MOVA MODEL."""
     lows = model.get_additional_models_with_key(LOW_NOISE)
     boundary = f", change at sigma {model.get_attachment(BOUNDARY):g}" if lows else ""
@@ -121,7 +121,7 @@ def described(model: Any) -> list[str]:
     return lines
 
 
-def _weights(patcher: Any) -> str:
+def _weights(patcher: MovaPatcher) -> str:
     held = dtypes(patcher.model.diffusion_model)
     return f"{patcher.model_size() / GIB:.2f} GiB ({held}), {patcher.loaded_size() / GIB:.2f} GiB loaded"
 
@@ -134,7 +134,7 @@ def dtypes(model: nn.Module) -> str:
     return ", ".join(f"{number} {kind.removeprefix('torch.')}" for kind, number in count.most_common())
 
 
-def _patches(patcher: Any) -> str:
+def _patches(patcher: MovaPatcher) -> str:
     """How many weights are changed, by how many LoRAs or merges at most."""
     deepest = max(map(len, patcher.patches.values()), default=0)
     objects = sorted(patcher.object_patches)
@@ -143,7 +143,7 @@ def _patches(patcher: Any) -> str:
     return f"{len(patcher.patches)} weights patched{where}, at most {deepest} times; replaced: {', '.join(objects) or 'none'}"
 
 
-def files(model: Any) -> list[str]:
+def files(model: MovaPatcher) -> list[str]:
     """Name, size and fingerprint of each weight file: see `mova_core`'s `fingerprint`."""
     named = model.get_attachment(SOURCE_FILES)
     if not named:
@@ -156,7 +156,7 @@ def files(model: Any) -> list[str]:
     return lines
 
 
-def last_run(model: Any) -> list[str]:
+def last_run(model: MovaPatcher) -> list[str]:
     """Time and memory of the run before, on this MODEL or a clone of it."""
     timeline = model.get_attachment(TIMELINE)
     return (timeline.lines() if timeline else []) or ["none with this MODEL since it was loaded"]

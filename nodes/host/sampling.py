@@ -13,6 +13,7 @@ import comfy.utils
 import latent_preview
 import node_helpers
 import torch
+from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
 from ...mova_core.errors import ConfigError, MovaError, ShapeError
@@ -24,6 +25,8 @@ from .av_euler import av_euler
 from .bridge_cache import Keeping
 from .keys import asking
 from .model import MovaModel
+from .patcher import MovaPatcher
+from .types import Latent
 
 log = logging.getLogger("mova")
 EXACT = "mova"
@@ -31,12 +34,12 @@ SAMPLERS = list(comfy.samplers.KSampler.SAMPLERS)
 SCHEDULERS = [EXACT, *comfy.samplers.KSampler.SCHEDULERS]
 
 
-def joint(video: Tensor, audio: Tensor) -> Any:
+def joint(video: Tensor, audio: Tensor) -> NestedTensor:
     """The NestedTensor of both streams."""
     return comfy.nested_tensor.NestedTensor((video, audio))
 
 
-def streams(latent: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def streams(latent: Latent) -> tuple[Tensor, Tensor]:
     """Video (B, 16, T, H, W) and audio (B, C, A) of a LATENT.
 
     Raises:
@@ -46,7 +49,7 @@ def streams(latent: dict[str, Any]) -> tuple[Tensor, Tensor]:
     return joint_streams(samples.unbind() if getattr(samples, "is_nested", False) else [samples])
 
 
-def video_shape(latent: dict[str, Any]) -> VideoShape:
+def video_shape(latent: Latent) -> VideoShape:
     """Batch, frames and pixels of the clip a joint LATENT stands for.
 
     Raises:
@@ -57,7 +60,7 @@ def video_shape(latent: dict[str, Any]) -> VideoShape:
     return VideoShape(batch=batch, frames=frames_of(length), height=height * stride, width=width * stride)
 
 
-def one_of(latent: dict[str, Any], index: int) -> dict[str, Any]:
+def one_of(latent: Latent, index: int) -> dict[str, Any]:
     """The joint LATENT of one clip of a batch, without the batch's masks and indices."""
     video, audio = (stream[index : index + 1] for stream in streams(latent))
     rest = {key: value for key, value in latent.items() if key not in ("noise_mask", "batch_index")}
@@ -74,7 +77,7 @@ def device() -> torch.device:
     return comfy.model_management.intermediate_device()
 
 
-def with_shifts(model: Any, shift: float, audio_shift: float) -> Any:
+def with_shifts(model: MovaPatcher, shift: float, audio_shift: float) -> MovaPatcher:
     """A clone of `model` whose video and audio schedules have these shifts.
 
     Raises:
@@ -88,7 +91,7 @@ def with_shifts(model: Any, shift: float, audio_shift: float) -> Any:
     return patched
 
 
-def shifts_of(model: Any, shift: float, audio_shift: float) -> tuple[float, float]:
+def shifts_of(model: MovaPatcher, shift: float, audio_shift: float) -> tuple[float, float]:
     """These shifts of video and audio, each 0 replaced by the model's own; the log says where it was trained at others.
 
     Raises:
@@ -104,7 +107,7 @@ def shifts_of(model: Any, shift: float, audio_shift: float) -> tuple[float, floa
     return video, audio
 
 
-def check_model(model: Any) -> None:
+def check_model(model: object) -> None:
     """Accept MOVA only.
 
     Raises:
@@ -115,7 +118,7 @@ def check_model(model: Any) -> None:
         raise ShapeError(f"this MODEL is {type(inner).__name__}, not MOVA; connect the MODEL of 'MOVA Loader'")
 
 
-def schedule(model: Any, scheduler: str, steps: int, shift: float, denoise: float) -> Tensor:
+def schedule(model: MovaPatcher, scheduler: str, steps: int, shift: float, denoise: float) -> Tensor:
     """Sigmas of `steps` steps, the last of a longer run where `denoise` < 1; "mova" is upstream's schedule, exactly."""
     total = max(steps, int(steps / denoise))
     if scheduler == EXACT:
@@ -126,14 +129,14 @@ def schedule(model: Any, scheduler: str, steps: int, shift: float, denoise: floa
 
 
 def audio_schedule(
-    model: Any, scheduler: str, steps: int, shift: float, audio_shift: float, denoise: float, substeps: int = 1
+    model: MovaPatcher, scheduler: str, steps: int, shift: float, audio_shift: float, denoise: float, substeps: int = 1
 ) -> Tensor:
     """The audio's sigmas at a shift of its own, `substeps` for each step; the last of a longer run where `denoise` < 1."""
     total = substeps * max(steps, int(steps / denoise))
     return reshift(schedule(model, scheduler, total, shift, 1.0), shift, audio_shift)[-(substeps * steps + 1) :]
 
 
-def with_keeping(model: Any, keeping: Keeping) -> Any:
+def with_keeping(model: MovaPatcher, keeping: Keeping) -> Any:
     """A clone of `model` whose runs keep what steps of the sound alone ask for."""
     changed = model.clone()
     options = changed.model_options
@@ -163,7 +166,7 @@ Watcher = Callable[[int, Any, int], None]
 
 def sample(
     guider: Any,
-    latent: dict[str, Any],
+    latent: Latent,
     *,
     seed: int,
     sampler: Any,

@@ -4,13 +4,11 @@ patch is added then. ComfyUI's patcher would write patched values in their place
 Such a tensor holds packed bytes and has a list `patches` of (what ComfyUI's `calculate_weight` takes, key).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 
-def patches_itself(weight: Any) -> bool:
+def patches_itself(weight: object) -> bool:
     """Whether a weight applies its own patches."""
     return isinstance(getattr(weight, "patches", None), list) and not weight.is_floating_point()
 

@@ -1,7 +1,5 @@
 """What ComfyUI asks of MOVA's configuration: precision, sampling, and the format of its latents."""
 
-from typing import Any
-
 import comfy.latent_formats
 import comfy.nested_tensor
 import comfy.supported_models_base
@@ -26,7 +24,7 @@ class MovaLatents(comfy.latent_formats.Wan21):
     audio_channels = 128
     audio_grid = PUBLISHED_GRID
 
-    def fix_empty_latent(self, latent: Tensor) -> Any:
+    def fix_empty_latent(self, latent: Tensor) -> comfy.nested_tensor.NestedTensor:
         """Give an empty stock video latent its audio stream, at the model's own frame rate."""
         batch, _, length = latent.shape[:3]
         sound = AudioShape(batch=batch, steps=audio_steps(frames_of(length), DEFAULT_FPS, self.audio_grid))
@@ -37,7 +35,7 @@ class MovaLatents(comfy.latent_formats.Wan21):
 class MovaSettings(comfy.supported_models_base.BASE):
     """What ComfyUI asks of a model's configuration."""
 
-    unet_extra_config: dict[str, Any] = {}
+    unet_extra_config: dict[str, object] = {}
     latent_format = MovaLatents
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
     memory_usage_factor = 1.0  # MovaModel.memory_required does not use it

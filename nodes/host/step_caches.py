@@ -6,10 +6,13 @@ knows that another expert has taken over, nor that the audio latent has more cha
 
 from typing import Any
 
-from .keys import BOUNDARY
+from torch import Tensor
+
+from .keys import BOUNDARY, Options
+from .types import Executor
 
 
-def renew(executor: Any, x: Any, timestep: Any, model_options: Any, seed: Any = None) -> Any:
+def renew(executor: Executor, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> object:
     """PREDICT_NOISE, outermost: prepare the cache of this run, and empty it when the expert changes."""
     cache = model_options.get("transformer_options", {}).get("easycache")
     if cache is not None:

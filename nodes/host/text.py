@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import comfy.model_patcher
 import comfy.sd
 import comfy.supported_models_base
 import comfy.text_encoders.t5
 import comfy.utils
 import node_helpers
 import tokenizers
+import torch
 from comfy import sd1_clip
 from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 from torch import Tensor
@@ -19,6 +21,7 @@ from ...mova_core.checkpoint.load import first
 from ...mova_core.errors import CheckpointError, ConfigError
 from ...mova_core.text import CONTEXT_ROWS, cap_tokens, clean_prompt
 from .keys import AUDIO_CONTEXT
+from .types import Conditioning, Values
 
 NAME = "umt5xxl"  # the key under which ComfyUI keeps this encoder's tokens, whatever its size
 ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
@@ -36,7 +39,7 @@ class FastTokenizer:
             raise CheckpointError(f"{path} is no tokenizer ({error!s:.100}). Download it again") from error
 
     @classmethod
-    def from_pretrained(cls, path: str, **_: Any) -> "FastTokenizer | SPieceTokenizer":
+    def from_pretrained(cls, path: str, **_: object) -> "FastTokenizer | SPieceTokenizer":
         return SPieceTokenizer(path) if path.endswith(".model") else cls(path)
 
     def __call__(self, text: str) -> dict[str, list[int]]:
@@ -72,7 +75,7 @@ def _encoder_config(path: Path) -> dict[str, Any]:
     return {**config, "dense_act_fn": ACTIVATIONS[config["dense_act_fn"]], "model_type": "umt5"}
 
 
-def load_clip(folder: Path, *, disable_dynamic: bool = False) -> Any:
+def load_clip(folder: Path, *, disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """The CLIP of a published folder: text_encoder (any size its config.json states) and tokenizer.
 
     Raises:
@@ -91,7 +94,13 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> Any:
         )
 
     class Encoder(sd1_clip.SDClipModel):
-        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None, **_: Any) -> None:
+        def __init__(
+            self,
+            device: str = "cpu",
+            dtype: torch.dtype | None = None,
+            model_options: Values | None = None,
+            **_: object,
+        ) -> None:
             super().__init__(
                 device=device,
                 dtype=dtype,
@@ -104,12 +113,14 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> Any:
             )
 
     class Model(sd1_clip.SD1ClipModel):
-        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
+        def __init__(
+            self, device: str = "cpu", dtype: torch.dtype | None = None, model_options: Values | None = None
+        ) -> None:
             options = model_options or {}
             super().__init__(device=device, dtype=dtype, name=NAME, clip_model=Encoder, model_options=options)
 
     class Vocabulary(sd1_clip.SDTokenizer):
-        def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
+        def __init__(self, embedding_directory: str | None = None, tokenizer_data: Values | None = None) -> None:
             super().__init__(
                 vocabulary,
                 pad_with_end=False,
@@ -125,7 +136,7 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> Any:
             )
 
     class Tokens(sd1_clip.SD1Tokenizer):
-        def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
+        def __init__(self, embedding_directory: str | None = None, tokenizer_data: Values | None = None) -> None:
             super().__init__(embedding_directory, tokenizer_data or {}, clip_name=NAME, tokenizer=Vocabulary)
 
     target = comfy.supported_models_base.ClipTarget(Tokens, Model)
@@ -147,12 +158,12 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> Any:
     return clip
 
 
-def clip_patcher(folder: Path, disable_dynamic: bool = False) -> Any:
+def clip_patcher(folder: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """What ComfyUI asks for again, to have the text encoder on another device."""
     return load_clip(folder, disable_dynamic=disable_dynamic).patcher
 
 
-def prompt_ids(clip: Any, prompt: str) -> tuple[list[int], int]:
+def prompt_ids(clip: comfy.sd.CLIP, prompt: str) -> tuple[list[int], int]:
     """Upstream's token ids of a prompt: cleaned, at most 512 with the end token; and how many were cut.
 
     Raises:
@@ -162,7 +173,7 @@ def prompt_ids(clip: Any, prompt: str) -> tuple[list[int], int]:
     return cap_tokens(tokenizer(clean_prompt(prompt))["input_ids"])
 
 
-def check_clip(clip: Any) -> Any:
+def check_clip(clip: object) -> comfy.sd.CLIP:
     """Accept UMT5 only.
 
     Raises:
@@ -177,17 +188,17 @@ def check_clip(clip: Any) -> Any:
     return clip
 
 
-def encode(clip: Any, ids: list[int]) -> list[Any]:
+def encode(clip: comfy.sd.CLIP, ids: list[int]) -> Conditioning:
     """CONDITIONING of token ids: 512 rows, those past the end token zero and attended to."""
     padded = ids + [0] * (CONTEXT_ROWS - len(ids))
     return clip.encode_from_tokens_scheduled({NAME: [[(token, 1.0) for token in padded]]})
 
 
-def with_audio_prompt(conditioning: Any, sound: Any) -> Any:
+def with_audio_prompt(conditioning: Conditioning, sound: Conditioning) -> Conditioning:
     """A copy of a CONDITIONING whose audio tower reads the prompt of `sound`, another CONDITIONING."""
     return node_helpers.conditioning_set_values(conditioning, {AUDIO_CONTEXT: rows(sound)})
 
 
-def rows(conditioning: Any) -> Tensor:
+def rows(conditioning: Conditioning) -> Tensor:
     """The (1, S, width) embeddings of the first entry of a CONDITIONING."""
     return conditioning[0][0]

@@ -8,7 +8,6 @@ staged        without dynamic VRAM: copies of what ComfyUI left in host memory
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import comfy.model_management
 import comfy.model_prefetch
@@ -32,7 +31,7 @@ def resident(layer: Sequence[nn.Module], device: torch.device) -> Iterator[None]
 
 
 @contextmanager
-def faulted(layer: nn.Module, modules: list[Any], device: torch.device) -> Iterator[None]:
+def faulted(layer: nn.Module, modules: list[nn.Module], device: torch.device) -> Iterator[None]:
     """Weights under dynamic VRAM that no queue has brought."""
     missing = [module for module in modules if not hasattr(module, "_prefetch")]
     if missing:
@@ -46,7 +45,7 @@ def faulted(layer: nn.Module, modules: list[Any], device: torch.device) -> Itera
 
 
 @contextmanager
-def with_patches(modules: list[Any], device: torch.device) -> Iterator[None]:
+def with_patches(modules: list[nn.Module], device: torch.device) -> Iterator[None]:
     """Weights under dynamic VRAM that have no place of their own on `device`, patched for every call of their layers.
 
     ComfyUI patches such a weight in place at each call: right for the first chunk of rows only.
@@ -65,7 +64,7 @@ def with_patches(modules: list[Any], device: torch.device) -> Iterator[None]:
             module._v_weight = module._v_bias = None
 
 
-def needs_patching(module: Any) -> bool:
+def needs_patching(module: nn.Module) -> bool:
     """Whether ComfyUI would patch this weight in its transfer buffer; quantised ones it patches in a copy."""
     names = ("weight", "bias")
     patches, others = (
@@ -77,7 +76,7 @@ def needs_patching(module: Any) -> bool:
 
 
 @contextmanager
-def staged(modules: list[Any], device: torch.device) -> Iterator[None]:
+def staged(modules: list[nn.Module], device: torch.device) -> Iterator[None]:
     """Weights that ComfyUI left in host memory for want of room, without dynamic VRAM."""
     management = comfy.model_management
     parameters = [(m, n, p) for m in modules for n, p in m.named_parameters(recurse=False)]

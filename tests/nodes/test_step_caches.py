@@ -18,7 +18,7 @@ CACHES = ["EasyCache", "LazyCache"]
 @pytest.fixture
 def evaluated(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, str]]:
     """(video sigma, expert) of every forward that reached the towers."""
-    host = pack.module("nodes.host.model")
+    host = pack.module("nodes.host.diffusion")
     forward, calls = host.Mova.forward, []
 
     def counted(self: Any, video: Any, audio: Any, context: Any, timestep: Any, *rest: Any, **more: Any) -> Any:

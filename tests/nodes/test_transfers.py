@@ -65,7 +65,7 @@ def model(pack: Pack) -> nn.Module:
     import comfy.ops
 
     config = pack.module("mova_core.config").MOVA
-    built = pack.module("nodes.host.model").MovaDiffusion(
+    built = pack.module("nodes.host.diffusion").MovaDiffusion(
         sizes=config, dtype=torch.bfloat16, device="meta", operations=comfy.ops.manual_cast, image_model="mova"
     )
     return built.requires_grad_(False)
