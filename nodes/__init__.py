@@ -8,6 +8,7 @@ from .extend import MovaExtend, MovaJoinClips
 from .fast import MovaFastSampler
 from .guidance import MovaBridgeStrength, MovaGuider
 from .host import logs
+from .latents import MovaLoadLatent, MovaSaveLatent
 from .loaders import MovaAttachSound, MovaAudioVAELoader, MovaLoader, MovaModelLoader
 from .loras import MovaLoraLoader
 from .memory import MovaMemory
@@ -21,6 +22,7 @@ from .segments import MovaJoinSegments, MovaSaveSegment, MovaSegmentTail
 from .sparse import MovaSparseAttention
 from .streams import MovaMask, MovaPictureToSound, MovaSoundToPicture
 from .training import MovaTrainingBudget, MovaTrainingClips, MovaTrainLora
+from .video_to_video import MovaVideoToVideo
 
 NODES: list[type[io.ComfyNode]] = [
     MovaLoader,
@@ -56,6 +58,9 @@ NODES: list[type[io.ComfyNode]] = [
     MovaTrainingClips,
     MovaTrainLora,
     MovaTrainingBudget,
+    MovaSaveLatent,
+    MovaLoadLatent,
+    MovaVideoToVideo,
 ]
 
 

@@ -81,7 +81,8 @@ class MovaSampler(MovaNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
-                    tooltip="Below 1 the latent is kept in part: only the last share of a longer schedule is run.",
+                    tooltip="Below 1 the latent is kept in part: only the last share of a longer schedule is run. At shift 5, "
+                    "0.5 begins at noise 0.83 of 1, 0.3 at 0.68.",
                 ),
                 inputs.scale(
                     "bridge_cfg",

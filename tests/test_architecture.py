@@ -12,9 +12,9 @@ OUTSIDE = {"torch", "safetensors", "ftfy", "PIL"}  # what mova_core may need bes
 LAYERS = (  # a part imports itself and the layers before its own
     {"errors"},
     {"config", "ops", "shapes"},
-    {"audio_vae", "collapse", "image", "masks", "meter", "model", "sampling", "text", "waveform"},
+    {"audio_vae", "collapse", "image", "masks", "meter", "model", "retime", "sampling", "text", "waveform"},
     {"checkpoint", "estimate", "inputs"},
-    {"preflight", "prompting", "segments"},
+    {"kept", "preflight", "prompting", "segments"},
     {"training"},
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}

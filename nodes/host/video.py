@@ -50,7 +50,7 @@ def check_name(name: str) -> None:
         raise MovaError(f"{name!r} is a device on Windows and cannot name a file; choose another name")
 
 
-def output_file(prefix: str, width: int, height: int) -> tuple[Path, str]:
+def output_file(prefix: str, width: int, height: int, ending: str = ".mp4") -> tuple[Path, str]:
     """A new file for `prefix` in the output folder, and its sub-folder there.
 
     Raises:
@@ -71,7 +71,7 @@ def output_file(prefix: str, width: int, height: int) -> tuple[Path, str]:
             f"no folder can be made for filename_prefix {told(prefix)}: {error.strerror or error}"
         ) from error
     folder, name, counter, subfolder, _ = found
-    return Path(folder) / f"{name}_{counter:05}_.mp4", subfolder
+    return Path(folder) / f"{name}_{counter:05}_{ending}", subfolder
 
 
 def player_rate(rates: Sequence[int]) -> int:
@@ -84,6 +84,11 @@ def workflow_metadata(prompt: Any, extra: Mapping[str, Any] | None) -> dict[str,
     if args.disable_metadata:
         return {}
     return {**(extra or {}), **({} if prompt is None else {"prompt": prompt})}
+
+
+def as_texts(notes: Mapping[str, Any]) -> dict[str, str]:
+    """Each note as JSON, where it is no text yet."""
+    return {str(key): note if isinstance(note, str) else json.dumps(note) for key, note in notes.items()}
 
 
 def write(

@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PAGES, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
 BEGIN, END = "<!-- tables: tools/docs/node_docs.py writes this -->", "<!-- end of tables -->"
-HOSTS_LISTS = {"folder", "vae_file", "lora_name", "low_noise", "high_noise", "shared", "sampler", "scheduler"}
+HOSTS_LISTS = {"folder", "vae_file", "lora_name", "low_noise", "high_noise", "shared", "sampler", "scheduler", "file"}
 LONGEST = 24  # characters of a text default that are shown
 AFTER = "control_after_generate"
 TITLES = {
