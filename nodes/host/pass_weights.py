@@ -166,6 +166,8 @@ def _on_card(module: Any, entries: Any, device: torch.device) -> Iterator[None]:
     )
     if module._prefetch["signature"] is not None:  # it has a place of its own, and was written there just now
         before, known, resident_before = {n: getattr(module, n) for n in before}, set(before), True
+    if module._prefetch["signature"] is None:  # in a buffer that the next layer's transfer may take
+        values = tuple(value if value is None else value.clone() for value in values)
     made = dict(zip(("weight", "bias"), values))
     for _, name, key, patches in entries:
         made[name] = _patched(module, name, key, made[name], patches, device)

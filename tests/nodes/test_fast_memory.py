@@ -1,0 +1,112 @@
+"""Where weights, keys and values lie changes nothing; no weight is written, or brought more often than it is used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.comfy import needs_comfy
+from tests.golden import relative_error
+from tests.in_process import Pack
+from tests.nodes.dynamic_vram import Card
+from tests.nodes.graph import Run, Scene, error, streams
+from tests.nodes.test_dynamic_vram import ROOMS, on_card
+from tests.nodes.test_fast import by_recipe, patched
+
+pytestmark = needs_comfy
+
+SHORT = {"steps": 2, "substeps": 2}
+
+
+@pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
+def test_under_dynamic_vram_a_teacher_is_what_it_is_without(
+    pack: Pack, scene: Scene, diffusers: Path, room: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import comfy.ops
+
+    wanted = [by_recipe(pack, scene, patched(scene), teacher=start, **SHORT) for start in (0, 1)]
+    card, brought = Card(room, 2), Counter[int]()
+    model = on_card(pack, diffusers, card, monkeypatch)
+    bring = comfy.ops.cast_modules_with_vbar
+
+    def counted(modules: list[Any], *more: Any, **named: Any) -> Any:
+        brought.update(map(id, modules))
+        return bring(modules, *more, **named)
+
+    monkeypatch.setattr("comfy.ops.cast_modules_with_vbar", counted)
+    speed = pack.module("mova_core.estimate").Throughput(matrix=1e-12, attention=1e-12)
+    monkeypatch.setattr(pack.module("nodes.host.fast"), "measured_speed", lambda *_: speed)  # the card computes nothing
+    there = scene.but(model=model)
+    for start, clip in enumerate(wanted):
+        brought.clear()
+        assert error(by_recipe(pack, there, patched(there), model, teacher=start, **SHORT), clip) < 1e-5
+        blocks = [
+            m for each in (model, model.low) for m in each.model.diffusion_model.blocks.modules() if hasattr(m, "_v")
+        ]
+        assert max(brought[id(module)] for module in blocks) <= 2 * SHORT["steps"]  # picture and teacher of each step
+    assert not any(+places.pinned for places in card.models)
+
+
+def test_no_weight_is_written(pack: Pack, scene: Scene) -> None:
+    model = patched(scene)
+    weights = {name: (p, p.data_ptr(), p.clone()) for name, p in scene.model.model.diffusion_model.named_parameters()}
+    by_recipe(pack, scene, model, teacher=0, **SHORT)
+    assert not model.backup
+    for name, parameter in scene.model.model.diffusion_model.named_parameters():
+        same, place, values = weights[name]
+        assert parameter is same
+        assert parameter.data_ptr() == place
+        assert torch.equal(parameter, values)
+
+
+@pytest.mark.parametrize("weight_dtype", ["int8", "fp8_e4m3fn"])
+def test_on_quantised_weights_the_picture_is_that_of_the_lora_put_on(
+    run: Run, pack: Pack, scene: Scene, weight_dtype: str
+) -> None:
+    model = run("MOVALoader", folder="tiny", weight_dtype=weight_dtype)[0]
+    there = scene.but(model=model)
+    lored = patched(there, names=("blocks.0.self_attn.q", "blocks.0.ffn.0", "blocks.1.ffn.2"))
+    light, high = (by_recipe(pack, there, lored, model, steps=1, **more) for more in ({}, {"teacher": 0}))
+    assert relative_error(streams(high)[0], streams(light)[0]) < 1e-6
+    plain = by_recipe(pack, there, model, steps=1)
+    assert relative_error(streams(light)[0], streams(plain)[0]) > 1e-3
+
+
+def test_what_is_kept_may_lie_in_host_memory_or_in_eight_bits(
+    run: Run, pack: Pack, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = pack.module("nodes.host.bridge_cache")
+    wanted = by_recipe(pack, scene, patched(scene), teacher=1, **SHORT)
+    placed: list[Any] = []
+    real = cache.BridgeCache._placed
+
+    def logged(self: Any, *more: Any) -> Any:
+        placed.append(real(self, *more))
+        return placed[-1]
+
+    monkeypatch.setattr(cache.BridgeCache, "_placed", logged)
+    monkeypatch.setattr(pack.module("nodes.host.memory"), "capacity", lambda device: 0.0)
+    assert error(by_recipe(pack, scene, patched(scene), teacher=1, **SHORT), wanted) == 0
+    places = {part.values.data_ptr() for part in placed}
+    assert len(placed) == 2 * len(places)  # the same memory for both steps
+    monkeypatch.setattr(cache.Keeping, "compact", lambda *_: True)
+    small = by_recipe(pack, scene, patched(scene), teacher=1, **SHORT)
+    assert placed[-1].values.dtype == torch.float8_e4m3fn
+    assert relative_error(streams(small)[0], streams(wanted)[0]) < 1e-2
+    assert 0 < relative_error(streams(small)[1], streams(wanted)[1]) < 5e-2
+
+
+def test_what_is_kept_is_counted_before_the_model_is_loaded(pack: Pack, scene: Scene) -> None:
+    by_recipe(pack, scene, **SHORT)
+    base, sizes = scene.model.model, scene.model.model.sizes
+    tokens = streams(scene.latent)[0][0, 0].numel() // 4
+    load = pack.module("mova_core.estimate").Workload(video=tokens, audio=0)
+    rows = base.rows
+    kept = base.memory_required(streams(scene.latent)[0].shape) - base.required(
+        base.load(streams(scene.latent)[0].shape), rows
+    )
+    assert kept == pytest.approx(2 * sizes.bridge.layers * load.video * sizes.audio.width * 4, rel=0.3)
