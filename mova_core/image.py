@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import ShapeError
 from .shapes import TEMPORAL_STRIDE, VIDEO_LATENT_CHANNELS, check_size, latent_frames
@@ -159,3 +159,21 @@ def assemble_condition(mask: Tensor, latents: Tensor) -> Tensor:
 def _check_last(frames: int) -> None:
     if frames < 2:
         raise ShapeError("a clip of 1 frame cannot have a last frame besides its first; make it 5 frames or longer")
+
+
+def temporal_reach(encoder: nn.Module) -> int:
+    """Frames before its own that a latent of a causal video encoder still depends on: 112 of Wan's.
+
+    Every convolution adds its kernel, less one, in the frames that one of its steps stands for.
+    """
+    reach, stride = 0, 1
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv3d):
+            reach += (module.kernel_size[0] - 1) * stride
+            stride *= module.stride[0]
+    return reach
+
+
+def frames_to_encode(last_guide: int, reach: int, frames: int) -> int:
+    """How many frames of a clip, grey after `last_guide`, say all of its latents: those after them repeat the last."""
+    return min(frames, TEMPORAL_STRIDE * ((last_guide + reach) // TEMPORAL_STRIDE + 1) + 1)

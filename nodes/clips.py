@@ -18,7 +18,7 @@ from ..mova_core.shapes import (
     audio_steps,
     video_latent_shape,
 )
-from .host import checks, sampling
+from .host import checks, grey_frames, sampling
 from .host.keys import AUDIO_RATE, AUDIO_STEPS
 
 Conditionings = tuple[Any, Any]
@@ -45,7 +45,8 @@ def guided(
     fitted = {frame: crop_and_resize(picture, height, width) for frame, picture in guides.items()}
     fitted = {frame: picture.expand(several, -1, -1, -1) for frame, picture in fitted.items()}
     begun = guide_clip(fitted, shape.frames)  # (N, 3, F, H, W) in -1..1
-    latents = torch.cat([vae.encode((clip.movedim(0, -1) + 1.0) / 2.0) for clip in begun])
+    last = max(fitted)
+    latents = torch.cat([grey_frames.encoded(vae, (clip.movedim(0, -1) + 1.0) / 2.0, last) for clip in begun])
     mask = guide_mask(guides.keys(), shape.frames, height // SPATIAL_STRIDE, width // SPATIAL_STRIDE)
     values = {
         "concat_latent_image": latents,
