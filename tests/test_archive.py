@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -42,6 +43,21 @@ def test_the_archive_holds_what_runs_and_nothing_else() -> None:
     top = {path.relative_to(ROOT).parts[0] for path in archive()}
     assert {"__init__.py", "mova_core", "nodes", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"} <= top
     assert not top & {"tests", "tools", "benchmarks", "docs", ".ci", ".github"}
+
+
+def test_names_are_plain_so_that_the_publisher_finds_every_file() -> None:
+    """Git quotes other names in the list that the publisher reads, which then finds no such file."""
+    done = subprocess.run(["git", "-c", "core.quotepath=on", "ls-files"], cwd=ROOT, capture_output=True, check=True)
+    as_published = set(done.stdout.decode("ascii").splitlines())
+    assert as_published == listed()
+    assert [name for name in as_published if not re.fullmatch(r"[\w ./()-]+", name, re.ASCII)] == []
+
+
+def test_every_workflow_and_its_picture_is_in_the_archive() -> None:
+    shipped = {path.relative_to(ROOT).as_posix() for path in archive()}
+    names = json.loads((ROOT / "tools" / "templates" / "names.json").read_text(encoding="utf-8"))
+    wanted = {f"workflows/{name['file']}{kind}" for name in names.values() for kind in (".json", ".jpg")}
+    assert wanted == {name for name in shipped if name.startswith("workflows/")}
 
 
 def test_the_archive_is_small() -> None:

@@ -99,7 +99,7 @@ def same(one: Result, other: Result) -> bool:
 def test_the_templates_are_listed_with_their_thumbnails(comfy: ComfyServer) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{comfy.url}/api/workflow_templates", timeout=30) as answer:
-        assert sorted(json.load(answer)["mova"]) == sorted(FILE_NAMES.values())
+        assert sorted(json.load(answer)["mova"]) == sorted(name.file for name in FILE_NAMES.values())
     for name in NAMES:
         picture = urllib.parse.quote(thumbnail(name).name)
         with opener.open(f"{comfy.url}/api/workflow_templates/mova/{picture}", timeout=30) as answer:

@@ -1,7 +1,8 @@
-"""Thumbnails of templates, drawn: what goes in, above; what comes out, below."""
+"""Thumbnails of templates, drawn: the title in Chinese and English; below it what goes in, then what comes out."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ GROUNDS = {
     "5": "#35696e",
     "6": "#6b3f63",
 }
+FONTS = ("wqy-microhei.ttc", "NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc")  # that have Chinese letters
 BARS = (0.35, 0.8, 0.5, 1.0, 0.62, 0.9, 0.28, 0.7, 0.45, 0.85, 0.3)
 
 Draw = ImageDraw.ImageDraw
@@ -132,8 +134,8 @@ GLYPHS: dict[str, Callable[[Draw, Box], None]] = {
 }
 
 
-def draw_card(card: Card, name: str) -> Image.Image:
-    """The thumbnail of the template called `name`, whose first digit gives its ground."""
+def draw_card(card: Card, name: str, chinese: str) -> Image.Image:
+    """The thumbnail of the template whose file is called `name`; its first digit gives the ground."""
     full = SIZE * SMOOTH
     image = Image.new("RGB", (full, full), GROUNDS.get(name[:1], "#444c5c"))
     draw = ImageDraw.Draw(image)
@@ -141,17 +143,19 @@ def draw_card(card: Card, name: str) -> Image.Image:
     for step in range(5):  # rings in the ground, at another place on each
         x, y, r = full * (0.15 + turn / 260), full * 0.12, full * (0.25 + 0.2 * step)
         draw.ellipse((x - r, y - r, x + r, y + r), outline=(255, 255, 255), width=1)
+    title(draw, chinese, 80, (0.06 * full, 0.075 * full))
+    title(draw, name.removesuffix(".app").lstrip("0123456789 "), 48, (0.06 * full, 0.16 * full))
     above = min(len(card.given), 4)
-    made = (0.06 * full, (0.46 if above else 0.2) * full, 0.94 * full, (0.94 if above else 0.8) * full)
+    made = (0.06 * full, (0.51 if above else 0.3) * full, 0.94 * full, (0.95 if above else 0.84) * full)
     width, gap = 0.26 * full if above > 2 else 0.32 * full, 0.05 * full
     if above == 4:
         width, gap = 0.2 * full, 0.03 * full
     left = (full - above * width - (above - 1) * gap) / 2
     for number, glyph in enumerate(card.given[:above]):
         x = left + number * (width + gap)
-        GLYPHS[glyph](draw, (x, 0.08 * full, x + width, 0.33 * full))
+        GLYPHS[glyph](draw, (x, 0.21 * full, x + width, 0.43 * full))
     if above:
-        draw.polygon([(0.45 * full, 0.365 * full), (0.55 * full, 0.365 * full), (0.5 * full, 0.43 * full)], fill=PAPER)
+        draw.polygon([(0.45 * full, 0.445 * full), (0.55 * full, 0.445 * full), (0.5 * full, 0.495 * full)], fill=PAPER)
     if card.made == "large":
         draw.rounded_rectangle(inner(made, 0, 0, 1, 1), radius=16, outline=SUN, width=6)
         film(draw, inner(made, 0.02, 0.03, 0.98, 0.97))
@@ -159,8 +163,24 @@ def draw_card(card: Card, name: str) -> Image.Image:
     else:
         GLYPHS[card.made](draw, made)
     if card.label:
-        label(draw, card.label, (0.9 * full, 0.52 * full))
+        label(draw, card.label, (0.9 * full, 0.56 * full))
     return image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+
+
+def font(size: float) -> ImageFont.FreeTypeFont:
+    """The first of FONTS that this machine has.
+
+    Raises:
+        OSError: it has none.
+    """
+    for name in FONTS:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, size)
+    raise OSError(f"no font with Chinese letters is installed (tried {', '.join(FONTS)}); install fonts-wqy-microhei")
+
+
+def title(draw: Draw, text: str, size: float, middle: tuple[float, float]) -> None:
+    draw.text(middle, text, font=font(size), fill=PAPER, anchor="lm")
 
 
 def label(draw: Draw, text: str, corner: tuple[float, float]) -> None:
@@ -172,5 +192,5 @@ def label(draw: Draw, text: str, corner: tuple[float, float]) -> None:
     draw.text((x - left, y + 18 - top), text, font=font, fill=NIGHT)
 
 
-def write_card(card: Card, name: str, path: Path) -> None:
-    draw_card(card, name).save(path, quality=82, optimize=True)
+def write_card(card: Card, name: str, chinese: str, path: Path) -> None:
+    draw_card(card, name, chinese).save(path, quality=82, optimize=True)

@@ -17,7 +17,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -57,17 +57,37 @@ TEMPLATES: Mapping[str, Callable[[], Template]] = {
 }
 
 
-# Of the files, which are all that ComfyUI shows of a template: a number for the order, English, Chinese.
-NAMES: Mapping[str, str] = json.loads(Path(__file__).with_name("names.json").read_text(encoding="utf-8"))
+@dataclass(frozen=True)
+class Name:
+    """What people call a template.
+
+    Attributes:
+        file: of its file, which is all that ComfyUI shows: a number for the order, and ASCII, since the registry's
+            publisher leaves out files whose names git quotes.
+        chinese: its title, drawn into the thumbnail and written above its note.
+    """
+
+    file: str
+    chinese: str
+
+
+NAMES: Mapping[str, Name] = {
+    key: Name(**name)
+    for key, name in json.loads(Path(__file__).with_name("names.json").read_text(encoding="utf-8")).items()
+}
 
 
 def workflow_file(key: str) -> Path:
-    return WORKFLOWS / f"{NAMES[key]}.json"
+    return WORKFLOWS / f"{NAMES[key].file}.json"
 
 
 def thumbnail(key: str) -> Path:
     """The name that ComfyUI's page asks for: that of the template, which may hold a point, and .jpg."""
-    return WORKFLOWS / f"{NAMES[key]}.jpg"
+    return WORKFLOWS / f"{NAMES[key].file}.jpg"
+
+
+def draw_thumbnail(key: str) -> None:
+    write_card(TEMPLATES[key]().card, NAMES[key].file, NAMES[key].chinese, thumbnail(key))
 
 
 # --------------------------------------------------------------------------------------------------- from code to files
@@ -133,7 +153,7 @@ def write_template(press: Press, key: str) -> None:
     workflow["extra"] |= app_mode(template)
     content = json.dumps(workflow, ensure_ascii=False, indent=1)
     workflow_file(key).write_text(content + "\n", encoding="utf-8", newline="\n")
-    write_card(template.card, NAMES[key], thumbnail(key))
+    draw_thumbnail(key)
 
 
 def write_documents(press: Press, server: ComfyServer, *, run: bool) -> None:
@@ -178,7 +198,7 @@ def main() -> None:
         parser.error(f"no workflow is called {', '.join(sorted(unknown))}; there are {', '.join(TEMPLATES)}")
     if options.cards:
         for key in keys:
-            write_card(TEMPLATES[key]().card, NAMES[key], thumbnail(key))
+            draw_thumbnail(key)
         return
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
