@@ -46,7 +46,9 @@ LONGER = dict.fromkeys(("mova_extend", "mova_relay"), 2 * FRAMES - 5)  # frames 
 LONGER["mova_smooth"] = 2 * FRAMES - 1
 FASTER = {"mova_smooth": 2 * FPS}  # frames a second, where they are not the model's
 ENLARGED = ("mova_upscale", "mova_upscale_model", "mova_wan_detail")
-LARGER = dict.fromkeys(ENLARGED, (2 * SIZE[0], 2 * SIZE[1]))  # width and height of a clip that is enlarged
+LARGER = dict.fromkeys(
+    (*ENLARGED, "mova_try_lora"), (2 * SIZE[0], 2 * SIZE[1])
+)  # width and height of a clip that is enlarged
 SAMPLERS = {"MOVASampler", "KSamplerAdvanced"}
 
 

@@ -40,6 +40,7 @@ from tools.templates.files import FILE_TEMPLATES
 from tools.templates.parts import FIRST_FRAME, MODEL
 from tools.templates.streams import STREAM_TEMPLATES
 from tools.templates.template import Template, api_graph, app_mode, layout, with_values
+from tools.templates.training import TRAINING_TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
@@ -54,6 +55,7 @@ TEMPLATES: Mapping[str, Callable[[], Template]] = {
     **FILE_TEMPLATES,
     **STREAM_TEMPLATES,
     **CHAIN_TEMPLATES,
+    **TRAINING_TEMPLATES,
 }
 
 
