@@ -130,7 +130,7 @@ def test_conditionings_and_latents_are_told_by_every_bit(run, scene, told):
         (plain, closed),
         (SimpleNamespace(a=1), SimpleNamespace(a=2)),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_things_that_differ_are_told_apart(told, one, other):
     assert told(one) == told(one)
