@@ -64,7 +64,9 @@ def test_nothing_lies_on_anything(newer: Page, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"), [("mova_image_to_video_audio", False), ("mova_few_steps", True)], ids=["folded", "unfolded"]
+    ("name", "shown"),
+    [("mova_image_to_video_audio", False), ("mova_text_to_video_audio", True)],
+    ids=["folded", "unfolded"],
 )
 def test_what_few_people_change_is_folded_where_it_is_not_changed(newer: Page, name: str, shown: bool) -> None:
     newer.load(read(name), name)

@@ -35,7 +35,7 @@ def replaced() -> set[str]:
 def nodes(workflow: Node) -> Iterator[Node]:
     """Those of the graph and of its subgraphs."""
     yield from workflow["nodes"]
-    for subgraph in workflow.get("definitions", {}).get("subgraphs", ()):
+    for subgraph in (workflow.get("definitions") or {}).get("subgraphs", ()):
         yield from subgraph["nodes"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from tools.templates.parts import (
     FINISH,
@@ -21,7 +20,6 @@ from tools.templates.parts import (
     clip_graph,
     create_video,
     file_properties,
-    sampler,
 )
 from tools.templates.template import Area, Card, Node, Template
 
@@ -265,29 +263,6 @@ Each goes where its name says; the node writes below itself what it changed.
     )
 
 
-def few_steps() -> Template:
-    template = lora()
-    quick = sampler(model=("low", 0), steps=8, cfg=1.0, audio_substeps=4)
-    save = template.nodes["save"]
-    named = replace(save, inputs={**save.inputs, "filename_prefix": "video/MOVA_few_steps"})
-    return replace(
-        template,
-        nodes={**template.nodes, "sampler": quick, "save": named},
-        card=Card(("picture", "words", "file"), label="8 steps"),
-        note=f"""# Few steps, more of them for the sound
-
-Two Wan 2.2 LoRAs make the picture in 8 steps without guidance; the sound takes four steps for each.
-
-{UNTRAINED} Nobody has measured it.
-
-{GET_MODEL}
-
-**LoRA.** Both files into `models/loras`.
-
-**Try** *strength_video* 1 in both and *steps* 4; *audio_substeps* 1 to hear the difference.""",
-    )
-
-
 def prompt_builder() -> Template:
     script = {
         "scene": "In a child's bright drawing, a girl stands on a green hill under a blue sky with white clouds",
@@ -326,7 +301,6 @@ BASIC_TEMPLATES: Mapping[str, Callable[[], Template]] = {
     "mova_prompt_builder": prompt_builder,
     "mova_lip_sync": lip_sync,
     "mova_lora": lora,
-    "mova_few_steps": few_steps,
     "mova_two_samplers": two_samplers,
     "mova_sound_prompt": sound_prompt,
     "mova_bridge_control": bridge_control,

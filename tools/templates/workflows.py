@@ -36,6 +36,7 @@ from tools.templates.apps import APP_TEMPLATES
 from tools.templates.basics import BASIC_TEMPLATES, LORAS, image_to_video_audio
 from tools.templates.card import write_card
 from tools.templates.chains import CHAIN_TEMPLATES
+from tools.templates.fast import FAST_LORAS, FAST_TEMPLATES
 from tools.templates.files import FILE_TEMPLATES
 from tools.templates.parts import FIRST_FRAME, MODEL
 from tools.templates.streams import STREAM_TEMPLATES
@@ -53,6 +54,7 @@ TEMPLATES: Mapping[str, Callable[[], Template]] = {
     **BASIC_TEMPLATES,
     **APP_TEMPLATES,
     **FILE_TEMPLATES,
+    **FAST_TEMPLATES,
     **STREAM_TEMPLATES,
     **CHAIN_TEMPLATES,
     **TRAINING_TEMPLATES,
@@ -221,7 +223,7 @@ def write_models(models: Path) -> None:
     """Tiny files by all names that templates ask for."""
     write_tiny_checkpoint(models / "diffusers" / MODEL)
     write_single_files(models)
-    for name in LORAS.values():
+    for name in (*LORAS.values(), *FAST_LORAS.values()):
         write_tiny_lora(models / "loras" / name)
     write_companions(models)
 
