@@ -210,6 +210,22 @@ def speech_seconds(lines: tuple[Line, ...]) -> float:
     return len(spaced) / WORDS_A_SECOND + characters / CHARACTERS_A_SECOND
 
 
+def quoted(prompt: str) -> list[str]:
+    """What a prompt has between double quotation marks of any kind, in order."""
+    pairs = {first: last for first, last in CLOSES.items() if first not in SINGLES}
+    found, rest = [], prompt
+    while start := re.search(f"[{re.escape(''.join(pairs))}]", rest):
+        words, mark, rest = _until(rest[start.end() :], pairs[start[0]])
+        if mark:
+            found.append(words)
+    return found
+
+
+def _until(text: str, marks: str) -> tuple[str, str, str]:
+    end = re.search(f"[{re.escape(marks)}]", text)
+    return (text[: end.start()], end[0], text[end.end() :]) if end else (text, "", text)
+
+
 def check_speech(lines: tuple[Line, ...], seconds: float) -> str:
     """A sentence on whether the speech fits a clip of so many seconds; empty without speech."""
     if not lines:

@@ -116,7 +116,7 @@ def match_loudness(sound: Tensor, reference: Tensor, like: Tensor, rate: int) ->
     Only blocks of 20 ms in which both sound are compared, so that a pause does not set the loudness of what follows it;
     left alone where these are fewer than ten. The gain is held within 12 dB.
     """
-    power, ours = (_block_power(part, rate) for part in (reference, like))
+    power, ours = (block_power(part, rate) for part in (reference, like))
     sounding = (power > SILENCE_RMS**2) & (ours > SILENCE_RMS**2)
     loud, quiet = ((part * sounding).sum(dim=1) for part in (power, ours))
     gain = (loud / quiet.clamp_min(1e-20)).sqrt().clamp(1 / MOST_GAIN, MOST_GAIN)
@@ -124,7 +124,7 @@ def match_loudness(sound: Tensor, reference: Tensor, like: Tensor, rate: int) ->
     return sound * gain.view(-1, 1, 1).to(sound)
 
 
-def _block_power(part: Tensor, rate: int) -> Tensor:
+def block_power(part: Tensor, rate: int) -> Tensor:
     """(B, blocks) mean squares of (B, C, S), in whole blocks."""
     block = max(1, round(BLOCK_SECONDS * rate))
     count = part.shape[-1] // block

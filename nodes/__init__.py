@@ -6,6 +6,7 @@ from .conditioning import MovaGuideFrames, MovaImageToVideoAudio, MovaTextEncode
 from .decode import MovaDecode
 from .extend import MovaExtend, MovaJoinClips
 from .fast import MovaFastSampler
+from .film import MovaFilm, MovaFilmBegin, MovaFilmBody, MovaFilmJoin, MovaFilmTake
 from .guidance import MovaBridgeStrength, MovaGuider
 from .host import logs
 from .latents import MovaLoadLatent, MovaSaveLatent
@@ -19,6 +20,7 @@ from .replacements import register
 from .report import MovaBugReport
 from .sampling import MovaJoinExperts, MovaSampler, MovaSplitExperts
 from .segments import MovaJoinSegments, MovaSaveSegment, MovaSegmentTail
+from .shots import MovaFilmFastSampler, MovaFilmSampler, MovaShot, MovaShotsFromText
 from .sparse import MovaSparseAttention
 from .streams import MovaMask, MovaPictureToSound, MovaSoundToPicture
 from .training import MovaTrainingBudget, MovaTrainingClips, MovaTrainLora
@@ -61,6 +63,15 @@ NODES: list[type[io.ComfyNode]] = [
     MovaSaveLatent,
     MovaLoadLatent,
     MovaVideoToVideo,
+    MovaFilm,
+    MovaShotsFromText,
+    MovaShot,
+    MovaFilmSampler,
+    MovaFilmFastSampler,
+    MovaFilmBody,
+    MovaFilmBegin,
+    MovaFilmTake,
+    MovaFilmJoin,
 ]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mova_core.errors import MovaError
+from .host import messages
 from .host.logs import encodable
 from .inputs import checked
 
@@ -22,7 +23,9 @@ class MovaNode(io.ComfyNode):
         try:
             return cls.run(**checked(cls.define_schema().inputs, values))
         except MovaError as error:
-            told = encodable(str(error))  # ComfyUI logs it, and a console that cannot write it kills the run's thread
+            told = encodable(
+                messages.about_shot(str(error))
+            )  # ComfyUI logs it, and a console that cannot write it kills the run's thread
             if told != str(error):
                 raise type(error)(told) from None
             raise

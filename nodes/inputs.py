@@ -120,6 +120,8 @@ def checked(stated: Sequence[io.Input], values: Mapping[str, Any]) -> dict[str, 
 
 
 def _checked(given: io.Input, value: Any) -> Any:
+    if given.rawLink:  # the link itself, of what may never run
+        return value
     own = getattr(given, "checked", None)
     check = own or CHECKS.get(given.get_io_type())
     if check is None:

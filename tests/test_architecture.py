@@ -15,7 +15,7 @@ LAYERS = (  # a part imports itself and the layers before its own
     {"audio_vae", "collapse", "image", "masks", "meter", "model", "retime", "sampling", "text", "waveform"},
     {"checkpoint", "estimate", "inputs"},
     {"kept", "preflight", "prompting", "segments"},
-    {"training"},
+    {"film", "training"},
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 KITCHEN = "mova_core/checkpoint/kitchen.py"  # may import comfy_kitchen, in a function that uses it

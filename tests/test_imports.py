@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LISTS = json.loads(Path(__file__).with_name("comfyui_requirements.json").read_text(encoding="utf-8"))
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfyui_version"}
-COMFYUI |= {"folder_paths", "latent_preview", "node_helpers", "server"}
+COMFYUI |= {"folder_paths", "latent_preview", "node_helpers", "nodes", "server"}
 PACKAGES = {"PIL": "pillow", "yaml": "pyyaml"}  # package of a module, where it is called otherwise
 NEWER = "nodes/host/newer.py"  # may ask for what not every ComfyUI has, and go on without
 

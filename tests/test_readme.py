@@ -17,7 +17,9 @@ def test_the_node_table_is_what_the_nodes_say() -> None:
 
 
 def test_it_is_short() -> None:
-    assert len(TEXT.splitlines()) <= 150
+    """Beside the table, which has a line a node."""
+    table = [line for line in TEXT.splitlines() if line.startswith("| **MOVA ")]
+    assert len(TEXT.splitlines()) - len(table) < 115
 
 
 def test_its_links_and_commands_lead_to_files() -> None:

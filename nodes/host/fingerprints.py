@@ -208,8 +208,10 @@ def _hash(tensor: Tensor) -> str:
 def _schedule(patcher: ModelPatcher) -> Any:
     """Numbers of the noise schedule that a run will use."""
     sampling = getattr(patcher.model, "model_sampling", None) and patcher.get_model_object("model_sampling")
+    if sampling is None:  # a CLIP, a VAE
+        return None
     numbers = {k: v for k, v in vars(sampling).items() if isinstance(v, int | float) and k != "training"}
-    return sorted((key, repr(float(number))) for key, number in numbers.items()) if sampling is not None else None
+    return sorted((key, repr(float(number))) for key, number in numbers.items())
 
 
 def _dtype(patcher: ModelPatcher) -> str:

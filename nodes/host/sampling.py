@@ -67,6 +67,14 @@ def one_of(latent: Latent, index: int) -> dict[str, Any]:
     return {**rest, "samples": joint(video, audio)}
 
 
+def masked_as(latent: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """A LATENT with what `before` holds of the picture, and what it holds itself of the sound."""
+    if "noise_mask" not in before:
+        return latent
+    (shown, _), (_, heard) = (each["noise_mask"].unbind() for each in (before, latent))
+    return {**latent, "noise_mask": joint(shown, heard)}
+
+
 def conditioned(conditioning: Any, values: dict[str, Any]) -> Any:
     """A copy of a CONDITIONING with `values` set in every entry."""
     return node_helpers.conditioning_set_values(conditioning, values)

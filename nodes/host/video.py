@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import av
 import comfy.model_management
 import comfy.utils
 import folder_paths
+import torch
 from comfy.cli_args import args
 from torch import Tensor
 
@@ -24,6 +25,8 @@ SEGMENTS = "mova_segments"
 LONGEST_NAME = 180  # bytes, of 255, so that there is room for a number and a temporary ending
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)  # Hz
 BT709, SRGB, LIMITED = 1, 13, 1
+PIECE = 16  # pictures that are read at once
+FINAL, MASTER = "18", "12"  # crf of H.264: of what is shown, and of what is written once more
 DEVICES = re.compile(
     r"(?i:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3]|conin\$|conout\$) *([.:].*)?"
 )
@@ -74,6 +77,11 @@ def output_file(prefix: str, width: int, height: int, ending: str = ".mp4") -> t
     return Path(folder) / f"{name}_{counter:05}_{ending}", subfolder
 
 
+def in_output(path: Path) -> str:
+    """The sub-folder of the output folder that a file lies in, as the page asks for it."""
+    return path.parent.relative_to(folder_paths.get_output_directory()).as_posix()
+
+
 def player_rate(rates: Sequence[int]) -> int:
     """The sample rate of AAC, Hz, that keeps all of sounds of these rates, as far as there is one; 48000 for none."""
     return next((rate for rate in AAC_RATES if rate >= max(rates, default=48000)), AAC_RATES[-1])
@@ -101,6 +109,7 @@ def write(
     metadata: Mapping[str, Any],
     *,
     frames: int,
+    quality: str = FINAL,
 ) -> None:
     """Write (F, H, W, 3) uint8 pieces of `size` (W, H) with (C, S) sound, or none, as H.264 and AAC.
 
@@ -116,7 +125,7 @@ def write(
         sweep(path)
         with av.open(str(part), "w", format="mp4", options={"movflags": "use_metadata_tags+faststart"}) as file:
             file.metadata.update({key: json.dumps(value) for key, value in metadata.items()})
-            show = _pictures(file, size, fps)
+            show = _pictures(file, size, fps, quality)
             play = None if sound is None else _sound(file, sound, sample_rate)
             _interleave(pieces, show, play, sample_rate / fps, comfy.utils.ProgressBar(frames))
         os.replace(part, path)  # noqa: PTH105, atomic on every system
@@ -124,6 +133,29 @@ def write(
         raise CheckpointError(f"{path} cannot be written: {error}. Look at the disk's space") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def read(path: Path, start: int = 0) -> Iterator[Tensor]:
+    """(F, H, W, 3) uint8 pieces of a file that `write` wrote, from picture `start` on.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        with av.open(str(path)) as file:
+            piece: list[Tensor] = []
+            for number, frame in enumerate(file.decode(video=0)):
+                if number < start:
+                    continue
+                rgb = frame.reformat(format="rgb24", src_colorspace="ITU709")
+                piece.append(torch.from_numpy(rgb.to_ndarray()))
+                if len(piece) == PIECE:
+                    yield torch.stack(piece)
+                    piece = []
+            if piece:
+                yield torch.stack(piece)
+    except (OSError, av.FFmpegError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}. Delete it; what it is of is made again") from error
 
 
 def _interleave(
@@ -143,9 +175,9 @@ def _interleave(
         play(None)
 
 
-def _pictures(file: Any, size: tuple[int, int], fps: float) -> Show:
+def _pictures(file: Any, size: tuple[int, int], fps: float, quality: str) -> Show:
     """Takes a (H, W, 3) uint8 picture at a time, None after the last. BT.709 and tagged so, as 'Save Video' writes."""
-    video = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
+    video = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": quality})
     (video.width, video.height), video.pix_fmt = size, "yuv420p"
     _tag(video.codec_context)
 

@@ -1,0 +1,414 @@
+"""A film: which shots are made again, and what is kept, on the tiny checkpoint in ComfyUI's own executor."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.comfy import needs_comfy
+from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
+from tests.fixtures.tiny_lora import write_tiny_lora
+from tests.in_process import Pack
+from tests.nodes.executor import Executor, Graph, Ran
+
+pytestmark = needs_comfy
+
+SIX = """Anna: a woman in a red coat; warm
+sound: rain
+[one] 5 frames
+A cat sits.
+[two] goes on, 4 frames, overlap 5
+It stands up.
+[three] 5 frames
+A dog barks.
+[four] 5 frames
+A door opens.
+[five] goes on, 4 frames, overlap 5
+Someone comes in.
+[six] 5 frames
+A street.
+"""
+SMALL = {"width": 32, "height": 32, "fps": 24.0, "seed": 3, "negative_prompt": "blurry"}
+FILM = {"match_sound": "no", "match_picture": "no", "tile_size": 0, "size_limit": 50.0}
+
+
+def graph(text: str, name: str, **changes: Any) -> Graph:
+    """Loader, shots, settings and the film; `changes` of the film's inputs."""
+    models = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "audio_vae": ["1", 3]}
+    settings = {"steps": 1, "cfg": 1.0, "shift": 5.0, "audio_shift": 5.0, "sampler": "euler", "scheduler": "mova"}
+    return {
+        "1": {"class_type": "MOVALoader", "inputs": {"folder": "tiny", "weight_dtype": "fp32"}},
+        "2": {"class_type": "MOVAShotsFromText", "inputs": {"text": text}},
+        "3": {"class_type": "MOVAFilmSampler", "inputs": {**settings, "denoise": 1.0}},
+        "4": {
+            "class_type": "MOVAFilm",
+            "inputs": {**models, "shots": ["2", 0], "settings": ["3", 0], "name": name, **SMALL, **FILM, **changes},
+        },
+    }
+
+
+class Studio:
+    """Runs films and counts the sampler's calls."""
+
+    def __init__(self, calls: list[Any], films: Path) -> None:
+        self.calls, self.films, self.executor = calls, films, Executor()
+
+    def __call__(self, given: Graph) -> Ran:
+        self.calls.clear()
+        return self.executor(given)
+
+    def made(self, given: Graph) -> int:
+        """Calls of the sampler in a run that must succeed."""
+        ran = self(given)
+        assert not ran.error, ran.error
+        return len(self.calls)
+
+
+@pytest.fixture
+def studio(
+    pack: Pack, stock: dict[str, type], diffusers: Path, comfy_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> Studio:
+    calls: list[Any] = []
+    sampler: Any = pack.nodes["MOVASampler"]
+    run = sampler.run.__func__
+
+    def counted(cls: Any, **given: Any) -> Any:
+        calls.append(given["seed"])
+        return run(cls, **given)
+
+    monkeypatch.setattr(sampler, "run", classmethod(counted))
+    return Studio(calls, comfy_base / "output" / "mova_films")
+
+
+def test_a_changed_shot_and_what_goes_on_from_it_are_made_again_and_no_other(studio: Studio) -> None:
+    assert studio.made(graph(SIX, "six")) == 6
+    assert studio.made(graph(SIX, "six")) == 0
+    changed = SIX.replace("A door opens.", "A gate opens.")
+    assert studio.made(graph(changed, "six")) == 2
+    assert studio.made(graph(SIX, "six")) == 0
+
+
+def test_after_a_restart_in_another_order_and_renamed_nothing_is_made_again(studio: Studio) -> None:
+    studio.made(graph(SIX, "six"))
+    studio.executor.restart()
+    assert studio.made(graph(SIX, "six")) == 0
+    blocks = SIX.split("[")
+    moved = "[".join([blocks[0], *(blocks[n] for n in (6, 4, 5, 1, 2, 3))])
+    assert studio.made(graph(moved, "six")) == 0
+    assert studio.made(graph(SIX.replace("[one]", "[first]"), "six")) == 0
+    changed = SIX.replace("A door opens.", "A wall falls.")
+    studio.executor.restart()
+    assert studio.made(graph(changed, "six")) == 2
+
+
+def test_a_film_that_is_kept_loads_nothing(studio: Studio, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio.made(graph(SIX, "six"))
+    studio.executor.restart()
+    monkeypatch.setattr(pack.nodes["MOVALoader"], "run", classmethod(lambda cls, **_: pytest.fail("it loads")))
+    assert studio.made(graph(SIX, "six")) == 0
+    report = studio(graph(SIX, "six")).shown["4"]["text"][0]
+    assert report.count("kept") == 6
+
+
+def test_a_folder_copied_to_another_name_is_a_film_whose_takes_are_kept(studio: Studio) -> None:
+    studio.made(graph(SIX, "six"))
+    shutil.copytree(studio.films / "six", studio.films / "copied", copy_function=shutil.copyfile)
+    studio.executor.restart()
+    assert studio.made(graph(SIX, "copied")) == 0
+
+
+@pytest.mark.parametrize("file", ["take.json", "latents.safetensors", "end.safetensors", "clip.mp4", ""])
+def test_a_take_deleted_behind_its_back_is_made_again(studio: Studio, file: str) -> None:
+    one = "[one] 5 frames\nA cat sits.\n[two] 5 frames\nA dog barks."
+    shutil.rmtree(studio.films / "gone", ignore_errors=True)
+    studio.made(graph(one, "gone"))
+    (take,) = (studio.films / "gone" / "two").iterdir()
+    (take / file).unlink() if file else shutil.rmtree(take)
+    assert studio.made(graph(one, "gone")) == 1
+    assert studio.made(graph(one, "gone")) == 0
+
+
+def test_a_damaged_header_is_made_again_and_what_it_was_stays_beside_it(studio: Studio) -> None:
+    one = "[one] 5 frames\nA cat sits."
+    studio.made(graph(one, "damaged"))
+    (take,) = (studio.films / "damaged" / "one").iterdir()
+    (take / "take.json").write_text("{")
+    assert studio.made(graph(one, "damaged")) == 1
+    assert len(list((studio.films / "damaged" / "one").iterdir())) == 2
+
+
+# --- what is asked for and cannot be ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[one] 5 frames, lock\nA cat.", ["line 1: shot 'one' is locked, and there is no take"]),
+        ("[one] 5 frames, take abcd\nA cat.", ["line 1: shot 'one': take abcd names none"]),
+        ("[one] 5 frames, picture 1\nA cat.", ["line 1: shot 'one' wants picture 1; none are connected"]),
+        ("[one] 5 frames\nA cat.\n[two] 9 s\nA dog.", ["line 3: shot 'two' lasts 217 frames", "193"]),
+        ("[one] goes on\nA cat.", ["line 1: shot 'one' goes on, but it is the first"]),
+        ("[one] 5 frames\nA cat.\n[two] goes on, 4 frames\nIt runs.", ["shot 'two': an overlap of 25", "5"]),
+        ("[one] 5 frames, off\nA cat.\n[two] after one\nA dog.", ["shot 'two' begins after 'one'", "off"]),
+        ("[one] 5 frames, off\nA cat.", ["no shot to make"]),
+        ("[one] 5 frames, overlap 24\nA.\n[two] goes on, overlap 24\nB", ["shot 'two': overlap 24", "21 and 25"]),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_shot_before_anything_is_loaded(
+    studio: Studio, pack: Pack, monkeypatch: pytest.MonkeyPatch, text: str, parts: list[str]
+) -> None:
+    monkeypatch.setattr(pack.nodes["MOVALoader"], "run", classmethod(lambda cls, **_: pytest.fail("it loads")))
+    error = studio(graph(text, "refused")).error
+    assert all(part in error for part in parts), error
+    assert not (studio.films / "refused").exists()
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "C:", "con", "a b", "x" * 101, "na\u00efve"])
+def test_a_name_that_is_no_folder_everywhere_is_refused(studio: Studio, name: str) -> None:
+    assert "name" in studio(graph("[one] 5 frames\nA cat.", name)).error
+
+
+@pytest.mark.parametrize("name", ["NUL", "com1", "aux"])
+def test_a_shot_named_as_a_device_is_refused(studio: Studio, name: str) -> None:
+    assert "device" in studio(graph(f"[{name}] 5 frames\nA cat.", "devices")).error
+
+
+def test_an_error_of_a_node_within_names_the_shot(studio: Studio, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = "[one] 5 frames\nA cat sits.\n[two] 5 frames\nA dog barks."
+    errors = pack.module("mova_core.errors")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise errors.CheckpointError("the disk is full")
+
+    studio.made(graph(two.split("[two]")[0], "within"))
+    monkeypatch.setattr(pack.module("nodes.host.video"), "write", full)
+    assert studio(graph(two, "within")).error.startswith("shot 2 of 2: the disk is full")
+    assert list((studio.films / "within" / "two").iterdir()) == []
+    monkeypatch.undo()
+    assert studio(graph(two, "within")).error == ""
+
+
+# --- locked, chosen, off ---------------------------------------------------------------------------------------------
+
+
+def test_a_locked_shot_is_never_made_and_an_older_take_can_be_chosen_again(studio: Studio) -> None:
+    old, new = "[one] 5 frames{}\nA cat sits.", "[one] 5 frames{}\nA dog barks."
+    assert studio.made(graph(old.format(""), "locked")) == 1
+    (first,) = (studio.films / "locked" / "one").iterdir()
+    assert studio.made(graph(new.format(", lock"), "locked")) == 0
+    assert studio.made(graph(new.format(""), "locked")) == 1
+    chosen = graph(new.format(f", take {first.name[:6]}"), "locked")
+    assert studio.made(chosen) == 0
+    assert first.name[:8] in studio(chosen).shown["4"]["text"][0]
+    assert len(list((studio.films / "locked" / "one").iterdir())) == 2
+
+
+def test_what_goes_on_from_a_chosen_take_is_made_from_that_one(studio: Studio) -> None:
+    text = "[one] 5 frames{}\n{}\n[two] goes on, 4 frames, overlap 5\nIt runs."
+    studio.made(graph(text.format("", "A cat sits."), "chosen"))
+    (first,) = (studio.films / "chosen" / "one").iterdir()
+    assert studio.made(graph(text.format("", "A dog barks."), "chosen")) == 2
+    assert studio.made(graph(text.format(f", take {first.name}", "A dog barks."), "chosen")) == 0
+
+
+def test_a_shot_that_is_off_is_left_out(studio: Studio) -> None:
+    two = "[one] 5 frames\nA cat sits.\n[two] 5 frames{}\nA dog barks."
+    assert studio.made(graph(two.format(", off"), "off")) == 1
+    assert "two: off" in studio(graph(two.format(", off"), "off")).shown["4"]["text"][0]
+    assert studio.made(graph(two.format(""), "off")) == 1
+
+
+def test_the_report_says_why_before_the_models_are_asked(studio: Studio) -> None:
+    studio.made(graph(SIX, "six"))
+    changed = SIX.replace("[four] 5 frames", "[four] 9 frames, seed 8")
+    report = studio(graph(changed, "six")).shown["4.0.0.body"]["text"][0].splitlines()
+    assert report[3] == "4 four: to be made: seed, frames changed"
+    assert report[4] == "5 five: to be made: depends on shot 4"
+    assert [line for line in report if "kept" in line] == [report[n] for n in (0, 1, 2, 5)]
+
+
+def test_what_could_go_is_listed_and_nothing_is_deleted(studio: Studio) -> None:
+    texts = [f"[one] 5 frames\nA cat, {n}." for n in range(3)]
+    for text in texts:
+        studio.made(graph(text, "large"))
+    report = studio(graph(texts[0], "large", size_limit=1e-6)).shown["4"]["text"][0]
+    assert "These takes are not used and could go: one/" in report
+    assert len(list((studio.films / "large" / "one").iterdir())) == 3
+
+
+# --- what is stale ---------------------------------------------------------------------------------------------------
+
+ONE = "[one] 5 frames, picture 1\nA cat sits."
+Edit = Callable[[Graph], None]
+
+
+def single(name: str) -> Graph:
+    """One shot with a picture and room for what edits put on the model."""
+    made = graph(ONE, name)
+    made["5"] = {"class_type": "LoadImage", "inputs": {"image": "told.png"}}
+    made["2"]["inputs"]["pictures"] = ["5", 0]
+    made["6"] = {"class_type": "MOVABridgeStrength", "inputs": STRONG | {"model": ["1", 0]}}
+    made["4"]["inputs"]["model"] = ["6", 0]
+    return made
+
+
+STRONG = {"audio_to_video": 0.5, "video_to_audio": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+
+
+def put(node: str, **inputs: Any) -> Edit:
+    """Set inputs of a node."""
+    return lambda made: made[node]["inputs"].update(inputs)
+
+
+def over(kind: str, **inputs: Any) -> Edit:
+    """Put a node on the model, above the film."""
+
+    def edit(made: Graph) -> None:
+        below = made["4"]["inputs"]["model"]
+        made[f"9{len(made)}"] = {"class_type": kind, "inputs": {"model": below, **inputs}}
+        made["4"]["inputs"]["model"] = [f"9{len(made) - 1}", 0]
+
+    return edit
+
+
+def chain(*edits: Edit) -> Edit:
+    return lambda made: [edit(made) for edit in edits] and None
+
+
+def renumbered(made: Graph) -> None:
+    new = {old: f"1{old}" for old in made}
+    for node in made.values():
+        node["inputs"] = {k: [new[v[0]], v[1]] if isinstance(v, list) else v for k, v in node["inputs"].items()}
+    for old in list(made):
+        made[new[old]] = made.pop(old)
+
+
+def split_and_joined(made: Graph) -> None:
+    made["7"] = {"class_type": "MOVASplitExperts", "inputs": {"model": ["1", 0]}}
+    joined = {"high_noise": ["7", 0], "low_noise": ["7", 1], "boundary": 0.9}
+    made["8"] = {"class_type": "MOVAJoinExperts", "inputs": joined}
+    made["6"]["inputs"]["model"] = ["8", 0]
+
+
+def loose(made: Graph) -> None:
+    made["77"] = {"class_type": "PreviewAny", "inputs": {"source": "nothing"}}
+
+
+LORA = {"lora_name": "a.safetensors", "strength": 1.0, "expert": "auto"} | dict.fromkeys(
+    ("strength_video", "strength_audio", "strength_audio_to_video", "strength_video_to_audio"), 1.0
+)
+EDITS: dict[str, Edit] = {
+    "nothing": lambda made: None,
+    "renumbered": renumbered,
+    "a loose node": loose,
+    "spaces in the prompt": put("2", text=ONE.replace("A cat", "A   cat")),
+    "a remark": put("2", text=f"# remark\n{ONE}"),
+    "another name": put("2", text=ONE.replace("[one]", "[uno]")),
+    "the same picture, saved again": put("5", image="told_again.png"),
+    "split and joined": split_and_joined,
+    "a model folder renamed": put("1", folder="renamed"),
+    "size limit": put("4", size_limit=1.0),
+    "match": put("4", match_sound="all shots", match_picture="all shots"),
+    "steps": put("3", steps=2),
+    "cfg": put("3", cfg=2.0),
+    "shift": put("3", shift=4.0),
+    "audio shift": put("3", audio_shift=4.0),
+    "sampler": chain(put("3", sampler="dpmpp_2m", steps=3)),
+    "scheduler": put("3", scheduler="simple", steps=2),
+    "denoise": put("3", denoise=0.4),
+    "bridge cfg": put("3", bridge_cfg=3.0),
+    "audio cfg": put("3", audio_cfg=3.0),
+    "sub-steps": put("3", audio_substeps=2),
+    "seed": put("4", seed=4),
+    "own seed": put("2", text=ONE.replace("picture 1", "picture 1, seed 9")),
+    "width": put("4", width=48),
+    "height": put("4", height=48),
+    "fps": put("4", fps=12.0),
+    "length": put("2", text=ONE.replace("5 frames", "9 frames")),
+    "prompt": put("2", text=ONE.replace("cat", "dog")),
+    "sound of the prompt": put("2", text=f"{ONE}\nsound: rain"),
+    "a prompt for the sound": put("2", text=f"{ONE}\nhears: rain"),
+    "negative prompt with cfg": chain(put("3", cfg=2.0), put("4", negative_prompt="sharp")),
+    "picture": put("5", image="other.png"),
+    "no picture": put("2", text=ONE.replace(", picture 1", "")),
+    "bridge strength": put("6", audio_to_video=0.6),
+    "bridge from": put("6", start_percent=0.5, audio_to_video=0.0),
+    "dtype": put("1", weight_dtype="bf16"),
+    "other weights": put("1", folder="other"),
+    "lora": over("MOVALoraLoader", **LORA),
+    "lora strength": over("MOVALoraLoader", **LORA | {"strength": 0.5}),
+    "lora on one expert": over("MOVALoraLoader", **LORA | {"expert": "high"}),
+    "other lora": over("MOVALoraLoader", **LORA | {"lora_name": "b.safetensors"}),
+    "two loras": chain(over("MOVALoraLoader", **LORA), over("MOVALoraLoader", **LORA | {"lora_name": "b.safetensors"})),
+    "APG": chain(put("3", cfg=3.0), over("APG", eta=0.5, norm_threshold=5.0, momentum=0.0)),
+    "CFG zero star": chain(put("3", cfg=3.0), over("CFGZeroStar")),
+    "compute dtype": over("ModelComputeDtype", dtype="bf16"),
+}
+KEPT = {
+    *(
+        "nothing",
+        "renumbered",
+        "a loose node",
+        "spaces in the prompt",
+        "a remark",
+        "another name",
+        "size limit",
+        "match",
+    ),
+    *("the same picture, saved again", "split and joined", "a model folder renamed"),
+}
+
+
+CAREFUL = {"dtype"}  # made again although the clip is the same: on a CPU that computes both alike
+
+
+@pytest.fixture(scope="module")
+def materials(comfy_base: Path, diffusers: Path) -> None:
+    """Pictures, LoRAs and checkpoints that the edits name."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    for name, picture, level in (("told", pixels[0], 1), ("told_again", pixels[0], 9), ("other", pixels[1], 1)):
+        Image.fromarray(picture.numpy()).save(comfy_base / "input" / f"{name}.png", compress_level=level)
+    for seed, name in enumerate("ab"):
+        write_tiny_lora(comfy_base / "models" / "loras" / f"{name}.safetensors", seed)
+    shutil.copytree(diffusers / "tiny", diffusers / "renamed")
+    write_tiny_checkpoint(diffusers / "other", seed=5)
+
+
+def streams(films: Path, name: str) -> list[Tensor]:
+    """Latents of the newest take of a film's one shot."""
+    headers = sorted((films / name).glob("*/*/take.json"), key=lambda path: json.loads(path.read_text())["number"])
+    return list(load_file(headers[-1].parent / "latents.safetensors").values())
+
+
+@pytest.mark.usefixtures("materials")
+@pytest.mark.parametrize("name", EDITS)
+def test_no_changed_clip_counts_as_kept(studio: Studio, name: str) -> None:
+    """Each edit is really sampled: where the film keeps its take, in a film of its own, so that what would have come
+    out is known."""
+    if not (studio.films / "told").exists():
+        studio.made(single("told"))
+    edited = single("told")
+    EDITS[name](edited)
+    before = streams(studio.films, "told")
+    made = studio.made(edited)
+    own = next(node for node in edited.values() if node["class_type"] == "MOVAFilm")["inputs"]
+    if not made:
+        own["name"] = "truth"
+        studio.made(edited)
+    truth = streams(studio.films, "told" if made else "truth")
+    same = all(torch.equal(a, b) for a, b in zip(truth, before)) and len(truth) == len(before)
+    shutil.rmtree(studio.films / "truth", ignore_errors=True)
+    if made:
+        shutil.rmtree(studio.films / "told")
+    assert made == (name not in KEPT)
+    assert same == (not made or name in CAREFUL)
