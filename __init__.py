@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-WEB_DIRECTORY = "./web"  # help pages under web/docs, and web/labels.js, which names text boxes on the canvas
+WEB_DIRECTORY = "./web"  # help pages under web/docs, and the scripts of the page in web
 NEEDED = "0.34.0"
 OWN = {"ftfy"}  # of requirements.txt; all else that is imported, ComfyUI requires
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfyui_version", "folder_paths", "latent_preview", "server"}

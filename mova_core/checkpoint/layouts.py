@@ -62,7 +62,7 @@ def refuse_foreign(keys: Mapping[str, Any], where: str) -> None:
             if re.search(pattern, key):
                 raise CheckpointError(
                     f"{where} is quantised by {maker}: {key:.120}. That is not read. Choose a file in bf16, scaled "
-                    "float8 or one of ComfyUI's formats (docs/files.md)"
+                    "float8 or one of ComfyUI's formats: docs/files.md of this pack"
                 )
 
 

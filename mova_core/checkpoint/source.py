@@ -194,7 +194,7 @@ def _check_slots(parts: Mapping[str, PartFile]) -> None:
         if not found.startswith(KINDS.get(name, EXPERT_KINDS)):
             raise CheckpointError(
                 f"{part.file.place} holds {part.file.contents()}; wanted here is {wanted} of MOVA. Choose the file "
-                "that holds it, or convert a downloaded folder (docs/files.md)"
+                "that holds it, or convert a downloaded folder: docs/files.md of this pack"
             )
         stated = part.file.component
         if part.kept == HIGH and stated in (HIGH, LOW) and stated != name:

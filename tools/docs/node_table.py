@@ -1,4 +1,4 @@
-"""The README's table of nodes, from the nodes' own words: `python -m tools.docs.node_table` brings it up to date.
+"""The table of nodes in docs/nodes.md, from the nodes' own words: `python -m tools.docs.node_table` writes it.
 
 Names and descriptions are read from the sources, inputs and outputs from tests/nodes/schema.json, so neither ComfyUI
 nor torch is needed.
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-README, SCHEMA = ROOT / "README.md", ROOT / "tests" / "nodes" / "schema.json"
+LIST, SCHEMA = ROOT / "docs" / "nodes.md", ROOT / "tests" / "nodes" / "schema.json"
 BEGIN, END = "<!-- nodes: tools/docs/node_table.py writes this -->", "<!-- end of nodes -->"
 
 
@@ -44,13 +44,13 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def with_table(readme: str) -> str:
-    """The README with the table between its marks brought up to date."""
+def with_table(page: str) -> str:
+    """The page with the table between its marks brought up to date."""
     pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if not pattern.search(readme):
-        raise ValueError(f"{README} has no marks {BEGIN} ... {END}")
-    return pattern.sub(lambda _: f"{BEGIN}\n{table()}\n{END}", readme)
+    if not pattern.search(page):
+        raise ValueError(f"{LIST} has no marks {BEGIN} ... {END}")
+    return pattern.sub(lambda _: f"{BEGIN}\n{table()}\n{END}", page)
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    LIST.write_text(with_table(LIST.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")

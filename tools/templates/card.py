@@ -1,4 +1,7 @@
-"""Thumbnails of templates, drawn: the title in Chinese and English; below it what goes in, then what comes out."""
+"""Thumbnails of templates, drawn: what goes in, what comes out, the title in Chinese and English.
+
+The top eighth holds nothing: there the page writes whether a template is a graph or an app.
+"""
 
 from __future__ import annotations
 
@@ -143,19 +146,19 @@ def draw_card(card: Card, name: str, chinese: str) -> Image.Image:
     for step in range(5):  # rings in the ground, at another place on each
         x, y, r = full * (0.15 + turn / 260), full * 0.12, full * (0.25 + 0.2 * step)
         draw.ellipse((x - r, y - r, x + r, y + r), outline=(255, 255, 255), width=1)
-    title(draw, chinese, 80, (0.06 * full, 0.075 * full))
-    title(draw, name.removesuffix(".app").lstrip("0123456789 "), 48, (0.06 * full, 0.16 * full))
+    title(draw, chinese, 68, (0.06 * full, 0.885 * full))
+    title(draw, name.removesuffix(".app").lstrip("0123456789 "), 44, (0.06 * full, 0.957 * full))
     above = min(len(card.given), 4)
-    made = (0.06 * full, (0.51 if above else 0.3) * full, 0.94 * full, (0.95 if above else 0.84) * full)
+    made = (0.06 * full, (0.42 if above else 0.2) * full, 0.94 * full, (0.83 if above else 0.74) * full)
     width, gap = 0.26 * full if above > 2 else 0.32 * full, 0.05 * full
     if above == 4:
         width, gap = 0.2 * full, 0.03 * full
     left = (full - above * width - (above - 1) * gap) / 2
     for number, glyph in enumerate(card.given[:above]):
         x = left + number * (width + gap)
-        GLYPHS[glyph](draw, (x, 0.21 * full, x + width, 0.43 * full))
+        GLYPHS[glyph](draw, (x, 0.125 * full, x + width, 0.34 * full))
     if above:
-        draw.polygon([(0.45 * full, 0.445 * full), (0.55 * full, 0.445 * full), (0.5 * full, 0.495 * full)], fill=PAPER)
+        draw.polygon([(0.45 * full, 0.355 * full), (0.55 * full, 0.355 * full), (0.5 * full, 0.405 * full)], fill=PAPER)
     if card.made == "large":
         draw.rounded_rectangle(inner(made, 0, 0, 1, 1), radius=16, outline=SUN, width=6)
         film(draw, inner(made, 0.02, 0.03, 0.98, 0.97))
@@ -163,7 +166,7 @@ def draw_card(card: Card, name: str, chinese: str) -> Image.Image:
     else:
         GLYPHS[card.made](draw, made)
     if card.label:
-        label(draw, card.label, (0.9 * full, 0.56 * full))
+        label(draw, card.label, (0.9 * full, 0.47 * full))
     return image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 

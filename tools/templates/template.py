@@ -8,7 +8,7 @@ at the top of the first column.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from tools.comfy.page import GROUP_PADDING, GROUP_TITLE, Group, Layout, Note
@@ -213,12 +213,3 @@ def _area_places(
             y += tall[name] + NODE_GAP
         x += max(nodes[name].width for name in stack) + STACK_GAP
     return places
-
-
-def with_values(template: Template, values: Mapping[str, Any]) -> Template:
-    """The template with other values for all inputs of these names."""
-    nodes = {
-        name: replace(node, inputs={key: values.get(key, value) for key, value in node.inputs.items()})
-        for name, node in template.nodes.items()
-    }
-    return replace(template, nodes=nodes)

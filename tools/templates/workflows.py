@@ -3,11 +3,9 @@
     python -m tools.templates.workflows                # all of them
     python -m tools.templates.workflows KEY ...        # some, e.g. mova_relay
     python -m tools.templates.workflows --cards        # the thumbnails alone; needs neither ComfyUI nor a browser
-    python -m tools.templates.workflows --run-picture  # also docs/images/run.png, a finished run on the tiny checkpoint
 
 Writes workflows/<name>.json (UI format, made by ComfyUI's own page) and the thumbnail workflows/<name>.jpg, and for the
-image-to-video workflow docs/images/workflow.png, for the app docs/images/app.png. Needs ComfyUI and Chromium;
-scikit-image for the photograph in docs. How to add one is said in CONTRIBUTING.md.
+app docs/images/app.png. Needs ComfyUI and Chromium. How to add one is said in CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -28,27 +26,25 @@ from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.fixtures.tiny_companions import write_companions
 from tests.fixtures.tiny_lora import write_tiny_lora
 from tools.comfy.browser import chromium
-from tools.comfy.graph_picture import SETTINGS, graph_picture
+from tools.comfy.graph_picture import SETTINGS
 from tools.comfy.page import SIZE, Page, Workflow
 from tools.comfy.page_scripts import NODE_BOXES, VUE_HEIGHTS
 from tools.comfy.server import ComfyServer
 from tools.templates.apps import APP_TEMPLATES
-from tools.templates.basics import BASIC_TEMPLATES, LORAS, image_to_video_audio
+from tools.templates.basics import BASIC_TEMPLATES, LORAS
 from tools.templates.card import write_card
 from tools.templates.chains import CHAIN_TEMPLATES
 from tools.templates.fast import FAST_LORAS, FAST_TEMPLATES
 from tools.templates.files import FILE_TEMPLATES
 from tools.templates.parts import FIRST_FRAME, MODEL
 from tools.templates.streams import STREAM_TEMPLATES
-from tools.templates.template import Template, api_graph, app_mode, layout, with_values
 from tools.templates.training import TRAINING_TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
 IMAGES = ROOT / "docs" / "images"
 
-PICTURE_WIDTH = 1800
-PAGE_SIZE, APP_SIZE = (1600, 760), (1280, 1060)
+APP_SIZE = (1280, 1060)
 
 TEMPLATES: Mapping[str, Callable[[], Template]] = {
     **BASIC_TEMPLATES,
@@ -95,21 +91,6 @@ def draw_thumbnail(key: str) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- from code to files
-
-ASTRONAUT_PROMPT = """This video has no subtitles. A woman in an orange space suit sits before a flag and a \
-model of the space shuttle. She smiles, breathes in and looks up as a calm voice on the radio says, "T minus ten \
-minutes and counting." The flag stirs while the camera moves closer.
-
-The audio shows a man's calm voice over a crackling radio, the low hum of a hall, and the rustle of a suit."""
-SMALL = {"width": 320, "height": 176, "frames": 25, "steps": 8}  # for a run of the tiny checkpoint on a CPU
-
-
-# The clip in the page shows a frame of its middle.
-SHOW_MIDDLE = """
-Promise.all([...document.querySelectorAll('video')].map((video) => new Promise((done) => {
-  video.addEventListener('seeked', done, {once: true});
-  video.currentTime = video.duration / 2;
-}))).then(() => true)"""
 
 
 class Press:
@@ -160,26 +141,6 @@ def write_template(press: Press, key: str) -> None:
     draw_thumbnail(key)
 
 
-def write_documents(press: Press, server: ComfyServer, *, run: bool) -> None:
-    """docs/images/workflow.png: the image-to-video workflow with a photograph; run.png: the page after a run of it."""
-    from skimage import data  # the photograph is NASA's, in the public domain
-
-    Image.fromarray(data.astronaut()).save(server.input / "astronaut.png")
-    page = press.page
-    page.reload()
-    shown = with_values(image_to_video_audio(), {"image": "astronaut.png", "prompt": ASTRONAUT_PROMPT})
-    to_workflow(press, shown)
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    graph_picture(page, PICTURE_WIDTH).save(IMAGES / "workflow.png", optimize=True)
-    if run:
-        to_workflow(press, replace(with_values(shown, SMALL), after_generate="fixed"))
-        page.run()
-        page.resize(*PAGE_SIZE)
-        page.fit()
-        page.evaluate(SHOW_MIDDLE)
-        page.screenshot(IMAGES / "run.png")
-
-
 def write_app_picture(page: Page, name: str) -> None:
     """docs/images/app.png: the page with a workflow that opens as an app."""
     page.load(json.loads(workflow_file(name).read_text(encoding="utf-8")), name)
@@ -195,7 +156,6 @@ def main() -> None:
     )
     parser.add_argument("keys", nargs="*", metavar="KEY", help=f"all by default: {', '.join(TEMPLATES)}")
     parser.add_argument("--cards", action="store_true", help="the thumbnails alone")
-    parser.add_argument("--run-picture", action="store_true", help="also docs/images/run.png, on the tiny checkpoint")
     options = parser.parse_args()
     keys = options.keys or list(TEMPLATES)
     if unknown := set(keys) - set(TEMPLATES):
@@ -213,8 +173,6 @@ def main() -> None:
             for key in keys:
                 write_template(press, key)
                 print(workflow_file(key))
-            if "mova_image_to_video_audio" in keys:
-                write_documents(press, server, run=options.run_picture)
             for key in APP_TEMPLATES.keys() & set(keys):
                 write_app_picture(press.page, key)
 
