@@ -38,6 +38,7 @@ from tools.templates.fast import FAST_LORAS, FAST_TEMPLATES
 from tools.templates.files import FILE_TEMPLATES
 from tools.templates.parts import FIRST_FRAME, MODEL
 from tools.templates.streams import STREAM_TEMPLATES
+from tools.templates.template import Template, api_graph, app_mode, layout
 from tools.templates.training import TRAINING_TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[2]
