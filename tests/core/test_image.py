@@ -5,40 +5,39 @@ import torch
 
 from mova_core import image
 from mova_core.errors import ShapeError
-from tests.golden import needs_golden, tensors
+from tests.golden import HERE, LARGER, SETS, larger, tensors
 
-CONDITIONS = ["f9_first", "f17_first", "f9_firstlast", "f17_firstlast"]
+CONDITIONS = [(case, HERE) for case in ("f9_first", "f17_firstlast")]
+CONDITIONS += [larger(case, LARGER) for case in ("f9_first", "f17_first", "f9_firstlast", "f17_firstlast")]
 
 
-@needs_golden
-def test_crop_and_resize_equals_the_official_one():
-    golden, config = tensors("d_crop_resize")
+@pytest.mark.parametrize("folder", SETS)
+def test_crop_and_resize_equals_the_official_one(folder):
+    golden, config = tensors("d_crop_resize", folder)
     for case in config["cases"]:
         source = golden[f"{case['i']}/input"][None]
         ours = image.crop_and_resize(source, case["height"], case["width"])
         assert torch.equal(ours, golden[f"{case['i']}/preprocessed"]), case
 
 
-@needs_golden
-def test_the_image_of_an_official_run_is_prepared_alike():
-    golden, config = tensors("c_loop_fp32")
+@pytest.mark.parametrize("folder", SETS)
+def test_the_image_of_an_official_run_is_prepared_alike(folder):
+    golden, config = tensors("c_loop_fp32", folder)
     ours = image.crop_and_resize(golden["in.image_raw"][None], config["call"]["height"], config["call"]["width"])
     assert torch.equal(ours, golden["in.image_preprocessed"])
 
 
-@needs_golden
-@pytest.mark.parametrize("case", CONDITIONS)
-def test_the_clip_for_the_vae_equals_the_official_one(case):
-    golden, _ = tensors("d_image_cond")
+@pytest.mark.parametrize(("case", "folder"), CONDITIONS)
+def test_the_clip_for_the_vae_equals_the_official_one(case, folder):
+    golden, _ = tensors("d_image_cond", folder)
     theirs = golden[f"{case}/vae_input"]
     ours = image.condition_clip(golden[f"{case}/image"], theirs.shape[2], golden.get(f"{case}/last_image"))
     assert torch.equal(ours, theirs)
 
 
-@needs_golden
-@pytest.mark.parametrize("case", CONDITIONS)
-def test_the_condition_equals_the_official_one(case):
-    golden, _ = tensors("d_image_cond")
+@pytest.mark.parametrize(("case", "folder"), CONDITIONS)
+def test_the_condition_equals_the_official_one(case, folder):
+    golden, _ = tensors("d_image_cond", folder)
     mean, std = (golden[key].view(1, -1, 1, 1, 1) for key in ("latents_mean", "latents_std"))
     latents = (golden[f"{case}/fake_latent"] - mean) * (1 / std)  # not / std: upstream rounds like this
     frames = golden[f"{case}/vae_input"].shape[2]

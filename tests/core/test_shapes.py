@@ -6,7 +6,7 @@ import pytest
 
 from mova_core import shapes
 from mova_core.errors import ShapeError
-from tests.golden import needs_golden, tensors
+from tests.golden import tensors
 
 
 def test_a_clip_is_one_frame_and_then_four_a_latent_frame():
@@ -73,7 +73,6 @@ def test_eight_seconds_of_sound_are_403_steps():
     assert shapes.audio_latent_shape(sound) == (2, 128, 403)
 
 
-@needs_golden
 def test_sound_is_as_long_as_the_official_code_makes_it():
     table = tensors("e_dac_cases")[0]["audio_length_table"].tolist()
     for frames, fps, samples, steps, decoded in table:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
-from tests.golden import GOLDEN
+from tests.golden import CHECKPOINT, LARGER
 from tests.in_process import Pack, load_pack, prepare_comfyui, stock_nodes
 from tests.nodes.graph import FPS, Run, Scene, runner
 
@@ -65,11 +65,12 @@ def run(stock: dict[str, type], pack: Pack) -> Run:
 
 @pytest.fixture(scope="session")
 def diffusers(comfy_base: Path) -> Path:
-    """Where 'MOVA Loader' finds folders: `tiny` lies there, and `golden` where the official tensors are."""
+    """Where 'MOVA Loader' finds folders: `tiny`, the official tensors' `golden`, and `larger`, the larger set's."""
     folder = comfy_base / "models" / "diffusers"
     write_tiny_checkpoint(folder / "tiny")
-    if (GOLDEN / "tiny_hf").is_dir():
-        (folder / "golden").symlink_to(GOLDEN / "tiny_hf")
+    (folder / "golden").symlink_to(CHECKPOINT)
+    if (LARGER / "tiny_hf").is_dir():
+        (folder / "larger").symlink_to(LARGER / "tiny_hf")
     return folder
 
 

@@ -16,9 +16,10 @@ from mova_core.checkpoint.load import load_joint
 from mova_core.checkpoint.lora import parse
 from mova_core.checkpoint.lora_keys import PARTS
 from tests.comfy import needs_comfy
+from tests.fixtures.golden_loras import official_loras
 from tests.fixtures.lora_files import applied, merged
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
-from tests.golden import GOLDEN, needs_golden, relative_error
+from tests.golden import HERE, relative_error
 from tests.nodes.graph import Run, Scene, equal, error
 
 pytestmark = needs_comfy
@@ -169,14 +170,19 @@ def test_the_stock_loader_takes_official_keys_to_the_expert_they_name(
     assert equal(made(run, scene, model), made(run, scene, ours(run, scene.model, name)))
 
 
-@needs_golden
+@pytest.fixture(scope="module")
+def golden_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the official trainers write."""
+    return official_loras(HERE, tmp_path_factory.mktemp("official"))
+
+
 @pytest.mark.parametrize("file", ["accelerate_peft/lora_weights.pt", "accelerate_default/lora_weights.safetensors"])
 def test_the_official_trainers_own_file_is_whole_in_the_stock_loader(
-    run: Run, diffusers: Path, scene: Scene, loras: Loras, file: str, caplog: Any
+    run: Run, diffusers: Path, scene: Scene, loras: Loras, golden_files: Path, file: str, caplog: Any
 ) -> None:
     model = run("MOVALoader", folder="golden", weight_dtype="fp32")[0]
     name = f"{file.split('/')[0]}{Path(file).suffix}"
-    (loras.folder / name).symlink_to(GOLDEN / "lora" / file)
+    (loras.folder / name).symlink_to(golden_files / file)
     caplog.clear()
     one, other = stock(run, model, name), ours(run, model, name)
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
@@ -185,12 +191,11 @@ def test_the_official_trainers_own_file_is_whole_in_the_stock_loader(
         assert a.patches.keys() == b.patches.keys()
 
 
-@needs_golden
 def test_the_low_resource_trainers_pt_file_is_for_our_loader_and_the_log_says_so(
-    run: Run, diffusers: Path, loras: Loras, caplog: Any
+    run: Run, diffusers: Path, loras: Loras, golden_files: Path, caplog: Any
 ) -> None:
     model = run("MOVALoader", folder="golden", weight_dtype="fp32")[0]
-    (loras.folder / "low_resource.pt").symlink_to(GOLDEN / "lora" / "low_resource" / "lora_weights.pt")
+    (loras.folder / "low_resource.pt").symlink_to(golden_files / "low_resource" / "lora_weights.pt")
     assert not stock(run, model, "low_resource.pt").patches
     assert "MOVA LoRA Loader" in caplog.text
     assert "2 at rank 4" in report(run, model, "low_resource.pt")

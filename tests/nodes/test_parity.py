@@ -14,7 +14,7 @@ from mova_core.sampling.guidance import Guidance
 from mova_core.sampling.sampler import denoise, initial_noise
 from mova_core.sampling.schedule import expert_for, sigmas
 from tests.comfy import needs_comfy
-from tests.golden import needs_golden, relative_error, tensors
+from tests.golden import HERE, SETS, relative_error, tensors
 from tests.nodes.conftest import condition
 from tests.nodes.graph import FPS, Run, Scene, check_finite, streams
 
@@ -24,16 +24,24 @@ LOOP = "c_loop_fp32"
 STEPS = 6
 
 
+@pytest.fixture(scope="module", params=SETS)
+def folder(request: pytest.FixtureRequest) -> Path:
+    """A set of official tensors."""
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture(scope="module")
-def official(run: Run, diffusers: Path) -> Scene:
+def official(run: Run, diffusers: Path, folder: Path) -> Scene:
     """The official run's checkpoint, prompts and picture."""
-    golden, config = tensors(LOOP)
+    golden, config = tensors(LOOP, folder)
     with torch.inference_mode():
-        model, clip, vae, audio_vae = run("MOVALoader", folder="golden", weight_dtype="fp32")
-        prompts = config["prompts"]
+        name = "golden" if folder == HERE else "larger"
+        model, clip, vae, audio_vae = run("MOVALoader", folder=name, weight_dtype="fp32")
+        prompts, call = config["prompts"], config["call"]
+        size = {"width": call["width"], "height": call["height"], "frames": call["num_frames"]}
         texts = run("MOVATextEncode", clip=clip, prompt=prompts["pos"], negative_prompt=prompts["neg"])
         picture = golden["in.image_raw"][None].float() / 255
-        return Scene(model, clip, vae, audio_vae, *condition(run, texts, vae, first_frame=picture))
+        return Scene(model, clip, vae, audio_vae, *condition(run, texts, vae, first_frame=picture, **size))
 
 
 def evaluate(scene: Scene, sigma: float, video: Tensor, audio: Tensor) -> list[Tensor]:
@@ -58,33 +66,30 @@ def evaluate(scene: Scene, sigma: float, video: Tensor, audio: Tensor) -> list[T
     return seen
 
 
-@needs_golden
 @pytest.mark.parametrize("case", [0, 1])
-def test_prompt_embeddings_are_the_official_ones(run: Run, official: Scene, case: int) -> None:
-    golden, _ = tensors("h_prompt_embeds")
+def test_prompt_embeddings_are_the_official_ones(run: Run, official: Scene, case: int, folder: Path) -> None:
+    golden, _ = tensors("h_prompt_embeds", folder)
     prompts = ("the quick brown fox jumps over a lazy dog", "\u732b \u4e0b\u96e8")
     positive, negative = run("MOVATextEncode", clip=official.clip, prompt=prompts[case], negative_prompt="")
     for encoded, name in ((positive, f"{case}/embeds"), (negative, "2/embeds")):
         rows = encoded[0][0]
         length = golden[name].shape[1]
-        assert rows.shape == (1, 512, 32)
+        assert rows.shape == (1, 512, golden[name].shape[2])
         assert not rows[:, length:].any()
         assert relative_error(rows[:, :length], golden[name]) < 2e-6
 
 
-@needs_golden
-def test_the_condition_is_the_official_one(official: Scene) -> None:
-    golden, _ = tensors(LOOP)
+def test_the_condition_is_the_official_one(official: Scene, folder: Path) -> None:
+    golden, _ = tensors(LOOP, folder)
     values = official.positive[0][1]
     known = official.model.model.latent_format.process_in(values["concat_latent_image"])
     condition = torch.cat((1 - values["concat_mask"], known), dim=1)
     assert relative_error(condition, golden["in.condition"]) < 2e-6
 
 
-@needs_golden
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
-def test_one_evaluation_is_the_official_one_of_either_expert(official: Scene, step: int) -> None:
-    golden, _ = tensors(LOOP)
+def test_one_evaluation_is_the_official_one_of_either_expert(official: Scene, step: int, folder: Path) -> None:
+    golden, _ = tensors(LOOP, folder)
     steps, _ = tensors("b_schedule")
     sigma = float(steps["deployed/6/timesteps"][step]) / 1000  # upstream rounds it otherwise than we do, by 6e-8
     latents = [golden[f"step{step - 1}/latents.{name}"] for name in ("video", "audio")]
@@ -92,18 +97,16 @@ def test_one_evaluation_is_the_official_one_of_either_expert(official: Scene, st
         assert relative_error(ours, golden[f"step{step}/pred_pos.{name}"]) < 5e-6
 
 
-@needs_golden
-def test_the_whole_call_is_the_official_one_up_to_its_rounded_sigmas(run: Run, official: Scene) -> None:
+def test_the_whole_call_is_the_official_one_up_to_its_rounded_sigmas(run: Run, official: Scene, folder: Path) -> None:
     """Upstream's Euler step looks its sigmas up in a grid of 1000, 5e-4 off in the result."""
-    golden, _ = tensors(LOOP)
+    golden, _ = tensors(LOOP, folder)
     made = sampled(run, official, seed=1234)
     wanted = (golden["out.video_vae_input"], golden["out.audio_vae_input"])
     assert max(relative_error(a, b) for a, b in zip(streams(made), wanted)) < 1e-3
 
 
-@needs_golden
-def test_decoding_is_the_official_one(run: Run, official: Scene, pack: Any) -> None:
-    golden, config = tensors(LOOP)
+def test_decoding_is_the_official_one(run: Run, official: Scene, pack: Any, folder: Path) -> None:
+    golden, config = tensors(LOOP, folder)
     joint = pack.module("nodes.host.sampling").joint(golden["out.video_vae_input"], golden["out.audio_vae_input"])
     latent = {**official.latent, "samples": joint}
     images, audio, fps = run("MOVADecode", latent=latent, vae=official.vae, audio_vae=official.audio_vae)[:3]

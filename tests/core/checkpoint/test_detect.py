@@ -12,7 +12,7 @@ from mova_core.config import MOVA, MOVA_AUDIO_VAE
 from mova_core.errors import CheckpointError
 from mova_core.model.mova import Mova
 from tests.fixtures.tiny_model import split, tiny_config
-from tests.golden import key_table, needs_golden
+from tests.golden import key_table
 
 WHERE = "somewhere/weights.safetensors"
 Shapes = dict[str, tuple[int, ...]]
@@ -49,7 +49,6 @@ def test_shapes_say_the_sizes_of_the_codec():
     assert detect.audio_vae_config(shapes_of(AudioVAE(MOVA_AUDIO_VAE, device="meta")), WHERE) == MOVA_AUDIO_VAE
 
 
-@needs_golden
 @pytest.mark.parametrize("component", ["video_dit", "audio_dit", "dual_tower_bridge"])
 def test_the_full_size_model_has_exactly_the_published_keys_and_shapes(component):
     table = key_table({"video_dit": "video_dit (== video_dit_2)"}.get(component, component))

@@ -7,7 +7,7 @@ import pytest
 from mova_core.checkpoint.keys import VIDEO_VAE, original_video_vae, rename
 from mova_core.errors import CheckpointError
 from tests.fixtures.key_shapes import WanVAESizes, wan_vae_shapes
-from tests.golden import key_table, needs_golden
+from tests.golden import key_table
 
 PUBLISHED = "video_vae (diffusers layout)"
 FOREIGN = (
@@ -17,7 +17,6 @@ WHERE = "somewhere/video_vae"
 KEYS = wan_vae_shapes(WanVAESizes(base_channels=4, latent_channels=16))
 
 
-@needs_golden
 def test_every_published_key_has_one_original_name():
     table = key_table(PUBLISHED)
     ours = original_video_vae(table, WHERE)

@@ -21,9 +21,10 @@ from mova_core.checkpoint.lora_scale import scales
 from mova_core.config import MOVA
 from mova_core.errors import CheckpointError
 from mova_core.model.mova import Mova
+from tests.fixtures.golden_loras import official_loras
 from tests.fixtures.lora_files import merged
 from tests.fixtures.tiny_model import TINY
-from tests.golden import GOLDEN, needs_golden, relative_error, tensors
+from tests.golden import SETS, relative_error, tensors
 
 ONE = dict.fromkeys(PARTS, 1.0)
 Q, FFN = "blocks.0.self_attn.q", "blocks.1.ffn.0"
@@ -73,41 +74,47 @@ def changed(tensors_of_file: dict[str, Tensor], expert="high", name="x", alpha=N
 # --- the official numbers --------------------------------------------------------------------------------------------
 
 
-def official(case: str, expert: str) -> tuple[Tensor, Tensor]:
-    golden, _ = tensors("g_lora_cases")
-    return golden[f"{case}.{expert}.video"], golden[f"{case}.{expert}.audio"]
+class Official:
+    """A set of official tensors, with its LoRA files."""
 
+    def __init__(self, folder: Path, loras: Path) -> None:
+        self.checkpoint, self.loras = folder / "tiny_hf", loras
+        self.golden, _ = tensors("g_lora_cases", folder)
 
-def forward(lora: Lora | None, expert: str, strength: float = 1.0) -> tuple[Tensor, Tensor]:
-    golden, _ = tensors("g_lora_cases")
-    model = load_joint(GOLDEN / "tiny_hf", "high" if expert == "video_dit" else "low")
-    if lora is not None:
+    def outputs(self, case: str, expert: str) -> tuple[Tensor, Tensor]:
+        return self.golden[f"{case}.{expert}.video"], self.golden[f"{case}.{expert}.audio"]
+
+    def forward(self, lora: Lora | None, expert: str, strength: float = 1.0) -> tuple[Tensor, Tensor]:
         role = "high" if expert == "video_dit" else "low"
-        model.load_state_dict(merged(model.state_dict(), lora, role, dict.fromkeys(PARTS, strength)))
-    latents = golden["in.visual_latents"]
-    return model(
-        latents[:, :16],
-        golden["in.audio_latents"],
-        golden["in.context"],
-        golden["in.timestep"],
-        golden["in.audio_timestep"],
-        condition=latents[:, 16:],
-        fps=float(golden["in.fps"][0]),
-    )
+        golden, model = self.golden, load_joint(self.checkpoint, role)
+        if lora is not None:
+            model.load_state_dict(merged(model.state_dict(), lora, role, dict.fromkeys(PARTS, strength)))
+        latents = golden["in.visual_latents"]
+        return model(
+            latents[:, :16],
+            golden["in.audio_latents"],
+            golden["in.context"],
+            golden["in.timestep"],
+            golden["in.audio_timestep"],
+            condition=latents[:, 16:],
+            fps=float(golden["in.fps"][0]),
+        )
+
+    def lora(self, file: str, expert: str = "auto") -> Lora:
+        read = read_lora(self.loras / file)
+        shapes = {k: tuple(v.shape) for k, v in load_joint(self.checkpoint).state_dict().items()}
+        return choose(parse(read.tensors, shapes, name=file, scales=read.scales), expert, file)[0]
 
 
-def golden_lora(file: str, expert: str = "auto") -> Lora:
-    path = GOLDEN / "lora" / file
-    read = read_lora(path)
-    shapes = {k: tuple(v.shape) for k, v in load_joint(GOLDEN / "tiny_hf").state_dict().items()}
-    return choose(parse(read.tensors, shapes, name=file, scales=read.scales), expert, file)[0]
+@pytest.fixture(scope="module", params=SETS)
+def official(request, tmp_path_factory) -> Official:
+    return Official(request.param, official_loras(request.param, tmp_path_factory.mktemp("loras")))
 
 
 PEFT, DEFAULT, LOW = "accelerate_peft/lora_weights", "accelerate_default/lora_weights", "low_resource/lora_weights"
 EXPERTS = ("video_dit", "video_dit_2")
 
 
-@needs_golden
 @pytest.mark.parametrize(
     ("case", "expert", "file", "strength"),
     [
@@ -119,9 +126,10 @@ EXPERTS = ("video_dit", "video_dit_2")
         ("base", "video_dit_2", "diffsynth/video_dit_high_noise.safetensors", 1.0),  # it leaves the other expert alone
     ],
 )
-def test_a_merged_lora_is_the_official_one(case, expert, file, strength):
-    made, base = forward(golden_lora(file), expert, strength), forward(None, expert)
-    for ours, theirs, plain in zip(made, official(case, expert), base):
+def test_a_merged_lora_is_the_official_one(official, case, expert, file, strength):
+    made = official.forward(official.lora(file), expert, strength)
+    base = official.forward(None, expert)
+    for ours, theirs, plain in zip(made, official.outputs(case, expert), base):
         assert relative_error(ours, theirs) < 5e-6
         assert case == "base" or relative_error(plain, theirs) > 1e-3
 
@@ -160,19 +168,18 @@ def test_every_dialect_changes_the_same_weights_by_the_same(dialect):
 
 
 @pytest.fixture(scope="module")
-def officially() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def officially(official) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The weights of the high-noise expert, and with the official trainer's file merged in."""
-    base = load_joint(GOLDEN / "tiny_hf").state_dict()
-    return base, merged(base, golden_lora(f"{PEFT}.safetensors"), "high", ONE)
+    base = load_joint(official.checkpoint).state_dict()
+    return base, merged(base, official.lora(f"{PEFT}.safetensors"), "high", ONE)
 
 
-@needs_golden
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_the_official_file_in_every_dialect_merges_to_the_same_bits(dialect, officially):
+def test_the_official_file_in_every_dialect_merges_to_the_same_bits(dialect, official, officially):
     base, wanted = officially
     options, file = DIALECTS[dialect], {}
     write, ends = options.get("write", str), {"down": ".lora_A.weight", "up": ".lora_B.weight"} | options
-    for key, half in read_lora(GOLDEN / "lora" / f"{PEFT}.safetensors").tensors.items():
+    for key, half in read_lora(official.loras / f"{PEFT}.safetensors").tensors.items():
         layer, kind = split_key(key)
         if not layer.startswith("video_dit_2."):
             file[f"{write(layer.removeprefix('video_dit.'))}{ends[kind]}"] = half

@@ -16,7 +16,7 @@ from mova_core.errors import CheckpointError
 from mova_core.model.mova import Mova
 from tests.fixtures.prism import prism_name, prism_weights, row_scaled, write_prism
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
-from tests.golden import key_table, needs_golden
+from tests.golden import key_table
 
 FUSED = 2  # layers of the tiny audio tower
 
@@ -30,7 +30,6 @@ def tiny(tmp_path_factory) -> Path:
     return write_tiny_checkpoint(tmp_path_factory.mktemp("published") / "tiny")
 
 
-@needs_golden
 def test_every_published_name_is_found_again_once():
     table = {
         part: key_table(name)

@@ -19,7 +19,7 @@ from mova_core.checkpoint.quantization import (
     takes,
 )
 from mova_core.errors import CheckpointError
-from tests.golden import key_table, needs_golden
+from tests.golden import key_table
 
 # Half a step of each format against the largest value that shares its scale, or against the value itself.
 STEPS = {"fp8": 2**-4, "int8": 0.5 / 127, "mxfp8": 2**-4, "nvfp4": 1 / 6 + 2**-4}
@@ -102,7 +102,6 @@ def test_block_matrices_are_quantised_and_sensitive_layers_are_not(name):
     assert not any(takes(FORMATS[name], key, (64, 60)) for key in LARGE)  # sides the format cannot divide
 
 
-@needs_golden
 @pytest.mark.parametrize("component", ["video_dit (== video_dit_2)", "audio_dit", "dual_tower_bridge"])
 def test_all_but_a_few_per_cent_of_the_published_bytes_are_quantised(component):
     table = key_table(component)

@@ -7,7 +7,7 @@ from torch.nn import Conv1d, ConvTranspose1d, Linear
 
 from mova_core.checkpoint.weight_norm import fold_weight_norm
 from mova_core.errors import CheckpointError
-from tests.golden import key_table, needs_golden, relative_error, tensors
+from tests.golden import key_table, needs_larger, relative_error, tensors
 
 OLD, NEW = nn.utils.weight_norm, nn.utils.parametrizations.weight_norm
 LAYERS = [lambda: Conv1d(4, 6, 3), lambda: ConvTranspose1d(6, 4, 4), lambda: Linear(4, 6)]
@@ -61,7 +61,7 @@ def test_low_precision_pairs_are_rounded_once():
     g, v = torch.rand(3, 1).bfloat16(), torch.randn(3, 64).bfloat16()
     exact = g.double() * v.double() / v.double().norm(dim=1, keepdim=True)
     weight = fold_weight_norm({"weight_g": g, "weight_v": v})["weight"]
-    assert torch.equal(weight, exact.float().bfloat16())
+    assert torch.equal(weight, exact.float())
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,13 @@ def test_a_norm_over_other_dims_is_refused():
         fold_weight_norm({"a.weight_g": torch.ones(1, 2), "a.weight_v": torch.ones(3, 2)})
 
 
-@needs_golden
+@needs_larger
 def test_folding_the_official_file_gives_the_official_folded_file():
     folded, (official, _) = fold_weight_norm(tensors("e_dac_weights_gv")[0]), tensors("e_dac_weights_fused")
     assert set(folded) == set(official)
     assert max(relative_error(folded[key], official[key]) for key in official) < 1e-7
 
 
-@needs_golden
 def test_folding_the_full_size_table_gives_the_published_one():
     unfused = key_table("audio_vae (unfused weight-norm variant)")
     folded = fold_weight_norm({key: torch.empty(shape, device="meta") for key, shape in unfused.items()})

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,7 +16,7 @@ from mova_core.errors import ShapeError
 from mova_core.model.mova import Mova
 from mova_core.ops import Place, RotaryPairs, Runtime, row_slices, sdpa
 from tests.fixtures.tiny_model import FPS, TINY, WEIGHTS, tiny_config, tiny_inputs, tiny_model, wave
-from tests.golden import GOLDEN, needs_golden, relative_error, tensors
+from tests.golden import CHECKPOINT, LARGER, larger, relative_error, tensors
 
 SITES = ("video.self", "video.text", "audio.self", "audio.text", "bridge.audio_to_video", "bridge.video_to_audio")
 
@@ -314,6 +313,8 @@ def official(tmp_path_factory):
     folders = {}
 
     def load(style: str, dtype: torch.dtype = torch.float32) -> Mova:
+        if style == "hd32":
+            return load_joint(CHECKPOINT, dtype=dtype)
         if style not in folders:
             folders[style] = folder = tmp_path_factory.mktemp(style)
             for part, component in (("video", "video_dit"), ("audio", "audio_dit"), ("bridge", "dual_tower_bridge")):
@@ -344,12 +345,13 @@ def case(name: str, part: str = "", dtype: torch.dtype = torch.float32) -> tuple
     return arguments, data
 
 
-CASES = [f"main_{name}" for name in ("base", "difft", "fps16", "fpsfrac", "single")] + ["hd32_base", "hd32_difft"]
-BATCHES = [(f"{style}_batch2", part) for style in ("main", "hd32") for part in ("same/", "diff/")]
+FORWARDS = ("base", "difft", "fps16", "fpsfrac", "single")
+CASES = [(f"hd32_{name}", "") for name in FORWARDS] + [("hd32_batch2", "diff/")]
+CASES += [larger(f"main_{name}", "") for name in FORWARDS]
+CASES += [larger("main_batch2", part) for part in ("same/", "diff/")]
 
 
-@needs_golden
-@pytest.mark.parametrize(("name", "part"), [(name, "") for name in CASES] + BATCHES)
+@pytest.mark.parametrize(("name", "part"), CASES)
 def test_velocities_are_those_of_the_official_code(official, name, part):
     arguments, data = case(name, part)
     with torch.no_grad():
@@ -360,11 +362,11 @@ def test_velocities_are_those_of_the_official_code(official, name, part):
         assert (velocity - data[f"out.{name}"]).abs().max() < 2e-5
 
 
-@needs_golden
-def test_bfloat16_is_as_near_to_float32_as_the_official_code(official):
-    arguments, data = case("main_bf16", dtype=torch.bfloat16)
+@pytest.mark.parametrize("style", ["hd32", larger("main")])
+def test_bfloat16_is_as_near_to_float32_as_the_official_code(official, style):
+    arguments, data = case(f"{style}_bf16", dtype=torch.bfloat16)
     with torch.no_grad():
-        ours = official("main", torch.bfloat16)(**arguments)
+        ours = official(style, torch.bfloat16)(**arguments)
     for velocity, name in zip(ours, ("video", "audio")):
         theirs, exact = data[f"out.{name}"], data[f"fp32.out.{name}"]
         found = relative_error(velocity, theirs), relative_error(velocity, exact), relative_error(theirs, exact)
@@ -372,9 +374,9 @@ def test_bfloat16_is_as_near_to_float32_as_the_official_code(official):
         assert found[1] < 1.5 * found[2]
 
 
-@needs_golden
-def test_hidden_states_before_every_layer_are_those_of_the_official_code(official):
-    arguments, data = case("main_base")
+@pytest.mark.parametrize("style", ["hd32", larger("main")])
+def test_hidden_states_before_every_layer_are_those_of_the_official_code(official, style):
+    arguments, data = case(f"{style}_base")
     states = []
 
     def layer(index, run, video, audio):
@@ -382,7 +384,7 @@ def test_hidden_states_before_every_layer_are_those_of_the_official_code(officia
         return run(video, audio)
 
     with torch.no_grad():
-        official("main")(**arguments, runtime=Runtime(layer=layer))
+        official(style)(**arguments, runtime=Runtime(layer=layer))
     video, audio = states[0]
     assert max(relative_error(video, data["p.video.patchify"]), relative_error(audio, data["p.audio.patchify"])) < 5e-6
     for index, (video, audio) in enumerate(states[1:]):
@@ -391,8 +393,7 @@ def test_hidden_states_before_every_layer_are_those_of_the_official_code(officia
 
 
 def test_the_golden_files_are_all_checked():
-    if (GOLDEN / "README.md").is_file():
-        found = {p.stem[2:] for p in GOLDEN.glob("a_*.safetensors") if "weights" not in p.stem}
-        assert found == {*CASES, "main_bf16", *(name for name, _ in BATCHES)}
-        with safe_open(GOLDEN / "a_main_base.safetensors", framework="pt") as file:
-            assert any(key.startswith("p.") for key in file.keys())  # noqa: SIM118, not a mapping
+    named = {values[0] for values in (getattr(case, "values", case) for case in CASES)} | {"hd32_bf16", "main_bf16"}
+    for folder, own in ((CHECKPOINT.parent, "hd32"), (LARGER, "main")):
+        found = {path.stem[2:] for path in folder.glob(f"a_{own}_*.safetensors") if "weights" not in path.stem}
+        assert found == {name for name in named if name.startswith(own)} or (folder == LARGER and not found)

@@ -10,9 +10,9 @@ from mova_core.errors import ConfigError
 from mova_core.model.sparse import TOKENS, Sparsity, attend, kept_tiles, tile_means, tiles_of
 from mova_core.ops import PLAIN, Place, Runtime, sdpa
 from tests.fixtures.tiny_model import TINY, tiny_inputs, tiny_model, wave
-from tests.golden import GOLDEN, relative_error
+from tests.golden import PRISM, relative_error
 
-PRISM = GOLDEN.parent / "golden_prism" / "sparse.safetensors"
+SPARSE = PRISM / "sparse.safetensors"
 GRID = (5, 6, 8)
 CASES = ["s0_cnone", "s0.5_cnone", "s0.75_cnone", "s0_c0.2", "s0.5_c0.2", "s0.75_c0.2", "s0.93_c0.2", "s0.9_c0.6"]
 
@@ -24,9 +24,9 @@ def setting(case: str, **changes):
 
 @pytest.fixture(scope="module")
 def golden():
-    if not PRISM.is_file():
+    if not SPARSE.is_file():
         pytest.skip("the tensors of Prism's own code are not here")
-    with safe_open(PRISM, "pt") as file:
+    with safe_open(SPARSE, "pt") as file:
         return {name.removeprefix("5x6x8/"): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 

@@ -7,7 +7,7 @@ import torch
 
 from mova_core.errors import ConfigError
 from mova_core.sampling.guidance import Guidance, dual_guidance, guide, rescale_guidance, text_guidance
-from tests.golden import needs_golden, tensors
+from tests.golden import SETS, tensors
 
 
 def velocities(seed, dtype=torch.float32):
@@ -37,9 +37,9 @@ def close(ours, theirs):
         torch.testing.assert_close(a, b, atol=2e-6, rtol=0)
 
 
-@needs_golden
-def test_text_guidance_equals_the_official_one():
-    golden, config = tensors("c_loop_fp32")
+@pytest.mark.parametrize("folder", SETS)
+def test_text_guidance_equals_the_official_one(folder):
+    golden, config = tensors("c_loop_fp32", folder)
     for step in range(config["call"]["num_inference_steps"]):
         pos, neg, theirs = (
             (golden[f"step{step}/{name}.video"], golden[f"step{step}/{name}.audio"])

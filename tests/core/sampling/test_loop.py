@@ -11,21 +11,25 @@ import torch.nn.functional as F
 from mova_core.checkpoint.load import load_audio_vae, load_joint
 from mova_core.sampling.sampler import denoise
 from mova_core.sampling.schedule import expert_for, sigmas
-from tests.golden import GOLDEN, needs_golden, relative_error, tensors
+from tests.golden import SETS, relative_error, tensors
 
-FOLDER = GOLDEN / "tiny_hf"
+
+@pytest.fixture(scope="module", params=SETS)
+def folder(request):
+    """A set of official tensors."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def official():
-    return tensors("c_loop_fp32")
+def official(folder):
+    return tensors("c_loop_fp32", folder)
 
 
 @pytest.fixture(scope="module")
-def run(official):
+def run(official, folder):
     """Latents at the start of each step and at the end, and the expert of each step."""
     given, header = official
-    experts = {name: load_joint(FOLDER, name) for name in ("high", "low")}
+    experts = {name: load_joint(folder / "tiny_hf", name) for name in ("high", "low")}
     contexts = [
         F.pad(given[f"in.context_{p}"], (0, 0, 0, 512 - given[f"in.context_{p}"].shape[1])) for p in ("neg", "pos")
     ]
@@ -55,7 +59,6 @@ def run(official):
     return seen, used
 
 
-@needs_golden
 def test_latents_after_every_step_are_those_of_the_official_run(official, run):
     given, header = official
     latents = run[0][1:]
@@ -65,27 +68,25 @@ def test_latents_after_every_step_are_those_of_the_official_run(official, run):
         assert relative_error(audio, given[f"step{step}/latents.audio"]) < 1e-5
 
 
-@needs_golden
 def test_each_step_uses_the_expert_of_the_official_run(official, run):
     assert run[1] == official[1]["expert_per_step"]
 
 
-@needs_golden
 def test_our_timesteps_are_those_of_the_official_run(official):
     ours = 1000 * sigmas(6, shift=5.0)[:-1]
     torch.testing.assert_close(ours, official[0]["timesteps"][:, 0], rtol=3e-7, atol=0)
 
 
-@needs_golden
-def test_the_sound_is_that_of_the_official_run(official, run):
+def test_the_sound_is_that_of_the_official_run(official, run, folder):
     given, _ = official
     with torch.no_grad():
-        vae = load_audio_vae(FOLDER)
+        vae = load_audio_vae(folder / "tiny_hf")
         assert relative_error(vae.decode(given["out.audio_vae_input"]), given["out.audio"]) < 1e-6
         assert relative_error(vae.decode(run[0][-1][1]), given["out.audio"]) < 1e-5
 
 
-@needs_golden
-def test_a_folder_within_a_folder_is_found_for_the_codec_too():
-    inner, outer = (load_audio_vae(folder).state_dict() for folder in (FOLDER / "audio_vae", FOLDER))
+def test_a_folder_within_a_folder_is_found_for_the_codec_too(folder):
+    inner, outer = (
+        load_audio_vae(path).state_dict() for path in (folder / "tiny_hf" / "audio_vae", folder / "tiny_hf")
+    )
     assert all(torch.equal(inner[key], outer[key]) for key in outer)

@@ -7,7 +7,7 @@ from mova_core.errors import ShapeError
 from mova_core.sampling.guidance import NO_GUIDANCE, Guidance
 from mova_core.sampling.sampler import denoise, initial_noise
 from mova_core.sampling.schedule import expert_for, reshift, sigmas
-from tests.golden import needs_golden, relative_error, tensors
+from tests.golden import HERE, LARGER, SETS, larger, relative_error, tensors
 
 VIDEO, AUDIO = initial_noise((2, 4, 3, 2, 2), (2, 8, 5), torch.Generator().manual_seed(0))
 CLEAN = (torch.full_like(VIDEO, 0.5), torch.full_like(AUDIO, -0.25))
@@ -137,18 +137,20 @@ def test_what_cannot_be_sampled_is_refused(changes, message):
         denoise(straight, **{"video": VIDEO, "audio": AUDIO, "sigmas": sigmas(3), **changes})
 
 
-@needs_golden
-def test_noise_of_an_official_run_is_drawn_alike():
-    golden, _ = tensors("c_loop_fp32")
+@pytest.mark.parametrize("folder", SETS)
+def test_noise_of_an_official_run_is_drawn_alike(folder):
+    golden, _ = tensors("c_loop_fp32", folder)
     theirs = golden["in.video_noise"], golden["in.audio_noise"]
     ours = initial_noise(theirs[0].shape, theirs[1].shape, torch.Generator().manual_seed(1234))
     assert all(map(torch.equal, ours, theirs))
 
 
-@needs_golden
-@pytest.mark.parametrize("name", ["c_loop_fp32", "c_loop_bf16"])
-def test_the_velocities_of_an_official_run_lead_to_its_latents(name):
-    golden, config = tensors(name)
+LOOPS = [("c_loop_fp32", HERE), larger("c_loop_fp32", LARGER), larger("c_loop_bf16", LARGER)]
+
+
+@pytest.mark.parametrize(("name", "folder"), LOOPS)
+def test_the_velocities_of_an_official_run_lead_to_its_latents(name, folder):
+    golden, config = tensors(name, folder)
     grid, _ = tensors("b_schedule")
     rounded = torch.cat([grid["deployed/6/sigma_from.video"], torch.zeros(1)])  # 6 does not divide 1000
     step = 0

@@ -8,7 +8,7 @@ import torch
 from mova_core.errors import ConfigError, ShapeError
 from mova_core.sampling import schedule
 from mova_core.sampling.schedule import Expert
-from tests.golden import needs_golden, tensors
+from tests.golden import SETS, tensors
 
 # 50 steps, shift 5, sigma_min 0, as the official code prints them.
 # fmt: off
@@ -59,7 +59,7 @@ def test_fifty_steps_are_the_published_ones():
     torch.testing.assert_close(schedule.sigmas(50), torch.tensor(FIFTY), atol=6e-7, rtol=0)  # six digits
 
 
-@needs_golden
+@pytest.mark.parametrize("folder", SETS)
 @pytest.mark.parametrize(
     ("variant", "video_shift", "audio_shift", "sigma_min"),
     [
@@ -70,9 +70,9 @@ def test_fifty_steps_are_the_published_ones():
     ],
 )
 def test_sigmas_and_timesteps_equal_the_official_ones_before_their_rounding(
-    variant, video_shift, audio_shift, sigma_min
+    variant, video_shift, audio_shift, sigma_min, folder
 ):
-    golden, config = tensors("b_schedule")
+    golden, config = tensors("b_schedule", folder)
     for steps in config["steps"]:
         pair = [schedule.sigmas(steps, shift, sigma_min)[:-1] for shift in (video_shift, audio_shift)]
         ours = torch.stack(pair, dim=1)
@@ -80,7 +80,6 @@ def test_sigmas_and_timesteps_equal_the_official_ones_before_their_rounding(
         torch.testing.assert_close(schedule.timesteps(ours), golden[f"{variant}/{steps}/pairs"], atol=2e-4, rtol=0)
 
 
-@needs_golden
 @pytest.mark.parametrize("steps", [4, 8, 25, 50])
 def test_step_counts_that_divide_1000_use_the_sigmas_the_official_step_uses(steps):
     golden, _ = tensors("b_schedule")
@@ -94,7 +93,6 @@ def test_the_high_noise_expert_takes_the_published_number_of_steps(steps, high):
     assert schedule.high_noise_steps(schedule.sigmas(steps)) == high
 
 
-@needs_golden
 def test_the_experts_of_an_official_run_are_chosen_alike():
     _, config = tensors("c_loop_fp32")
     names: dict[str, Expert] = {"video_dit": "high", "video_dit_2": "low"}

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mova_core.checkpoint.experts import Expert
@@ -19,39 +16,31 @@ from mova_core.ops import PLAIN, Runtime
 from mova_core.training.adapters import Adapters
 from mova_core.training.optim import AdamW, Rates
 from mova_core.training.step import Step, training_step
-from tests.fixtures.tiny_model import WEIGHTS
-from tests.golden import GOLDEN, needs_golden, relative_error, tensors
+from tests.golden import CHECKPOINT, TRAINED, larger, relative_error, tensors
 
-TRAINED = GOLDEN.parent / "golden_train"
-CASES: dict[str, Expert] = {"step_high": "high", "step_low": "low", "step_separate": "low"}
-PARTS = {"video_dit": "video", "audio_dit": "audio", "dual_tower_bridge": "bridge"}
+EXPERTS: dict[str, Expert] = {
+    "train_step_low": "low",
+    "step_high": "high",
+    "step_low": "low",
+    "step_separate": "low",
+}
+LARGER_CASES = [larger(case, folder=TRAINED) for case in ("step_high", "step_low", "step_separate")]
+CASES = ["train_step_low", *LARGER_CASES]  # the first is step_low with the gradients of the first layers
+needs_trained = larger(folder=TRAINED).marks[0]
 LOW_PATH = Runtime(recompute=True, ffn_rows=17, query_rows=23)
 
 
 def trained(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors of a file of the set, and its header."""
+    if name == "train_step_low":
+        return tensors(name)[0], {}
     with safe_open(TRAINED / f"{name}.safetensors", framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The set's base model in the published layout."""
-    made = tmp_path_factory.mktemp("golden_train")
-    parts = {name: tensors(f"a_hd32_weights_{part}") for name, part in PARTS.items()}
-    low, header = trained("weights")
-    sizes = json.loads(header["config"])
-    weights = {name: found for name, (found, _) in parts.items()} | {"video_dit_2": low}
-    for name, found in weights.items():
-        (made / name).mkdir()
-        save_file({key.removeprefix(f"{name}."): tensor for key, tensor in found.items()}, made / name / WEIGHTS)
-        (made / name / "config.json").write_text(json.dumps(sizes.get(name, sizes["video_dit"])))
-    return made
-
-
-@pytest.fixture(scope="module")
-def models(folder: Path) -> dict[str, Mova]:
-    return {expert: load_joint(folder, expert) for expert in ("high", "low")}
+def models() -> dict[str, Mova]:
+    return {expert: load_joint(CHECKPOINT, expert) for expert in ("high", "low")}
 
 
 def run(model: Mova, adapters: Adapters, given: dict[str, Tensor], prefix: str = "", **more: Any) -> Step:
@@ -71,11 +60,10 @@ def joined(found: dict[str, Tensor], names: list[str]) -> Tensor:
 
 
 def attached(model: Mova, expert: Expert) -> Adapters:
-    start, _ = trained("lora_start")
+    start, _ = tensors("lora")
     return Adapters.attach(model, start, 8.0, expert=expert)
 
 
-@needs_golden
 @pytest.mark.parametrize(
     "runtime", [PLAIN, Runtime(ffn_rows=17, query_rows=23), LOW_PATH], ids=["whole", "rows", "low"]
 )
@@ -84,20 +72,21 @@ def test_losses_velocities_and_every_gradient_are_the_official_ones(
     models: dict[str, Mova], case: str, runtime: Runtime
 ) -> None:
     given, _ = trained(case)
-    adapters = attached(models[CASES[case]], CASES[case])
-    step = run(models[CASES[case]], adapters, given, runtime=runtime)
+    adapters = attached(models[EXPERTS[case]], EXPERTS[case])
+    step = run(models[EXPERTS[case]], adapters, given, runtime=runtime)
     for name in ("video_velocity", "audio_velocity"):
         assert relative_error(getattr(step, name), given[f"out.{name}"]) < 5e-6
     for name in ("video_loss", "audio_loss", "loss"):
         assert float(getattr(step, name)) == pytest.approx(float(given[f"out.{name}"]), rel=1e-5)
     ours = gradients(adapters)
     wanted = {key.removeprefix("grad_total/"): t for key, t in given.items() if key.startswith("grad_total/")}
-    assert ours.keys() == wanted.keys() == dict(adapters.named_parameters()).keys()
+    assert ours.keys() == dict(adapters.named_parameters()).keys()
+    assert wanted.keys() == ours.keys() if case != "train_step_low" else len(wanted) > 50
     assert max(relative_error(ours[name], wanted[name]) for name in wanted) < 5e-5
     assert relative_error(joined(ours, [*wanted]), joined(wanted, [*wanted])) < 5e-6
 
 
-@needs_golden
+@needs_trained
 @pytest.mark.parametrize("audio_weight", [0.0, 0.2])
 def test_any_audio_weight_is_the_sum_of_both_streams_gradients(models: dict[str, Mova], audio_weight: float) -> None:
     given, _ = trained("step_high")
@@ -114,12 +103,11 @@ def test_any_audio_weight_is_the_sum_of_both_streams_gradients(models: dict[str,
     assert float(step.loss) == pytest.approx(float(step.video_loss) + audio_weight * float(step.audio_loss), rel=1e-6)
 
 
-@needs_golden
 @pytest.mark.parametrize("case", CASES)
-def test_a_bfloat16_base_gives_nearly_the_same_gradients(folder: Path, case: str) -> None:
+def test_a_bfloat16_base_gives_nearly_the_same_gradients(case: str) -> None:
     given, _ = trained(case)
-    model = load_joint(folder, CASES[case], torch.bfloat16)
-    adapters = attached(model, CASES[case])
+    model = load_joint(CHECKPOINT, EXPERTS[case], torch.bfloat16)
+    adapters = attached(model, EXPERTS[case])
     run(model, adapters, given)
     wanted = {key.removeprefix("grad_total/"): t for key, t in given.items() if key.startswith("grad_total/")}
     ours, theirs = joined(gradients(adapters), [*wanted]), joined(wanted, [*wanted])
@@ -128,10 +116,10 @@ def test_a_bfloat16_base_gives_nearly_the_same_gradients(folder: Path, case: str
     assert float(torch.nn.functional.cosine_similarity(ours, theirs, dim=0)) > 0.999
 
 
-@needs_golden
+@needs_trained
 def test_three_steps_of_the_official_optimizer(models: dict[str, Mova]) -> None:
     given, header = trained("three_steps")
-    start = {name: t if "lora_A" in name else torch.zeros_like(t) for name, t in trained("lora_start")[0].items()}
+    start = {name: t if "lora_A" in name else torch.zeros_like(t) for name, t in tensors("lora")[0].items()}
     state = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in start.items()}
     rate = float(header["lr"])
     rates = Rates(high=rate, low=rate, audio=rate, bridge=rate, weight_decay=float(header["weight_decay"]), clip=1.0)
@@ -148,27 +136,29 @@ def test_three_steps_of_the_official_optimizer(models: dict[str, Mova]) -> None:
     assert relative_error(joined(changed, [*start]), joined(wanted, [*start])) < 2e-4
 
 
-@needs_golden
 def test_one_sample_is_learned(models: dict[str, Mova]) -> None:
     """A rate of 1e-2 and 100 steps on one sample at one noise level: below a tenth of the first loss."""
-    given, _ = trained("step_high")
-    state = {k: torch.nn.Parameter(t if "lora_A" in k else 0 * t) for k, t in trained("lora_start")[0].items()}
+    given, _ = trained("train_step_low")
+    state = {k: torch.nn.Parameter(t if "lora_A" in k else 0 * t) for k, t in tensors("lora")[0].items()}
     rates = Rates(high=1e-2, low=1e-2, audio=1e-2, bridge=1e-2, weight_decay=0.0)
-    adapters, optimizer = Adapters.attach(models["high"], state, 4.0), AdamW(state, rates)
+    adapters, optimizer = Adapters.attach(models["low"], state, 4.0), AdamW(state, rates)
     seen = []
     while len(seen) < 100 and seen[-1:] >= [0.1 * value for value in seen[:1]]:
-        seen.append(float(run(models["high"], adapters, given).loss))
+        seen.append(float(run(models["low"], adapters, given).loss))
         optimizer.step(len(seen))
     assert seen[-1] < 0.1 * seen[0]
 
 
-@needs_golden
 def test_the_reverse_walk_is_one_backward_through_everything(models: dict[str, Mova]) -> None:
     """Autograd over the whole forward at once says the same: the walk is no approximation."""
-    given, _ = trained("step_low")
+    given, _ = trained("train_step_low")
     adapters, whole = attached(models["low"], "low"), attached(models["low"], "low")
     step = run(models["low"], adapters, given)
-    noisy = given["in.noisy_video"].requires_grad_(), given["in.noisy_audio"]
+    noisy = [
+        (1 - given[f"in.{s}_sigma"]) * given[f"in.{s}_latents"] + given[f"in.{s}_sigma"] * given[f"in.{s}_noise"]
+        for s in ("video", "audio")
+    ]
+    noisy[0].requires_grad_()
     times = given["in.video_timestep"], given["in.audio_timestep"]
     with whole.beside():
         velocities = models["low"](*noisy, given["in.context"], *times, condition=given["in.condition"], fps=24.0)
