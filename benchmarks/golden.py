@@ -254,6 +254,13 @@ FILES: dict[str, Callable[[Official, Given, dict[str, Any]], Made]] = {
 }
 
 
+def difference(made: Tensor, held: Tensor) -> float:
+    """The relative error; infinite where even the shape is another."""
+    if made.shape != held.shape:
+        return float("inf")
+    return relative_error(made, held) if held.any() else float(made.any())
+
+
 def cleaning(official: Official) -> int:
     """How many prompts the official functions clean otherwise than f_text_clean.json says."""
     stages = ("basic_clean", "whitespace_clean", "prompt_clean")
@@ -273,7 +280,7 @@ def main(given: list[str] | None = None) -> int:
         with torch.no_grad():
             made = {key: value.clone().contiguous() for key, value in FILES[name](official, held, config).items()}
         kept = {key: made[key] for key in made if key in held}
-        apart = max((relative_error(value, held[key]) for key, value in kept.items() if held[key].any()), default=0.0)
+        apart = max((difference(value, held[key]) for key, value in kept.items()), default=0.0)
         worst = max(worst, 0.0 if name == "a_hd32_bf16" else apart)
         print(f"{name}: {len(kept)} of {len(held)} tensors computed, {len(made) - len(kept)} new, {apart:.1e} apart")
         if chosen.write:

@@ -44,7 +44,7 @@ def load(repo: Path) -> Any:
 def pair(official: Any, style: str) -> tuple[AudioVAE, Any]:
     """Our codec and the official one, on the same weights."""
     weights, sizes = codec_weights(style)
-    theirs = official.DAC(**{**sizes, "use_weight_norm": True})
+    theirs = official.DAC(**sizes)
     theirs.load_state_dict(weights)
     config = AudioVAEConfig(
         encoder_width=sizes["encoder_dim"],

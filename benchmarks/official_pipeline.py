@@ -68,7 +68,9 @@ def pipeline(official: Any, folder: Path, dtype: torch.dtype = torch.float32) ->
     for name in TOWERS:
         parts[name].time_embedding.float()
         parts[name].time_projection.float()
-    tokenizer = official.T5TokenizerFast.from_pretrained(folder / "tokenizer")
+    # The file itself: transformers 5 makes T5's tokenizer anew from its pieces and splits words otherwise than 4 did.
+    kind = importlib.import_module("transformers").PreTrainedTokenizerFast
+    tokenizer = kind(tokenizer_file=str(folder / "tokenizer" / "tokenizer.json"), pad_token="<pad>", eos_token="</s>")
     scheduler = schedulers.FlowMatchPairScheduler.from_pretrained(folder / "scheduler")
     if not torch.distributed.is_initialized():  # the loop asks for its rank
         store = torch.distributed.HashStore()

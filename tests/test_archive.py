@@ -64,6 +64,13 @@ def test_every_workflow_and_its_picture_is_in_the_archive() -> None:
     assert wanted == {name for name in shipped if name.startswith("workflows/")}
 
 
+def test_what_the_official_code_computed_comes_with_the_repository_and_not_with_the_archive() -> None:
+    sizes = {path: path.stat().st_size for path in (ROOT / "tests" / "golden").rglob("*") if path.suffix != ".pyc"}
+    assert sum(sizes.values()) < 5_000_000
+    assert max(sizes.values()) < 1_000_000
+    assert not [path for path in archive() if path.suffix == ".safetensors" or "tests" in path.relative_to(ROOT).parts]
+
+
 def test_the_archive_is_small() -> None:
     sizes = {path: path.stat().st_size for path in archive()}
     assert {path: size for path, size in sizes.items() if size > MEGABYTE} == {}

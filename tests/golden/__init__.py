@@ -33,6 +33,11 @@ def needs_larger(test: Test) -> Test:
     return _larger(LARGER)(test)
 
 
+def needs_trained(test: Test) -> Test:
+    """Skip a test, saying so, where the larger set of training's tensors is absent."""
+    return _larger(TRAINED)(test)
+
+
 def larger(*values: Any, folder: Path = LARGER) -> Any:
     """A case of `pytest.mark.parametrize` that lies in the larger set alone."""
     return pytest.param(*values, marks=_larger(folder))

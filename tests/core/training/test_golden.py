@@ -16,7 +16,7 @@ from mova_core.ops import PLAIN, Runtime
 from mova_core.training.adapters import Adapters
 from mova_core.training.optim import AdamW, Rates
 from mova_core.training.step import Step, training_step
-from tests.golden import CHECKPOINT, TRAINED, larger, relative_error, tensors
+from tests.golden import CHECKPOINT, TRAINED, larger, needs_trained, relative_error, tensors
 
 EXPERTS: dict[str, Expert] = {
     "train_step_low": "low",
@@ -26,7 +26,6 @@ EXPERTS: dict[str, Expert] = {
 }
 LARGER_CASES = [larger(case, folder=TRAINED) for case in ("step_high", "step_low", "step_separate")]
 CASES = ["train_step_low", *LARGER_CASES]  # the first is step_low with the gradients of the first layers
-needs_trained = larger(folder=TRAINED).marks[0]
 LOW_PATH = Runtime(recompute=True, ffn_rows=17, query_rows=23)
 
 

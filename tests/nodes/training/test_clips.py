@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from tests.comfy import needs_comfy
 from tests.fixtures.clips import silence, tone, write_clip, write_folder
-from tests.golden import GOLDEN, needs_golden, relative_error
+from tests.golden import TRAINED, needs_trained, relative_error
 from tests.in_process import Pack
 from tests.nodes.graph import Run, Scene
 from tests.nodes.training.conftest import SIZE
@@ -222,13 +222,13 @@ def test_other_encoders_are_refused(run: Run, coders: dict[str, Any], clips_fold
 # The official code
 
 
-@needs_golden
+@needs_trained
 def test_pictures_and_waveform_become_the_official_latents(
     run: Run, pack: Pack, diffusers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with safe_open(GOLDEN.parent / "golden_train" / "end_to_end.safetensors", framework="pt") as file:
+    with safe_open(TRAINED / "end_to_end.safetensors", framework="pt") as file:
         given, told = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
-    model, clip, vae, audio_vae = run("MOVALoader", folder="golden", weight_dtype="fp32")
+    model, clip, vae, audio_vae = run("MOVALoader", folder="larger", weight_dtype="fp32")
     host, recordings = pack.module("nodes.host.training_clips"), pack.module("nodes.host.recordings")
     clips = pack.module("mova_core.training.clips")
     frames = int(told["num_frames"])
