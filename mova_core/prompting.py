@@ -14,6 +14,7 @@ from .text import is_blank
 
 OPENING = "This video has no subtitles."
 SOUND_OPENING = "The audio shows"
+PRISM_TAGS = ("speech", "sfx", "music", "text")
 WORDS_A_SECOND = 3.0  # lively English speech; 2.5 is calm
 CHARACTERS_A_SECOND = 5.0  # lively Chinese, Japanese or Korean speech
 COLONS, SEMICOLONS = ":\uff1a\ufe55", ";\uff1b\ufe54"  # also full-width and small, as Chinese keyboards write them
@@ -202,6 +203,45 @@ def compose(script: Script) -> str:
     return "\n\n".join(paragraphs)
 
 
+def compose_for_prism(script: Script) -> str:
+    """The same in the order of Prism's captions: what is heard, what is seen, what happens; one paragraph, with tags.
+
+    Raises:
+        MovaError: there is nothing to see.
+    Source: the caption fields and tags of Tencent-Hunyuan/Prism d8a969b.
+    """
+    if is_blank(script.scene):
+        raise MovaError("the scene is empty; say what the first picture shows")
+    music = "No background music" if is_blank(script.music) else _tagged("music", script.music)
+    sounds = "" if is_blank(script.sounds) else _tagged("sfx", script.sounds)
+    voices = [f"{speaker.name} speaks in {_voice(speaker.voice)}" for speaker in script.speakers if speaker.voice]
+    looks = [f"{speaker.name} is {speaker.look}" for speaker in script.speakers]
+    said = [f"{line.speaker} says: {_tagged('speech', line.words)}" for line in script.lines]
+    parts = [music, sounds, *voices, script.scene, *looks, script.action, *said, script.camera]
+    return " ".join(map(_sentence, filter(str.strip, parts)))
+
+
+def _tagged(tag: str, text: str) -> str:
+    """`text` between its tags, which it may have already."""
+    inner = re.sub(rf"</?{tag}>", "", text).strip().rstrip("." if tag != "speech" else "")
+    return f"<{tag}>{inner}</{tag}>"
+
+
+def check_tags(prompt: str) -> str:
+    """A sentence on Prism's tags where one is not closed, not opened or not known; empty where all are right."""
+    wrong, opened = [], ""
+    for close, tag in re.findall(r"<(/?)\s*([a-zA-Z_]+)\s*>", prompt):
+        if tag not in PRISM_TAGS:
+            wrong.append(f"<{close}{tag}> is none of {', '.join(f'<{known}>' for known in PRISM_TAGS)}")
+        elif bool(close) != bool(opened) or (close and tag != opened):
+            wrong.append(f"<{close}{tag}> {'closes what is not open' if close else f'begins within <{opened}>'}")
+        else:
+            opened = "" if close else tag
+    if opened:
+        wrong.append(f"<{opened}> is not closed")
+    return f"Tags: {'; '.join(wrong)}." if wrong else ""
+
+
 def speech_seconds(lines: tuple[Line, ...]) -> float:
     """How long the lines take when spoken briskly, without pauses."""
     words = " ".join(line.words for line in lines)
@@ -245,7 +285,7 @@ def _voice(told: str) -> str:
 
 def _sentence(text: str) -> str:
     text = text.strip()
-    return text if text.endswith((".", "!", "?", '"', "\u3002", "\uff01", "\uff1f")) else text + "."
+    return text if text.endswith((".", "!", "?", '"', "</speech>", "\u3002", "\uff01", "\uff1f")) else text + "."
 
 
 def _listed(parts: list[str]) -> str:

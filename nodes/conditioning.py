@@ -51,8 +51,8 @@ class MovaTextEncode(MovaNode):
                     default="",
                     optional=True,
                     tooltip="A prompt that only the sound reads, in place of the one above; empty is one prompt for both. The "
-                    "picture knows it through the bridge alone. MOVA was not trained with two prompts (its relative Prism "
-                    "was). The negative prompt serves both.",
+                    "picture knows it through the bridge alone. MOVA was not trained with two prompts; for its relative "
+                    "Prism a second one was optional. The negative prompt serves both.",
                 ),
             ],
             outputs=[

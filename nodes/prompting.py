@@ -4,7 +4,15 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..mova_core.prompting import Script, check_speech, compose, parse_lines, parse_speakers
+from ..mova_core.prompting import (
+    Script,
+    check_speech,
+    check_tags,
+    compose,
+    compose_for_prism,
+    parse_lines,
+    parse_speakers,
+)
 from ..mova_core.shapes import clip_seconds
 from ..mova_core.text import CONTEXT_ROWS
 from . import inputs
@@ -55,6 +63,15 @@ class MovaPromptBuilder(MovaNode):
                 inputs.frames("Pictures of the clip, for the check of the speech."),
                 inputs.fps("Pictures a second, for the same check."),
                 io.Clip.Input("clip", optional=True, tooltip="UMT5-XXL, to count tokens; the limit is 512."),
+                io.Combo.Input(
+                    "captions",
+                    options=["MOVA", "Prism"],
+                    default="MOVA",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Whose captions the prompt is written like. Prism's begin with the sound and have tags: "
+                    "<speech>, <sfx>, <music>, and <text> for writing in the picture.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="prompt", tooltip="For 'MOVA Text Encode'."),
@@ -76,14 +93,16 @@ class MovaPromptBuilder(MovaNode):
         frames: int,
         fps: float,
         clip: Any = None,
+        captions: str = "MOVA",
     ) -> io.NodeOutput:
         people = parse_speakers(speakers)
         said = parse_lines(lines, people)
         script = Script(
             scene=scene, action=action, camera=camera, speakers=people, lines=said, sounds=sounds, music=music
         )
-        prompt = compose(script)
-        notes = [check_speech(said, clip_seconds(frames, fps))]
+        prism = captions == "Prism"
+        prompt = compose_for_prism(script) if prism else compose(script)
+        notes = [check_speech(said, clip_seconds(frames, fps)), check_tags(prompt) if prism else ""]
         if clip is not None:
             ids, cut = text.prompt_ids(clip, prompt)
             notes.append(f"{len(ids) + cut} of {CONTEXT_ROWS} tokens{'; the end will be cut' if cut else ''}.")

@@ -3,7 +3,17 @@
 import pytest
 
 from mova_core.errors import MovaError
-from mova_core.prompting import Line, Script, check_speech, compose, parse_lines, parse_speakers, speech_seconds
+from mova_core.prompting import (
+    Line,
+    Script,
+    check_speech,
+    check_tags,
+    compose,
+    compose_for_prism,
+    parse_lines,
+    parse_speakers,
+    speech_seconds,
+)
 from mova_core.text import clean_prompt
 
 SPEAKERS = parse_speakers("Anna: a woman in a red coat; warm, low\nBen: a tall man with glasses")
@@ -180,3 +190,32 @@ def test_a_line_without_words_is_refused(words):
 def test_a_scene_of_nothing_that_is_seen_is_empty(scene):
     with pytest.raises(MovaError, match="scene is empty"):
         compose(script(scene=scene))
+
+
+def test_for_prism_the_sound_comes_first_and_speech_stands_between_tags():
+    told = compose_for_prism(script(music="", sounds="rain on a tin roof."))
+    assert told.startswith("No background music. <sfx>rain on a tin roof</sfx>. ")
+    assert told.index("<sfx>") < told.index(script().scene) < told.index(script().action) < told.index("<speech>")
+    assert told.count("<speech>") == told.count("</speech>") == len(script().lines)
+    assert "\n" not in told
+    assert "no subtitles" not in told
+    assert check_tags(told) == ""
+    assert "<music>a slow waltz</music>" in compose_for_prism(script(music="<music>a slow waltz</music>"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        ("<speech>Hello", "<speech> is not closed"),
+        ("Hello</speech>", "</speech> closes what is not open"),
+        ("<sfx>rain<music>waltz</music>", "<music> begins within <sfx>"),
+        ("<lyrics>la</lyrics>", "<lyrics> is none of"),
+        ("<speech>Hi</sfx>", "closes what is not open"),
+    ],
+)
+def test_tags_that_prism_would_not_read_are_told(prompt, says):
+    assert says in check_tags(prompt)
+
+
+def test_words_in_angles_that_are_no_tags_are_left_alone():
+    assert check_tags("2 < 3, a -> b, <speech>1 < 2</speech>") == ""
