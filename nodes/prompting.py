@@ -70,7 +70,7 @@ class MovaPromptBuilder(MovaNode):
                     optional=True,
                     advanced=True,
                     tooltip="Whose captions the prompt is written like. Prism's begin with the sound and have tags: "
-                    "<speech>, <sfx>, <music>, and <text> for writing in the picture.",
+                    "speech, sfx, music, and text for writing in the picture.",
                 ),
             ],
             outputs=[
