@@ -5,7 +5,7 @@ there before stays until that moment.
 
 LoRA keys are the official trainer's, with an `.alpha` a layer, which ComfyUI's and kohya's loaders read: without one
 they take alpha for the rank. In DiffSynth-Studio's naming each component has a file of its own, its keys begin below
-the component, and its name says which it is.
+the component, and its name says which it is; its reader knows no alpha, so the scale is in lora_B.
 """
 
 import hashlib
@@ -51,18 +51,24 @@ def save_lora(
     Raises:
         DiskError: no room, or no right to write there.
     """
-    tensors = lora_tensors(parameters, alpha, torch.bfloat16)
     if naming == "official":
-        write(path, tensors, metadata)
+        write(path, lora_tensors(parameters, alpha, torch.bfloat16), metadata)
         return [path]
+    told = {**metadata, "alpha": metadata["rank"], "ss_network_alpha": metadata["rank"]}
     written = []
     for prefix in PARTS.values():
-        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        own = {k.removeprefix(prefix): _scaled(k, t, alpha) for k, t in parameters.items() if k.startswith(prefix)}
         if own:
             component = path.with_name(f"{path.stem}_{prefix.rstrip('.')}{SUFFIX}")
-            write(component, own, metadata)
+            write(component, own, told)
             written.append(component)
     return written
+
+
+def _scaled(key: str, tensor: Tensor, alpha: float) -> Tensor:
+    """In bfloat16 on the CPU, lora_B times alpha / rank."""
+    factor = alpha / tensor.shape[1] if ".lora_B." in key else 1.0
+    return (factor * tensor.detach().cpu()).to(torch.bfloat16).contiguous()
 
 
 def lora_metadata(

@@ -28,7 +28,7 @@ from ...mova_core.preflight import format_duration
 from ...mova_core.shapes import DEFAULT_FPS, VideoShape
 from ...mova_core.training import files
 from ...mova_core.training.adapters import Adapters, fresh
-from ...mova_core.training.budget import CONTEXT, ROWS, Budget, budget
+from ...mova_core.training.budget import CONTEXT, ROWS, Budget, budget, kept
 from ...mova_core.training.noise import Draws, generator, noises
 from ...mova_core.training.run import Draw, LossError, Record, Run, Settings, draw, fixed_draws
 from ...mova_core.training.step import training_step, validation_step
@@ -432,12 +432,27 @@ def trainer(
     values = sum(parameter.numel() for parameter in state.values())
     files.check_room(saving.lora.parent, 2 * values * (2 + saving.keep))
     files.check_room(saving.folder, 2 * 12 * values)  # the state there is, and the one that takes its place
+    check_host_memory(kept(sizes, Workload.of(largest(data)), model.model.element))
     device = model.load_device
     placed = {name: torch.nn.Parameter(parameter.detach().to(device)) for name, parameter in state.items()}
     run = Run.begin(settings, placed)
     if saving.state.is_file() and not saving.again:
         run.restore(*files.load_state(saving.state))
     return Trainer(model, data, run, saving, watching, low, patchers)
+
+
+def check_host_memory(needed: float) -> None:
+    """Accept a clip whose layers' inputs have room in host memory, beside the weights that are there.
+
+    Raises:
+        MovaError: they have not.
+    """
+    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    if needed > free:
+        raise MovaError(
+            f"a step keeps {needed / GIB:.1f} GiB of layers' inputs in host memory, of which {free / GIB:.1f} are free: "
+            "fewer pictures, a smaller size, or int8 weights leave more"
+        )
 
 
 def check_channels(model: Any, data: training_clips.DataSet) -> None:

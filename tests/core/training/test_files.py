@@ -64,6 +64,9 @@ def test_diffsynths_naming_is_a_file_a_component_that_says_which_it_is(tmp_path:
         assert "blocks.0.self_attn.q.lora_A.weight" in tensors
         lora, _ = choose(parse(tensors, SHAPES, name=path.name), "auto", path.name)
         assert {change.expert for change in lora.changes} == {expert}
+        assert {change.scale for change in lora.changes} == {1.0}
+        up = parameters()[f"{'video_dit' if expert == 'high' else 'video_dit_2'}.blocks.0.ffn.0.lora_B.weight"]
+        assert torch.equal(tensors["blocks.0.ffn.0.lora_B.weight"], (1.5 * up.detach()).bfloat16())
     for path, part in zip(paths[2:], ({"audio"}, {"audio_to_video", "video_to_audio"}), strict=True):
         assert {c.part for c in parse(read_lora(path).tensors, SHAPES, name=path.name).changes} == part
 

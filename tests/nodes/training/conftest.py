@@ -13,7 +13,9 @@ from tests.nodes.graph import Run, Scene
 
 SIZE = {"width": 80, "height": 48, "frames": 9}
 RATES = {"learning_rate": 1e-2, "high_noise_rate": 1e-2, "audio_rate": 1e-2, "bridge_rate": 1e-2}
-QUICK = {"rank": 2, "save_every": 0, "evaluate_every": 0, "alternate": 1, "warmup": 0, **RATES}
+FEW = {"parts": "sound and bridge", "layers": "attention"}  # adapters, where it does not matter which
+ALL = {"parts": "both experts, sound and bridge", "layers": "all"}
+QUICK = {"rank": 2, "save_every": 0, "evaluate_every": 0, "alternate": 1, "warmup": 0, **RATES, **FEW}
 
 
 @pytest.fixture(scope="session")
