@@ -1,5 +1,6 @@
 """What every run on MOVA goes through, with whatever sampler node: wrappers that a MODEL carries from the beginning.
 
+fitting    noise and conditions are for both streams, not for one
 plan       memory.py: how much memory it may take
 renew      step_caches.py: caches begin anew when the expert changes
 explained  foreign.py: what another pack put on the MODEL and does not fit is named
@@ -7,6 +8,9 @@ finite     a run ends at the first step that is not finite
 kept       what a mask keeps is put back at the end; an expert on the other side of the boundary is told of
 """
 
+from collections.abc import Sequence
+
+import comfy.sample
 import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -14,7 +18,7 @@ from comfy.samplers import CFGGuider
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
-from ...mova_core.errors import NotFiniteError
+from ...mova_core.errors import MovaError, NotFiniteError, ShapeError
 from . import messages, report
 from .foreign import explained
 from .keys import EVERY_RUN, Options
@@ -29,15 +33,52 @@ PRECISION = (
     "Leave out flags that lower precision, choose weight_dtype bf16 or fp32, or take away what was put on the MODEL; if it "
     "stays, a file may be damaged: 'MOVA Bug Report' tells their fingerprints"
 )
+ONE_STREAM = {
+    "area": "an area of the picture",
+    "mask": "a mask",
+    "gligen": "GLIGEN boxes",
+    "control": "a ControlNet",
+}
+"""What may lie on a CONDITIONING and ComfyUI lays over the latent as if it were one picture."""
 
 
 def carry(patcher: MovaPatcher) -> MovaPatcher:
     """`patcher` with the wrappers above."""
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, EVERY_RUN, fitting)
     patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, EVERY_RUN, plan)
     for wrapper in (renew, explained, finite):  # first of their kind, so outermost
         patcher.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, EVERY_RUN, wrapper)
     patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, EVERY_RUN, kept)
     return patcher
+
+
+def fitting(executor: Executor, noise: Tensor, latent_image: Tensor, *rest: object, **more: object) -> object:
+    """OUTER_SAMPLE, before anything is loaded.
+
+    Raises:
+        ShapeError: the noise is not one tensor a stream.
+        MovaError: a condition that can lie over one stream alone.
+    """
+    if noise.shape[1:] != latent_image.shape[1:] or len(noise) not in (1, len(latent_image)):
+        raise ShapeError(_other_noise(noise, more.get("latent_shapes") or [latent_image.shape]))  # type: ignore[arg-type]
+    for entries in executor.class_obj.conds.values():  # type: ignore[attr-defined]
+        for key, words in ONE_STREAM.items():
+            if any(entry.get(key) is not None for entry in entries):
+                raise MovaError(
+                    f"the CONDITIONING holds {words} ({key!r}), which ComfyUI lays over one picture, and this latent is "
+                    "picture and sound together. Leave that node out; 'MOVA Mask' says what of a clip is made anew"
+                )
+    return executor(noise, latent_image, *rest, **more)
+
+
+def _other_noise(noise: Tensor, shapes: Sequence[Sequence[int]]) -> str:
+    maker = comfy.sample.prepare_noise.__module__
+    whose = "the NOISE node made it" if maker == "comfy.sample" else f"{maker} makes it in place of ComfyUI"
+    return (
+        f"the noise is {noise.numel()} numbers and not one for each of this latent's streams "
+        f"({', '.join(str(tuple(shape)) for shape in shapes)}): {whose}, and knows one stream. Use 'RandomNoise', and "
+        "leave out or update the other pack"
+    )
 
 
 def finite(executor: Executor, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> Tensor:

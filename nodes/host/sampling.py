@@ -16,9 +16,8 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
-from ...mova_core.errors import ConfigError, MovaError, ShapeError
+from ...mova_core.errors import ConfigError, ShapeError
 from ...mova_core.inputs.latents import joint_streams
-from ...mova_core.inputs.numbers import told
 from ...mova_core.sampling.schedule import reshift, sigmas
 from ...mova_core.shapes import SPATIAL_STRIDE, VideoShape, frames_of
 from .av_euler import av_euler
@@ -198,7 +197,7 @@ def sample(
             watch(step, denoised, steps)
 
     done = guider.sample(
-        _noise(samples, seed, latent.get("batch_index")),
+        comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),
         samples,
         sampler,
         values,
@@ -208,21 +207,3 @@ def sample(
         seed=seed,
     )
     return {**latent, "samples": done.to(device=device(), dtype=comfy.model_management.intermediate_dtype())}
-
-
-def _noise(samples: Any, seed: int, indices: Any) -> Any:
-    """ComfyUI's noise for both streams.
-
-    Raises:
-        MovaError: another pack has put something in its place that knows one stream.
-    """
-    noise = comfy.sample.prepare_noise(samples, seed, indices)
-    wanted = [tuple(part.shape) for part in samples.unbind()]
-    found = [tuple(part.shape) for part in noise.unbind()] if getattr(noise, "is_nested", False) else told(noise)
-    if found != wanted:
-        maker = comfy.sample.prepare_noise
-        raise MovaError(
-            f"the noise for this latent is {found}, not one tensor a stream ({wanted}); it was made by {maker.__module__}, "
-            "which another pack may have put in place of ComfyUI's own. Leave that pack out, or update it"
-        )
-    return noise

@@ -26,6 +26,7 @@ def says(*parts: str) -> str:
 
 
 sampled = partial(graph.sampled, steps=1, cfg=5.0)
+ksampled = partial(graph.ksampled, steps=1)
 
 
 # --- sizes and prompts -----------------------------------------------------------------------------------------------
@@ -244,17 +245,62 @@ def test_a_sound_of_another_length_than_its_conditioning_is_refused(run: Run, sc
         sampled(run, scene, latent=other)
 
 
+@pytest.mark.parametrize("sampler", [sampled, ksampled])
+@pytest.mark.parametrize("batch", [1, 2])
 def test_noise_of_one_stream_is_refused_with_the_name_of_who_made_it(
-    run: Run, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    run: Run, scene: Scene, monkeypatch: pytest.MonkeyPatch, sampler: Any, batch: int
 ) -> None:
     import comfy.sample
 
     def prepare_noise(latent_image: Any, seed: int, noise_inds: Any = None) -> torch.Tensor:
-        return torch.randn(1, 16, 3, 6, 10)
+        return torch.randn(batch, 16, 3, 6, 10)
 
+    given = condition(run, (scene.positive, scene.negative), scene.vae, batch_size=batch)
+    many = scene.but(**dict(zip(("positive", "negative", "latent"), given, strict=True)))
     monkeypatch.setattr(comfy.sample, "prepare_noise", prepare_noise)
-    with pytest.raises(ValueError, match=says(__name__, "another pack")):
-        sampled(run, scene)
+    with pytest.raises(ValueError, match=says(__name__, "one stream", "other pack")):
+        sampler(run, many)
+
+
+def test_a_noise_node_of_one_stream_is_named(run: Run, scene: Scene) -> None:
+    class Noise:
+        seed = 1
+
+        def generate_noise(self, latent: Any) -> torch.Tensor:
+            return torch.randn(streams(latent)[0].shape)
+
+    guider = run("CFGGuider", model=scene.model, positive=scene.positive, negative=scene.negative, cfg=1.0)[0]
+    sigmas = run("BasicScheduler", model=scene.model, scheduler="simple", steps=2)[0]
+    euler = run("KSamplerSelect", sampler_name="euler")[0]
+    with pytest.raises(ValueError, match=says("the NOISE node", "RandomNoise")):
+        run(
+            "SamplerCustomAdvanced",
+            noise=Noise(),
+            guider=guider,
+            sampler=euler,
+            sigmas=sigmas,
+            latent_image=scene.latent,
+        )
+
+
+AREAS: dict[str, dict[str, Any]] = {
+    "ConditioningSetMask": {"mask": torch.ones(1, 48, 80)},
+    "ConditioningSetArea": {"width": 64, "height": 48, "x": 0, "y": 0},
+    "ConditioningSetAreaPercentage": {"width": 0.5, "height": 1.0, "x": 0.0, "y": 0.0},
+    "ConditioningSetAreaPercentageVideo": {"width": 0.5, "height": 1.0, "temporal": 1.0, "x": 0.0, "y": 0.0, "z": 0.0},
+}
+
+
+@pytest.mark.parametrize("node_id", AREAS)
+@pytest.mark.parametrize("sampler", [sampled, ksampled])
+def test_a_prompt_for_a_part_of_the_picture_is_refused_before_the_run(
+    run: Run, scene: Scene, node_id: str, sampler: Any
+) -> None:
+    part = run(node_id, conditioning=scene.positive, **AREAS[node_id])[0]
+    both = run("ConditioningCombine", conditioning_1=scene.positive, conditioning_2=part)[0]
+    for positive in (part, both):
+        with pytest.raises(ValueError, match=says("picture and sound together", "MOVA Mask")):
+            sampler(run, scene, positive=positive)
 
 
 def test_first_frames_of_a_batch_are_one_each_or_refused(run: Run, scene: Scene) -> None:

@@ -250,13 +250,6 @@ def test_core_refuses_a_joint_latent_here(run: Run, plain: dict[str, Any], node_
     assert explained(refusal.value)
 
 
-def test_core_refuses_a_conditioning_mask_on_a_joint_latent(run: Run, scene: Scene) -> None:
-    masked = run("ConditioningSetMask", conditioning=scene.positive, mask=torch.ones(1, 48, 80))[0]
-    with pytest.raises((RuntimeError, IndexError, ValueError)) as refusal:
-        sampled(run, scene, positive=masked)
-    assert explained(refusal.value)
-
-
 def explained(error: Exception) -> bool:
     """Whether docs/troubleshooting.md quotes the message of a stock node."""
     page = (PACK / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
