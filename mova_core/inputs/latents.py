@@ -4,15 +4,18 @@ Axes: B batch, T latent frames, h w latent pixels, C channels, A audio steps.
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from torch import Tensor
 
 from ..errors import ShapeError
 from ..shapes import SPATIAL_STRIDE, frames_of
-from .numbers import extent
+from .numbers import extent, told
 
 MAKE_IT = "Make it with 'MOVA Image to Video+Audio' or join both with 'Concat AV Latent'"
 LARGEST = 1e6  # latents are of the order of 1
+OVERSHOOT = 0.01  # of a mask that was resized
+LARGEST_INDEX = 4095  # noise is drawn up to it, one clip after the other
 
 
 def joint_streams(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -68,13 +71,53 @@ def check_finite(name: str, part: Tensor) -> None:
     """Accept numbers only.
 
     Raises:
-        ShapeError: NaN, infinity or the like among them, or no floating point.
+        ShapeError: NaN, infinity or the like among them, or none that can be computed with.
     """
-    if not part.is_floating_point():
-        raise ShapeError(f"{name} holds {part.dtype}; it must be floating point")
-    low, high = extent(part)
+    low, high = _range(name, part)
     if not (low > -LARGEST and high < LARGEST):  # NaN fails both
         raise ShapeError(
             f"{name} runs from {low:g} to {high:g}, NaN or without bound: the node or model that made it failed. "
             "Make it again, in another precision or without the last patch"
         )
+
+
+def check_mask(part: Tensor) -> None:
+    """Accept a noise mask: 1 where a latent is made anew, 0 where it is kept.
+
+    Raises:
+        ShapeError: other numbers, or none.
+    """
+    low, high = _range("the noise mask of this latent", part)
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # NaN fails both
+        raise ShapeError(
+            f"the noise mask of this latent runs from {low:g} to {high:g}; it must lie in 0..1, where 1 is made anew. "
+            "Make it with 'MOVA Mask'"
+        )
+
+
+def _range(name: str, part: Tensor) -> tuple[float, float]:
+    if not part.is_floating_point() or part.element_size() == 1:
+        raise ShapeError(f"{name} holds {part.dtype}; it must be floating point of 16 bits or more")
+    if not part.numel():
+        raise ShapeError(f"{name} is empty: its shape is {tuple(part.shape)}")
+    return extent(part)
+
+
+def check_batch_index(value: object, clips: int) -> None:
+    """Accept a LATENT's `batch_index`: which noise of a batch each clip has.
+
+    Raises:
+        ShapeError: not one whole number from 0 a clip.
+    """
+    numbers = list(value) if isinstance(value, list | tuple | Tensor) else [None]
+    if len(numbers) != clips or not all(
+        isinstance(n, Integral) and 0 <= n <= LARGEST_INDEX for n in map(_plain, numbers)
+    ):
+        raise ShapeError(
+            f"the batch_index of this latent is {told(str(value))}, for {clips} clips; it must be one whole number "
+            f"from 0 to {LARGEST_INDEX} for each. Leave out the node that set it"
+        )
+
+
+def _plain(number: object) -> object:
+    return number.item() if isinstance(number, Tensor) else number

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import MovaError
 
 LONGEST = 60  # characters of a value that an error repeats
+VOWELS = "AEIOaeio"
 
 
 def told(value: Any) -> str:
@@ -22,7 +23,8 @@ def told(value: Any) -> str:
     if isinstance(value, str | bool | Integral | Real):
         text = repr(value)
         return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in VOWELS else 'a'} {name}"
 
 
 def between(low: float | None, high: float | None) -> str:

@@ -40,9 +40,12 @@ def sound(value: Any, silence: bool = False) -> Sound | None:
     if not isinstance(value, Mapping) or not {"waveform", "sample_rate"} <= set(value):
         raise MovaError(f"{told(value)} is no AUDIO; it must hold waveform and sample_rate")
     waveform = value["waveform"]
-    if not isinstance(waveform, Tensor) or waveform.ndim != 3:
-        shape = tuple(waveform.shape) if isinstance(waveform, Tensor) else told(waveform)
-        raise ShapeError(f"a waveform of shape {shape} cannot be read; it must be (batch, channels, samples)")
+    if not isinstance(waveform, Tensor):
+        raise ShapeError(f"its waveform is {told(waveform)}; it must be a tensor of (batch, channels, samples)")
+    if waveform.ndim != 3:
+        raise ShapeError(
+            f"a waveform of shape {tuple(waveform.shape)} cannot be read; it must be (batch, channels, samples)"
+        )
     if not waveform.numel():
         _check_silence(silence)
         return None

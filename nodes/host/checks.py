@@ -7,7 +7,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...mova_core.errors import MovaError, ShapeError
-from ...mova_core.inputs.latents import check_finite
+from ...mova_core.inputs.latents import check_batch_index, check_finite, check_mask
 from ...mova_core.inputs.numbers import real, told
 from ...mova_core.shapes import DEFAULT_FPS, FPS_RANGE
 from . import prism
@@ -19,20 +19,23 @@ AUDIO_RATES = 1.0, 100_000.0
 
 
 def check_latent(value: object) -> Latent:
-    """Accept a joint LATENT whose streams, mask and frame rate can be worked with.
+    """Accept a joint LATENT whose streams, mask, noise and frame rate can be worked with.
 
     Raises:
-        MovaError: it is none, holds NaN, or states an impossible frame rate.
+        MovaError: it is none, holds NaN, a mask beyond 0..1, or states noise or a frame rate that cannot be.
     """
     if not isinstance(value, Mapping) or not _stacks(value.get("samples")):
         raise ShapeError(f"{told(value)} is no LATENT; connect that of 'MOVA Image to Video+Audio'")
-    for name, part in zip(("the picture of this latent", "the sound of this latent"), streams(dict(value))):
+    parts = streams(dict(value))
+    for name, part in zip(("the picture of this latent", "the sound of this latent"), parts):
         check_finite(name, part)
     mask = value.get("noise_mask")
     if mask is not None and not _stacks(mask):
         raise ShapeError(f"the noise mask of this latent is {told(mask)}; set it with 'MOVA Mask'")
     for part in () if mask is None else mask.unbind() if getattr(mask, "is_nested", False) else [mask]:
-        check_finite("the noise mask of this latent", part)
+        check_mask(part)
+    if value.get("batch_index") is not None:
+        check_batch_index(value["batch_index"], len(parts[0]))
     frame_rate(value)
     return dict(value)
 

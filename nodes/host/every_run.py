@@ -1,6 +1,6 @@
 """What every run on MOVA goes through, with whatever sampler node: wrappers that a MODEL carries from the beginning.
 
-fitting    noise and conditions are for both streams, not for one
+fitting    noise, mask and conditions are such as both streams can take
 plan       memory.py: how much memory it may take
 renew      step_caches.py: caches begin anew when the expert changes
 explained  foreign.py: what another pack put on the MODEL and does not fit is named
@@ -19,6 +19,7 @@ from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ...mova_core.errors import MovaError, NotFiniteError, ShapeError
+from ...mova_core.inputs.latents import check_mask
 from . import messages, report
 from .foreign import explained
 from .keys import EVERY_RUN, Options
@@ -52,15 +53,26 @@ def carry(patcher: MovaPatcher) -> MovaPatcher:
     return patcher
 
 
-def fitting(executor: Executor, noise: Tensor, latent_image: Tensor, *rest: object, **more: object) -> object:
+def fitting(
+    executor: Executor,
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: object,
+    sigmas: Tensor,
+    denoise_mask: Tensor | None = None,
+    *rest: object,
+    **more: object,
+) -> object:
     """OUTER_SAMPLE, before anything is loaded.
 
     Raises:
-        ShapeError: the noise is not one tensor a stream.
+        ShapeError: the noise is not one tensor a stream, or a mask beyond 0..1.
         MovaError: a condition that can lie over one stream alone.
     """
     if noise.shape[1:] != latent_image.shape[1:] or len(noise) not in (1, len(latent_image)):
         raise ShapeError(_other_noise(noise, more.get("latent_shapes") or [latent_image.shape]))  # type: ignore[arg-type]
+    if denoise_mask is not None:
+        check_mask(denoise_mask)
     for entries in executor.class_obj.conds.values():  # type: ignore[attr-defined]
         for key, words in ONE_STREAM.items():
             if any(entry.get(key) is not None for entry in entries):
@@ -68,16 +80,19 @@ def fitting(executor: Executor, noise: Tensor, latent_image: Tensor, *rest: obje
                     f"the CONDITIONING holds {words} ({key!r}), which ComfyUI lays over one picture, and this latent is "
                     "picture and sound together. Leave that node out; 'MOVA Mask' says what of a clip is made anew"
                 )
-    return executor(noise, latent_image, *rest, **more)
+    return executor(noise, latent_image, sampler, sigmas, denoise_mask, *rest, **more)
 
 
 def _other_noise(noise: Tensor, shapes: Sequence[Sequence[int]]) -> str:
     maker = comfy.sample.prepare_noise.__module__
-    whose = "the NOISE node made it" if maker == "comfy.sample" else f"{maker} makes it in place of ComfyUI"
+    whose = (
+        "a NOISE node that knows one stream made it, or a batch_index of another batch. Use 'RandomNoise'"
+        if maker == "comfy.sample"
+        else f"it is made by {maker} in place of ComfyUI, which knows one stream. Leave that other pack out, or update it"
+    )
     return (
         f"the noise is {noise.numel()} numbers and not one for each of this latent's streams "
-        f"({', '.join(str(tuple(shape)) for shape in shapes)}): {whose}, and knows one stream. Use 'RandomNoise', and "
-        "leave out or update the other pack"
+        f"({', '.join(str(tuple(shape)) for shape in shapes)}): {whose}"
     )
 
 

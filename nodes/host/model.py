@@ -94,6 +94,11 @@ class MovaModel(Planned, ListedModel):
                 "MOVA denoises picture and sound together, but this latent holds one stream. Make it with "
                 "'MOVA Image to Video+Audio', or join a video and an audio latent with 'Concat AV Latent'"
             )
+        if len(shapes) > 2:
+            raise ShapeError(
+                f"this latent holds {len(shapes)} streams, MOVA's holds picture and sound: it is of another model, or joined "
+                "twice. Make it with 'MOVA Image to Video+Audio'"
+            )
         self._check_channels(shapes[0][1], shapes[1][1])
         image = kwargs.get("concat_latent_image")
         if image is not None:

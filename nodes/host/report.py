@@ -113,7 +113,8 @@ def described(model: MovaPatcher) -> list[str]:
     boundary = f", change at sigma {model.get_attachment(BOUNDARY):g}" if lows else ""
     shifts = ", ".join(f"{shift:g}" for shift in model.model.shifts())
     lines = [f"experts: {1 + len(lows)}{boundary}", f"shifts of picture and sound: {shifts}"]
-    for name, patcher in zip(("high noise", "low noise") if lows else ("one expert",), (model, *lows)):
+    alone = f"{model.expert} noise" if model.expert else "one expert"
+    for name, patcher in zip(("high noise", "low noise") if lows else (alone,), (model, *lows)):
         lines.append(f"{name}: {_weights(patcher)}; {_patches(patcher)}")
     sizes = model.model.diffusion_model.sizes
     for name, tower in (("video", sizes.video), ("audio", sizes.audio)):

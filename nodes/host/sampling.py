@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...mova_core.errors import ConfigError, ShapeError
 from ...mova_core.inputs.latents import joint_streams
+from ...mova_core.inputs.numbers import told
 from ...mova_core.sampling.schedule import reshift, sigmas
 from ...mova_core.shapes import SPATIAL_STRIDE, VideoShape, frames_of
 from .av_euler import av_euler
@@ -121,6 +122,8 @@ def check_model(model: object) -> None:
         ShapeError: the MODEL is another one.
     """
     inner = getattr(model, "model", None)
+    if inner is None:
+        raise ShapeError(f"{told(model)} is no MODEL; connect that of 'MOVA Loader'")
     if not isinstance(inner, MovaModel):
         raise ShapeError(f"this MODEL is {type(inner).__name__}, not MOVA; connect the MODEL of 'MOVA Loader'")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mova_core.errors import MovaError, ShapeError
-from mova_core.inputs.latents import check_finite, check_fit, joint_streams
+from mova_core.inputs.latents import check_batch_index, check_finite, check_fit, check_mask, joint_streams
 from mova_core.inputs.numbers import choice, real, switch, told, whole, words
 from mova_core.inputs.pictures import pictures
 from mova_core.inputs.sounds import Sound, of_clips, sound
@@ -194,6 +194,41 @@ def test_one_number_without_bound_is_named(spoil):
     part[1, 1] = spoil
     with pytest.raises(ShapeError, match="the sound runs from"):
         check_finite("the sound", part)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (torch.zeros(1, 2, dtype=torch.int64), "int64"),
+        (torch.zeros(1, 2, dtype=torch.bool), "bool"),
+        (torch.zeros(1, 2).to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (torch.zeros(0, 2), r"empty: its shape is \(0, 2\)"),
+        (torch.full((1, 2), 255.0), "from 255 to 255"),
+        (torch.tensor([[-1.0, 1.0]]), "from -1 to 1"),
+        (torch.tensor([[0.0, math.nan]]), "nan"),
+    ],
+)
+def test_a_mask_of_anything_but_shares_is_refused(part, said):
+    with pytest.raises(ShapeError, match=f"the noise mask of this latent.*{said}"):
+        check_mask(part)
+
+
+def test_a_mask_of_shares_is_taken():
+    for part in (torch.zeros(1, 2), torch.ones(2, 1, 3).half(), torch.tensor([[-1e-3, 0.4, 1.003]])):
+        check_mask(part)
+
+
+@pytest.mark.parametrize(
+    "index", [[], [0], [0, 1, 2], [0, -1], [0, 0.5], [0, "1"], [0, 10**9], [0, None], "01", 2, {0, 1}]
+)
+def test_a_batch_index_of_another_batch_is_refused(index):
+    with pytest.raises(ShapeError, match=r"batch_index of this latent is .* for 2 clips"):
+        check_batch_index(index, 2)
+
+
+def test_a_batch_index_is_one_number_a_clip():
+    for index in ([0, 1], (5, 5), torch.tensor([3, 4095])):
+        check_batch_index(index, 2)
 
 
 def test_a_latent_fits_a_conditioning_of_its_size_and_length():

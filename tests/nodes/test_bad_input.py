@@ -262,6 +262,48 @@ def test_noise_of_one_stream_is_refused_with_the_name_of_who_made_it(
         sampler(run, many)
 
 
+def test_a_latent_of_three_streams_is_refused(run: Run, scene: Scene) -> None:
+    from comfy.nested_tensor import NestedTensor
+
+    video, audio = streams(scene.latent)
+    for sampler in (sampled, ksampled):
+        latent = {**scene.latent, "samples": NestedTensor([video, audio, audio])}
+        with pytest.raises(ValueError, match=says("picture and sound|audio \\(batch", "MOVA Image to Video")):
+            sampler(run, scene.but(latent=latent))
+
+
+@pytest.mark.parametrize("sampler", [sampled, ksampled])
+@pytest.mark.parametrize("value", [255.0, -1.0])
+def test_a_mask_beyond_0_to_1_is_refused(run: Run, scene: Scene, sampler: Any, value: float) -> None:
+    latent = {**scene.latent, "noise_mask": torch.full((1, 48, 80), value)}
+    with pytest.raises(ValueError, match=says("noise mask", f"{value:g}", "MOVA Mask")):
+        sampler(run, scene.but(latent=latent))
+
+
+def test_a_batch_index_of_another_batch_is_refused_before_noise_is_drawn(run: Run, scene: Scene) -> None:
+    for index in ([-1], [0, 1, 2], [10**9], ["a"]):
+        with pytest.raises(ValueError, match=says("batch_index", "1 clips")):
+            sampled(run, scene.but(latent={**scene.latent, "batch_index": index}))
+
+
+@pytest.mark.parametrize("node_id", ["MOVASampler", "MOVAPreflight", "MOVALoraLoader"])
+def test_no_model_is_no_model_and_not_another_one(run: Run, scene: Scene, node_id: str) -> None:
+    given = {
+        "latent": scene.latent,
+        "positive": scene.positive,
+        "negative": scene.negative,
+        "lora_name": "x.safetensors",
+    }
+    taken = {
+        "MOVASampler": ("latent", "positive", "negative"),
+        "MOVAPreflight": ("latent",),
+        "MOVALoraLoader": ("lora_name",),
+    }
+    for model, said in ((None, "nothing"), ("x", "'x'"), (scene.vae, "a VAE|an? \\w*VAE")):
+        with pytest.raises(ValueError, match=says(said, "is no MODEL")):
+            run(node_id, model=model, **{name: given[name] for name in taken[node_id]})
+
+
 def test_a_noise_node_of_one_stream_is_named(run: Run, scene: Scene) -> None:
     class Noise:
         seed = 1
@@ -272,7 +314,7 @@ def test_a_noise_node_of_one_stream_is_named(run: Run, scene: Scene) -> None:
     guider = run("CFGGuider", model=scene.model, positive=scene.positive, negative=scene.negative, cfg=1.0)[0]
     sigmas = run("BasicScheduler", model=scene.model, scheduler="simple", steps=2)[0]
     euler = run("KSamplerSelect", sampler_name="euler")[0]
-    with pytest.raises(ValueError, match=says("the NOISE node", "RandomNoise")):
+    with pytest.raises(ValueError, match=says("a NOISE node", "RandomNoise")):
         run(
             "SamplerCustomAdvanced",
             noise=Noise(),
