@@ -111,7 +111,7 @@ def check_batch_index(value: object, clips: int) -> None:
     """
     numbers = list(value) if isinstance(value, list | tuple | Tensor) else [None]
     if len(numbers) != clips or not all(
-        isinstance(n, Integral) and 0 <= n <= LARGEST_INDEX for n in map(_plain, numbers)
+        isinstance(n, Integral) and 0 <= int(n) <= LARGEST_INDEX for n in map(_plain, numbers)
     ):
         raise ShapeError(
             f"the batch_index of this latent is {told(str(value))}, for {clips} clips; it must be one whole number "

@@ -1,6 +1,6 @@
 """What every run on MOVA goes through, with whatever sampler node: wrappers that a MODEL carries from the beginning.
 
-fitting    noise, mask and conditions are such as both streams can take
+fitting    fitting.py: what a run is given is such as MOVA can take
 plan       memory.py: how much memory it may take
 renew      step_caches.py: caches begin anew when the expert changes
 explained  foreign.py: what another pack put on the MODEL and does not fit is named
@@ -8,9 +8,6 @@ finite     a run ends at the first step that is not finite
 kept       what a mask keeps is put back at the end; an expert on the other side of the boundary is told of
 """
 
-from collections.abc import Sequence
-
-import comfy.sample
 import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -18,14 +15,15 @@ from comfy.samplers import CFGGuider
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
-from ...mova_core.errors import MovaError, NotFiniteError, ShapeError
-from ...mova_core.inputs.latents import check_mask
+from ...mova_core.errors import NotFiniteError, PatchError
 from . import messages, report
+from .fitting import fitting
 from .foreign import explained
 from .keys import EVERY_RUN, Options
 from .lora_names import log
 from .memory import plan
 from .model import MovaModel
+from .namesakes import named
 from .patcher import MovaPatcher
 from .step_caches import renew
 from .types import Executor
@@ -34,13 +32,6 @@ PRECISION = (
     "Leave out flags that lower precision, choose weight_dtype bf16 or fp32, or take away what was put on the MODEL; if it "
     "stays, a file may be damaged: 'MOVA Bug Report' tells their fingerprints"
 )
-ONE_STREAM = {
-    "area": "an area of the picture",
-    "mask": "a mask",
-    "gligen": "GLIGEN boxes",
-    "control": "a ControlNet",
-}
-"""What may lie on a CONDITIONING and ComfyUI lays over the latent as if it were one picture."""
 
 
 def carry(patcher: MovaPatcher) -> MovaPatcher:
@@ -53,56 +44,20 @@ def carry(patcher: MovaPatcher) -> MovaPatcher:
     return patcher
 
 
-def fitting(
-    executor: Executor,
-    noise: Tensor,
-    latent_image: Tensor,
-    sampler: object,
-    sigmas: Tensor,
-    denoise_mask: Tensor | None = None,
-    *rest: object,
-    **more: object,
-) -> object:
-    """OUTER_SAMPLE, before anything is loaded.
-
-    Raises:
-        ShapeError: the noise is not one tensor a stream, or a mask beyond 0..1.
-        MovaError: a condition that can lie over one stream alone.
-    """
-    if noise.shape[1:] != latent_image.shape[1:] or len(noise) not in (1, len(latent_image)):
-        raise ShapeError(_other_noise(noise, more.get("latent_shapes") or [latent_image.shape]))  # type: ignore[arg-type]
-    if denoise_mask is not None:
-        check_mask(denoise_mask)
-    for entries in executor.class_obj.conds.values():  # type: ignore[attr-defined]
-        for key, words in ONE_STREAM.items():
-            if any(entry.get(key) is not None for entry in entries):
-                raise MovaError(
-                    f"the CONDITIONING holds {words} ({key!r}), which ComfyUI lays over one picture, and this latent is "
-                    "picture and sound together. Leave that node out; 'MOVA Mask' says what of a clip is made anew"
-                )
-    return executor(noise, latent_image, sampler, sigmas, denoise_mask, *rest, **more)
-
-
-def _other_noise(noise: Tensor, shapes: Sequence[Sequence[int]]) -> str:
-    maker = comfy.sample.prepare_noise.__module__
-    whose = (
-        "a NOISE node that knows one stream made it, or a batch_index of another batch. Use 'RandomNoise'"
-        if maker == "comfy.sample"
-        else f"it is made by {maker} in place of ComfyUI, which knows one stream. Leave that other pack out, or update it"
-    )
-    return (
-        f"the noise is {noise.numel()} numbers and not one for each of this latent's streams "
-        f"({', '.join(str(tuple(shape)) for shape in shapes)}): {whose}"
-    )
-
-
 def finite(executor: Executor, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
     """PREDICT_NOISE.
 
     Raises:
         NotFiniteError: the denoised latent is not finite.
+        PatchError: it is of another shape.
     """
     out = executor(x, timestep, model_options, seed)
+    if out.shape != x.shape:
+        functions = [model_options.get("sampler_cfg_function"), *model_options.get("sampler_post_cfg_function", ())]
+        who = ", ".join(named(function) for function in functions if function is not None) or "something"
+        raise PatchError(
+            f"{who}, put on this MODEL, makes {tuple(out.shape)} of a latent of {tuple(x.shape)}; it is for another model"
+        )
     if not all_finite(out):
         patcher = executor.class_obj.model_patcher  # type: ignore[attr-defined]
         when = f"at sigma {float(timestep.max()):.4g}"

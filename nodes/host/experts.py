@@ -50,6 +50,11 @@ def join(high: MovaPatcher, low: MovaPatcher, boundary: float) -> MovaPatcher:
         CheckpointError: both are the same expert, or each is in the other's place.
     """
     for slot, model in (("high", high), ("low", low)):
+        if slot == "low" and model.low is not None:
+            raise CheckpointError(
+                "the MODEL at low_noise holds both experts already: connect low_noise of 'MOVA Split Experts', or leave out "
+                "'MOVA Join Experts'"
+            )
         if model.expert not in (None, slot):
             raise CheckpointError(
                 f"the MODEL at {slot}_noise is the {model.expert}-noise expert: connect high_noise of 'MOVA Split Experts', or "

@@ -26,7 +26,7 @@ from comfy_api.torch_helpers.torch_compile import (
 )
 from torch import nn
 
-from ...mova_core.errors import PatchError
+from ...mova_core.errors import MovaError, PatchError
 from .keys import BY_DEVICE, OWN_OPTIONS, RUN, Options
 from .namesakes import APART, ATOMS, named, opaque, reached
 from .types import Executor, Wrapper
@@ -276,7 +276,9 @@ def explained(executor: Executor, *args: object, **kwargs: object) -> object:
     """
     try:
         return executor(*args, **kwargs)
-    except (TypeError, AttributeError, IndexError, KeyError) as error:
+    except (MovaError, comfy.model_management.OOM_EXCEPTION):
+        raise
+    except (TypeError, AttributeError, IndexError, KeyError, ValueError, RuntimeError) as error:
         guider = executor.class_obj  # type: ignore[attr-defined]
         who = _culprit(error, guider.model_patcher, guider.model_options)
         if who is None:

@@ -19,7 +19,7 @@ from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
 from ...mova_core.errors import ShapeError
-from ...mova_core.inputs.latents import check_fit
+from ...mova_core.inputs.latents import check_finite, check_fit
 from ...mova_core.inputs.numbers import real
 from ...mova_core.sampling.av_schedule import clean_scale, latent_share
 from ...mova_core.shapes import DEFAULT_FPS, FPS_RANGE, steps_during
@@ -105,6 +105,7 @@ class MovaModel(Planned, ListedModel):
             check_fit(shapes[0], shapes[1][-1], image.shape, kwargs.get(AUDIO_STEPS))
         text = kwargs.get("cross_attn")
         if text is not None:
+            check_finite("the prompt in this conditioning", text)
             out["c_crossattn"] = comfy.conds.CONDRegular(text if text.shape[1] > CONTEXT_ROWS else pad_context(text))
         sound_text = kwargs.get(AUDIO_CONTEXT)
         if sound_text is not None:
@@ -144,6 +145,11 @@ class MovaModel(Planned, ListedModel):
             )
         if reference is not None:
             return _fitted(reference.to(device), frames, height, width)
+        if mask is not None and (mask.ndim != 5 or mask.shape[1] not in (1, 4) or len(mask) not in (1, len(image))):
+            raise ShapeError(
+                f"the mask of the first frames in this conditioning is {tuple(mask.shape)}; it must be (batch, 1 or 4, frames, "
+                "height, width). Use 'MOVA Image to Video+Audio'"
+            )
         image = self.latent_format.process_in(_fitted(image.to(device), frames, height, width))
         known = (
             torch.zeros_like(image[:, :4])

@@ -52,6 +52,96 @@ def test_held_sound_stays_through_two_samplers(run: Run, scene: Scene, masked: d
     assert torch.allclose(streams(whole)[1], streams(masked)[1], atol=1e-6, rtol=0)
 
 
+# --- what a run is given
+
+OTHER_SCHEDULES: dict[str, dict[str, Any]] = {
+    "ModelSamplingDiscrete": {"sampling": "eps", "zsnr": False},
+    "ModelSamplingContinuousEDM": {},
+    "ModelSamplingContinuousV": {},
+    "ModelSamplingStableCascade": {},
+    "ModelSamplingAuraFlow": {},
+    "ModelSamplingFlux": {},
+    "ModelSamplingLTXV": {},
+}
+
+
+@pytest.mark.parametrize("node_id", OTHER_SCHEDULES)
+def test_the_noise_schedule_of_another_model_is_refused(run: Run, scene: Scene, pack: Pack, node_id: str) -> None:
+    """Those of flows count timesteps to 1: the model would take every step for its last."""
+    other = run(node_id, model=scene.model, **OTHER_SCHEDULES[node_id])[0]
+    with pytest.raises(pack.module("mova_core.errors").PatchError, match=r"ModelSampling.*'ModelSamplingSD3'"):
+        ksampled(run, scene, other)
+
+
+def custom(run: Run, scene: Scene, sigmas: Tensor, sampler: str = "euler") -> Any:
+    guider = run("CFGGuider", model=scene.model, positive=scene.positive, negative=scene.negative, cfg=1.0)[0]
+    given = {"noise": run("RandomNoise", noise_seed=1)[0], "sampler": run("KSamplerSelect", sampler_name=sampler)[0]}
+    return run("SamplerCustomAdvanced", guider=guider, sigmas=sigmas, latent_image=scene.latent, **given)[0]
+
+
+@pytest.mark.parametrize(
+    "sigmas",
+    [
+        [14.6, 5.0, 0.0],
+        [1.0, -0.5, 0.0],
+        [1.0, float("nan"), 0.0],
+        [float("inf"), 0.0],
+        [[1.0, 0.0]],
+        [0.1, 0.5, 1.0],
+        [1.0],
+    ],
+)
+def test_sigmas_that_are_no_way_from_noise_to_a_clip_are_refused(
+    run: Run, scene: Scene, pack: Pack, sigmas: list[Any]
+) -> None:
+    with pytest.raises(pack.module("mova_core.errors").MovaError, match=r"sigmas? of this run"):
+        custom(run, scene, torch.tensor(sigmas))
+
+
+@pytest.mark.parametrize("node_id", ["KarrasScheduler", "ExponentialScheduler", "AlignYourStepsScheduler"])
+def test_a_stock_scheduler_of_other_models_is_refused(run: Run, scene: Scene, pack: Pack, node_id: str) -> None:
+    with pytest.raises(pack.module("mova_core.errors").MovaError, match="BasicScheduler"):
+        custom(run, scene, run(node_id)[0])
+
+
+@pytest.mark.parametrize("sigmas", [[1.0, 0.5, 0.0], [0.7, 0.2], [0.3, 0.6, 0.0]])
+def test_sigmas_within_a_flow_are_taken(run: Run, scene: Scene, sigmas: list[float]) -> None:
+    assert all(torch.isfinite(part).all() for part in streams(custom(run, scene, torch.tensor(sigmas))))
+
+
+@pytest.mark.parametrize("node_id", ["VideoLinearCFGGuidance", "VideoTriangleCFGGuidance"])
+def test_guidance_that_makes_another_shape_is_named(run: Run, scene: Scene, pack: Pack, node_id: str) -> None:
+    other = run(node_id, model=scene.model)[0]
+    with pytest.raises(pack.module("mova_core.errors").PatchError, match=r"_cfg.*nodes_video_model.*for another model"):
+        ksampled(run, scene, other, cfg=3.0)
+
+
+def test_a_patch_whose_sizes_do_not_fit_is_named(run: Run, scene: Scene, pack: Pack) -> None:
+    def of_another_width(out: Tensor, extra_options: Any) -> Tensor:
+        return out.view(1, 7, -1)
+
+    other = scene.model.clone()
+    other.set_model_attn1_output_patch(of_another_width)
+    with pytest.raises(pack.module("mova_core.errors").PatchError, match=r"of_another_width.*does not fit MOVA"):
+        ksampled(run, scene, other)
+
+
+def test_a_prompt_of_nan_is_not_the_models_fault(run: Run, scene: Scene, pack: Pack) -> None:
+    spoiled = [[scene.positive[0][0] * float("nan"), scene.positive[0][1]]]
+    with pytest.raises(pack.module("mova_core.errors").ShapeError, match="the prompt in this conditioning"):
+        ksampled(run, scene.but(positive=spoiled))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2, 2), (1, 2, 3, 6, 10), (3, 4, 3, 6, 10)])
+def test_a_mask_of_first_frames_that_is_none_is_refused(
+    run: Run, scene: Scene, pack: Pack, shape: tuple[int, ...]
+) -> None:
+    text, values = scene.positive[0]
+    spoiled = [[text, {**values, "concat_mask": torch.zeros(shape)}]]
+    with pytest.raises(pack.module("mova_core.errors").ShapeError, match="the mask of the first frames"):
+        ksampled(run, scene.but(positive=spoiled))
+
+
 # --- numbers
 
 
@@ -120,6 +210,7 @@ def test_join_refuses_two_of_a_kind_and_swaps(run: Run, scene: Scene, split: tup
         (high, high, "at low_noise is the high"),
         (low, low, "at high_noise is the low"),
         (scene.model, high, "at low_noise is the high"),
+        (high, scene.model, "at low_noise holds both"),
     ):
         with pytest.raises(error, match=said):
             run("MOVAJoinExperts", high_noise=one, low_noise=other)

@@ -250,6 +250,25 @@ def test_core_refuses_a_joint_latent_here(run: Run, plain: dict[str, Any], node_
     assert explained(refusal.value)
 
 
+def test_core_refuses_freeu_and_an_upscaling_sampler(run: Run, scene: Scene) -> None:
+    with pytest.raises(KeyError) as refusal:
+        run("FreeU_V2", model=scene.model)
+    assert explained(refusal.value)
+    upscaling = run("SamplerLCMUpscale")[0]
+    guider = run("BasicGuider", model=scene.model, conditioning=scene.positive)[0]
+    noise = run("RandomNoise", noise_seed=1)[0]
+    with pytest.raises(ValueError, match="unpack") as refusal:
+        run(
+            "SamplerCustomAdvanced",
+            noise=noise,
+            guider=guider,
+            sampler=upscaling,
+            sigmas=simple(run, scene),
+            latent_image=scene.latent,
+        )
+    assert explained(refusal.value)
+
+
 def explained(error: Exception) -> bool:
     """Whether docs/troubleshooting.md quotes the message of a stock node."""
     page = (PACK / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
