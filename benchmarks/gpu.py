@@ -1,6 +1,6 @@
 """Time of a forward and its memory on a GPU, against the predictions. Needs no checkpoint and no ComfyUI.
 
-    python -m benchmarks.gpu [--cap GIB] [--ballast] [--frames N] [--rounds N] [--ceilings] [--train]
+    python -m benchmarks.gpu [--cap GIB] [--ballast] [--frames N] [--rounds N] [--ceilings] [--train] [--fast]
 
 Random bf16 weights of the published size are made on the device, never zeros (a GPU multiplies zeros faster), and
 copied to pinned host memory. For 352x640 and 720x1280 it measures the forward with every layer streamed from the host,
@@ -8,7 +8,8 @@ one ahead, on both memory paths, and then, the cap lifted, with all weights resi
 allocator; `--ballast` has another process hold the rest of the card, for allocators that the cap does not bind. A short
 clip warms up; the large size runs once, since a minute's work says enough. `--ceilings` first measures what the card
 can do: matrix products, attention by each of torch's kernels, the link. `--train` measures training steps instead
-(benchmarks/gpu_train.py). Prints tables for benchmarks/GPU.md.
+(benchmarks/gpu_train.py), `--fast` the parts of a fast step (benchmarks/gpu_fast.py). Prints tables for
+benchmarks/GPU.md.
 
 What the streaming here shows is the bound: copies one layer ahead on a stream of their own. ComfyUI's own prefetch is
 measured by benchmarks/gpu_comfy.py, the official pipeline by benchmarks/official.py.
@@ -266,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="forwards of the small size; the large one runs once")
     parser.add_argument("--ceilings", action="store_true", help="first measure what the card can do")
     parser.add_argument("--train", action="store_true", help="training steps of 49 and 97 pictures instead of forwards")
+    parser.add_argument("--fast", action="store_true", help="parts of a fast step, and sparse attention, instead")
     given = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("no CUDA device: nothing was measured")
@@ -286,6 +288,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n" + gpu_train.HEADING)
         for step in gpu_train.runs(MOVA, gpu_train.clips_of(), device, given.rounds):
             print(step.row(), flush=True)
+        return 0
+    if given.fast:
+        from . import gpu_fast
+
+        print("\n" + gpu_fast.HEADING)
+        with torch.inference_mode():
+            for part in gpu_fast.runs(MOVA, clips, device, given.rounds):
+                print(part.row(), flush=True)
         return 0
     print("\n" + HEADING)
     with torch.inference_mode(), ballast(rest) if rest > 0 else nullcontext():

@@ -12,6 +12,7 @@ from .estimate import (
     Workload,
     activations,
     forward_seconds,
+    kept_keys_values,
     largest,
     longest,
     required,
@@ -113,6 +114,11 @@ def _memory(plan: Plan, machine: Machine, decode: float | None) -> list[str]:
         f"host memory: {plan.weights / GB:.1f} GB of weights in use at a time, mapped from disk; "
         f"{_decoded(plan) / GB:.1f} GB for the decoded clip; {machine.memory / GB:.1f} GB available",
     ]
+    kept = kept_keys_values(plan.config, plan.load, 1 if plan.element == 2 else plan.element)
+    where = "in VRAM" if plan.required + kept <= machine.capacity else "in host memory, as far as VRAM has no room"
+    lines.append(
+        f"steps of the sound alone ('MOVA Fast Sampler', audio_substeps) keep {kept / GIB:.1f} GiB a condition: {where}"
+    )
     if decode is not None:
         advice = "fits whole" if decode <= machine.capacity else "set tile_size of 'MOVA Decode' to 256"
         lines.append(f"decoding the picture: {decode / GIB:.1f} GiB, {advice}")
