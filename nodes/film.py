@@ -234,8 +234,9 @@ class MovaFilmBody(MovaNode):
         signature = host.signatures(film, graph, links, salt)
         content = host.contents(film, graph, links, values, salt)
         decisions = decide(film.planned, Known.of(takes.takes(film.folder)), signature, content)
-        for decision in decisions:
-            decision.remember(decisions, signature)
+        if salt not in signature(film.planned[0], "").values():  # how it is written can be compared
+            for decision in decisions:
+                decision.remember(decisions, signature)
         said = _report(film, decisions)
         notes = video.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         outputs, expanded = host.shots(film, decisions, links, (signature, content), said, notes)

@@ -14,7 +14,8 @@ from ..waveform import mono
 
 BLOCK_SECONDS = 0.02
 AROUND = 7  # blocks that are heard together: a pause is as quiet as all of them
-UNEVEN = 0.02  # what a stretch's difference from the others costs, against the loudness where it is cut
+UNEVEN = 1.0  # what a stretch as long again as its share costs, against a cut through speech
+SPEECH = 0.3  # of the loudest: what is louder is no pause, and all of it alike
 
 
 def stretches(sound: Sound, most: Sequence[float]) -> list[tuple[float, float]]:
@@ -55,7 +56,7 @@ def _cuts(loud: torch.Tensor, most: Sequence[float]) -> list[int]:
     places = torch.arange(blocks + 1, dtype=torch.float32)
     cost = torch.where(places == 0, 0.0, torch.inf)
     came: list[torch.Tensor] = []
-    price = torch.cat((loud, torch.zeros(1)))  # of a cut before a block; the end is free
+    price = torch.cat(((loud / SPEECH).clamp(max=1), torch.zeros(1)))  # of a cut before a block; the end is free
     for limit, share in zip(most, ideal.tolist()):
         length = places[None, :] - places[:, None]  # from a row's block to a column's
         uneven = UNEVEN * ((length - share) / share).square()

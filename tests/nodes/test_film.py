@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.fixtures.tiny_lora import write_tiny_lora
 from tests.in_process import Pack
 from tests.nodes.executor import Executor, Graph, Ran
+from tools.routes.media import describe_mp4, write_mp4
 
 pytestmark = needs_comfy
 
@@ -412,3 +414,83 @@ def test_no_changed_clip_counts_as_kept(studio: Studio, name: str) -> None:
         shutil.rmtree(studio.films / "told")
     assert made == (name not in KEPT)
     assert same == (not made or name in CAREFUL)
+
+
+# --- samplers, guiders, recordings -----------------------------------------------------------------------------------
+
+
+def test_a_guider_is_copied_for_each_shot_with_its_prompts(studio: Studio) -> None:
+    two = graph("[one] 5 frames\nA cat sits.\n[two] goes on, 4 frames, overlap 5\nIt runs.", "guided")
+    two["3"]["inputs"]["steps"] = 2
+    encoded = {"clip": ["1", 1], "prompt": "none of the shots", "negative_prompt": ""}
+    two["7"] = {"class_type": "MOVATextEncode", "inputs": encoded}
+    scales = {"text_cfg": 2.0, "audio_text_cfg": 0.0, "bridge_cfg": 3.5, "bridge_start": 0.0, "bridge_end": 1.0}
+    given = {"model": ["1", 0], "positive": ["7", 0], "negative": ["7", 1], **scales, "rescale": 0.0}
+    two["8"] = {"class_type": "MOVAGuider", "inputs": given}
+    two["4"]["inputs"]["guider"] = ["8", 0]
+    studio.made(two)
+    first = [path.name for path in (studio.films / "guided").glob("*/*")]
+    assert len(first) == 2
+    encoded["prompt"] = "still none of the shots"
+    studio.made(two)
+    assert len(list((studio.films / "guided").glob("*/*"))) == 2
+    given["bridge_cfg"] = 2.0
+    studio.made(two)
+    assert len(list((studio.films / "guided").glob("*/*"))) == 4
+
+
+def test_a_guider_that_takes_no_prompts_is_refused(studio: Studio) -> None:
+    two = graph("[one] 5 frames\nA cat sits.", "unguided")
+    two["7"] = {"class_type": "MOVATextEncode", "inputs": {"clip": ["1", 1], "prompt": "x", "negative_prompt": ""}}
+    basic = {"model": ["1", 0], "conditioning": ["7", 0]}
+    two["8"] = {"class_type": "BasicGuider", "inputs": basic}
+    two["4"]["inputs"]["guider"] = ["8", 0]
+    assert "BasicGuider has no input positive and negative" in studio(two).error
+
+
+def test_the_fast_sampler_makes_films_too(studio: Studio) -> None:
+    two = graph("[one] 5 frames\nA cat sits.", "fast")
+    two["3"] = {"class_type": "MOVAFilmFastSampler", "inputs": {"steps": 2, "quality": "light"}}
+    assert studio(two).error == ""
+    assert studio(two).shown["4"]["text"][0].startswith("1 one: kept")
+    two["3"]["inputs"]["steps"] = 3
+    assert "sampler changed" in studio(two).shown["4.0.0.body"]["text"][0]
+
+
+def test_a_recording_drives_all_shots_and_is_heard_as_it_was(studio: Studio, comfy_base: Path) -> None:
+    wave = 0.3 * torch.sin(torch.arange(48000 * 2) * 0.05)[None]
+    wave[:, 44000:52000] = 0
+    soundfile = comfy_base / "input" / "told.mp4"
+    write_mp4(soundfile, torch.zeros(48, 32, 32, 3), 24, wave, 48000)
+    voice = graph("[one] recording\nA cat sits.\n[two] goes on, recording, overlap 5\nIt runs.", "voice")
+    voice["5"] = {"class_type": "LoadAudio", "inputs": {"audio": "told.mp4"}}
+    voice["2"]["inputs"]["audio"] = ["5", 0]
+    assert studio.made(voice) == 2
+    headers = [json.loads(path.read_text()) for path in sorted((studio.films / "voice").glob("*/*/take.json"))]
+    frames = [header["frames"] for header in headers]
+    assert abs(frames[0] / 24 - 1.0) < 0.15
+    assert headers[1]["held"] == 5
+    sounds = [load_file(path)["sound"] for path in sorted((studio.films / "voice").glob("*/*/end.safetensors"))]
+    held = int(headers[0]["sample_rate"] * 5 / 24)
+    assert torch.equal(sounds[0][..., -held:], sounds[1][..., :held])
+    (film,) = (studio.films / "voice").glob("film_*.mp4")
+    facts = describe_mp4(film)
+    assert facts["frames"] == frames[0] + frames[1] - 5
+
+
+def test_two_films_that_are_joined_otherwise_share_their_takes(studio: Studio) -> None:
+    studio.made(graph(SIX, "six"))
+    before = set((studio.films / "six").glob("film_*.mp4"))
+    assert studio.made(graph(SIX, "six", match_sound="all shots", match_picture="all shots")) == 0
+    assert len(set((studio.films / "six").glob("film_*.mp4")) - before) == 1
+
+
+def test_takes_can_be_read_by_others_and_nothing_half_written_is_left(studio: Studio) -> None:
+    studio.made(graph("[one] 5 frames\nA cat sits.", "rights"))
+    files = [path for path in (studio.films / "rights").rglob("*") if path.is_file()]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}
+    assert sorted(path.name for path in files if not path.name.startswith("film_")) == sorted(
+        ("take.json", "latents.safetensors", "end.safetensors", "clip.mp4")
+    )
