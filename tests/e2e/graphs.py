@@ -13,7 +13,8 @@ Graph = dict[str, dict[str, Any]]
 Workflow = dict[str, Any]
 
 NAMES = list(TEMPLATES)
-CLIPS = [name for name in NAMES if name not in ("mova_check_install", "mova_train_lora")]  # those that end with a clip
+FILMS = ("mova_film", "mova_film_voice")  # many clips and one film
+CLIPS = [name for name in NAMES if name not in ("mova_check_install", "mova_train_lora", *FILMS)]  # those of one clip
 MODEL = "MOVA-360p"  # the folder that the workflows name
 NOT_SENT = {"control_after_generate", "upload"}  # widgets of the page alone
 NOT_RUN = {"MarkdownNote", "Note"}

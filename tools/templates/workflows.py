@@ -36,6 +36,7 @@ from tools.templates.card import write_card
 from tools.templates.chains import CHAIN_TEMPLATES
 from tools.templates.fast import FAST_LORAS, FAST_TEMPLATES
 from tools.templates.files import FILE_TEMPLATES
+from tools.templates.film import FILM_TEMPLATES
 from tools.templates.parts import FIRST_FRAME, MODEL
 from tools.templates.streams import STREAM_TEMPLATES
 from tools.templates.template import Template, api_graph, app_mode, layout
@@ -54,6 +55,7 @@ TEMPLATES: Mapping[str, Callable[[], Template]] = {
     **FAST_TEMPLATES,
     **STREAM_TEMPLATES,
     **CHAIN_TEMPLATES,
+    **FILM_TEMPLATES,
     **TRAINING_TEMPLATES,
 }
 

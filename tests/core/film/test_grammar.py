@@ -85,9 +85,12 @@ def test_without_a_length_a_shot_is_as_long_as_was_trained() -> None:
 
 
 def test_chinese_punctuation_is_read_too() -> None:
-    (shot,) = parse_shots("安娜：一位红衣女子；低沉\n【门】6 秒，seed 3\n门开了。\n安娜：雨还没停。")
-    assert (shot.name, shot.seconds, shot.seed) == ("门", 6.0, 3)
-    assert "雨还没停。" in shot.prompt
+    who = "\u5b89\u5a1c\uff1a\u4e00\u4f4d\u7ea2\u8863\u5973\u5b50\uff1b\u4f4e\u6c89"
+    door = "\u3010\u95e8\u30116 \u79d2\uff0cseed 3"
+    said = "\u96e8\u8fd8\u6ca1\u505c\u3002"
+    (shot,) = parse_shots(f"{who}\n{door}\n\u95e8\u5f00\u4e86\u3002\n\u5b89\u5a1c\uff1a{said}")
+    assert (shot.name, shot.seconds, shot.seed) == ("\u95e8", 6.0, 3)
+    assert said in shot.prompt
 
 
 @pytest.mark.parametrize(
