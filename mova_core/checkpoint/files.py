@@ -89,7 +89,7 @@ def _not_safetensors(path: Path, start: bytes, size: int, length: int) -> str:
         return f"{path} is a zip archive, or a pickled PyTorch file. Unpack it, or download the safetensors version"
     if start.startswith(PICKLES):
         return (
-            f"{path} is a pickled PyTorch file, which can carry code; only .safetensors is read. "
+            f"{path} is a pickled PyTorch file, which can carry code, and is not read. "
             "Download the safetensors version or convert it yourself"
         )
     told = mistaken.content(start, size)
@@ -224,15 +224,24 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112, Path.is_dir raises where the path is too long or forbidden
 
 
+def check_part(folder: Path) -> None:
+    """Accept the folder of one component.
+
+    Raises:
+        CheckpointError: it is missing, or something else.
+    """
+    if not is_folder(folder):
+        told = mistaken.absent(folder) or ("is a file, not a folder" if os.path.exists(folder) else "is missing")  # noqa: PTH110
+        raise CheckpointError(f"{folder} {told}. Download that part of the MOVA folder")
+
+
 def component_files(folder: Path) -> list[Path]:
     """The safetensors files of one component's folder: all shards its index names, or the single file.
 
     Raises:
         CheckpointError: no folder, no weights, a missing shard, or an index that points elsewhere.
     """
-    if not is_folder(folder):
-        told = mistaken.absent(folder) or ("is a file, not a folder" if os.path.exists(folder) else "is missing")  # noqa: PTH110
-        raise CheckpointError(f"{folder} {told}. Download that part of the MOVA folder")
+    check_part(folder)
     indices = _weights(folder, ".safetensors.index.json")
     if not indices:
         return [_only_file(folder)]
@@ -274,7 +283,7 @@ def _only_file(folder: Path) -> Path:
     raise CheckpointError(
         f"{folder} should hold one .safetensors file or an index of shards; it holds "
         f"{_few(names or sorted(p.name for p in folder.iterdir()))}. "
-        f"{'Keep one of them' if names else 'Download it again'}, or download it again"
+        f"{'Keep one of them, or d' if names else 'D'}ownload it again"
     )
 
 

@@ -1,8 +1,8 @@
 """Which expert a LoRA's file name says that it is for, where it speaks of noise levels and not of heels or angles.
 
-Told are: `high_noise` and `noise_low` anywhere; HIGH, LOW, HN, LN, and a capital H or L, where nothing but technical
-words (rank, steps, version, the base model) comes after; MOVA's and VideoX-Fun's names of components. Folders count as
-names do, the nearest first.
+Told are: `high_noise`, `noise_low` and their Chinese anywhere; HIGH, LOW, HN, LN, and a capital H or L, where nothing
+but technical words (rank, steps, version, the base model) comes after; MOVA's and VideoX-Fun's names of components.
+Folders count as names do, the nearest first.
 """
 
 import re
@@ -14,8 +14,12 @@ COMPONENT = {  # VideoX-Fun's `transformer` is the low-noise expert, the other w
     "high": re.compile(r"video_dit(?!_2)|transformer_2"),
 }
 NOISE = {
-    "high": re.compile(r"(?<![a-z])(?:high|hn|h)[ _.\-]?noise|noise[ _.\-]?(?:level[ _.\-]?)?high(?![a-z])"),
-    "low": re.compile(r"(?<![a-z])(?:low|ln|l)[ _.\-]?noise|noise[ _.\-]?(?:level[ _.\-]?)?low(?![a-z])"),
+    "high": re.compile(
+        r"(?<![a-z])(?:high|hn|hi|h)[ _.\-]?noise|noise[ _.\-]?(?:level[ _.\-]?)?high(?![a-z])|(?<!\u4f4e)\u9ad8\u566a"
+    ),
+    "low": re.compile(
+        r"(?<![a-z])(?:low|ln|lo|l)[ _.\-]?noise|noise[ _.\-]?(?:level[ _.\-]?)?low(?![a-z])|(?<!\u9ad8)\u4f4e\u566a"
+    ),
 }
 WORDS: dict[str, Expert] = {"high": "high", "hn": "high", "h": "high", "low": "low", "ln": "low", "l": "low"}
 TECHNICAL = re.compile(  # may come after the word that says it

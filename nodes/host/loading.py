@@ -112,7 +112,7 @@ def find_file(kind: str, name: str) -> Path:
     path = folder_paths.get_full_path(kind, name)
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(kind))
-        raise CheckpointError(f"there is no file {name!r} in {folders}. Put it there and press R")
+        raise CheckpointError(f"there is no file {name!r:.200} in {folders}. Put it there and press R")
     if not path.endswith((".safetensors", ".sft")):
         raise CheckpointError(f"{path} is not a safetensors file; convert it, or use the loader of its own kind")
     return Path(path)

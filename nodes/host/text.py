@@ -16,7 +16,7 @@ from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 from torch import Tensor
 
 from ...mova_core.checkpoint.detect import describe
-from ...mova_core.checkpoint.files import check_small_file, component_tensors, read_json
+from ...mova_core.checkpoint.files import check_part, check_small_file, component_tensors, read_json
 from ...mova_core.checkpoint.load import first
 from ...mova_core.errors import CheckpointError, ConfigError
 from ...mova_core.text import CONTEXT_ROWS, cap_tokens, clean_prompt
@@ -81,6 +81,8 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> comfy.sd.CLIP:
     Raises:
         CheckpointError, ConfigError: missing, damaged, or not UMT5.
     """
+    for part in ("text_encoder", "tokenizer"):
+        check_part(folder / part)
     config = _encoder_config(folder / "text_encoder" / "config.json")
     vocabulary = _tokenizer_file(folder / "tokenizer")
     tensors = component_tensors(folder / "text_encoder", lambda path: comfy.utils.load_torch_file(str(path)))

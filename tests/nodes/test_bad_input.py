@@ -204,16 +204,23 @@ def test_a_truncated_file_is_named(run: Run, damaged: Path, part: str) -> None:
         load(run)
 
 
-@pytest.mark.parametrize("part", ["dual_tower_bridge", "audio_dit", "video_vae", "audio_vae", "text_encoder"])
-def test_a_missing_part_is_named(run: Run, damaged: Path, part: str) -> None:
+PARTS = ["video_dit_2", "dual_tower_bridge", "audio_dit", "video_vae", "audio_vae", "text_encoder", "tokenizer"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_is_named_and_no_other(run: Run, damaged: Path, part: str) -> None:
     shutil.rmtree(damaged / part)
-    with pytest.raises(ValueError, match=says(part)):
+    with pytest.raises(ValueError, match=says(rf"\b{part}\b", "(?:missing|lacks)", "Download")) as refusal:
         load(run)
+    assert not [other for other in PARTS if other != part and f"/{other}" in str(refusal.value)]
+    assert "No such file" not in str(refusal.value)
 
 
-def test_a_missing_tokenizer_is_named(run: Run, damaged: Path) -> None:
-    shutil.rmtree(damaged / "tokenizer")
-    with pytest.raises(ValueError, match=says("tokenizer.json", "Download")):
+@pytest.mark.parametrize("part", ["audio_dit", "video_vae", "text_encoder"])
+def test_a_part_without_its_weights_is_said_to_hold_none_once(run: Run, damaged: Path, part: str) -> None:
+    for weights in (damaged / part).glob("*.safetensors"):
+        weights.unlink()
+    with pytest.raises(ValueError, match=says(part, "config.json. Download it again$")):
         load(run)
 
 

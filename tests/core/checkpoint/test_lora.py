@@ -323,6 +323,9 @@ def test_strengths_are_by_part():
 # --- which expert ----------------------------------------------------------------------------------------------------
 
 HIGH_NAMES = (
+    "Girl_hinoise",
+    "x_hi-noise_v2",
+    "\u98ce\u683c_\u9ad8\u566a\u58f0",
     "wan2.2_i2v_A14b_high_noise_lora_rank64_lightx2v_4step.safetensors",
     "Wan2.2-I2V-HighNoise_style.safetensors",
     "Wan2.2-Lightning_I2V-A14B-4steps-lora_HIGH_fp16.safetensors",
@@ -332,6 +335,8 @@ HIGH_NAMES = (
     "checkpoint-500-transformer_2.safetensors",
 )
 LOW_NAMES = (
+    "Girl_lonoise",
+    "\u98ce\u683c\u4f4e\u566a",
     "wan2.2_i2v_A14b_low_noise_lora_rank64_lightx2v_4step.safetensors",
     "Wan22_LowNoise.safetensors",
     "style_LOW.safetensors",
@@ -340,6 +345,10 @@ LOW_NAMES = (
     "out/transformer/lora_diffusion_pytorch_model.safetensors",
 )
 SILENT_NAMES = (
+    "chinoise",
+    "\u9ad8\u4f4e\u566a",
+    "\u9ad8\u566a\u4f4e\u566a",
+    "\u9ad8\u6e05",
     "style.safetensors",
     "highlands_v2.safetensors",
     "slow_motion.safetensors",
