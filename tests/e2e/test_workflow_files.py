@@ -97,6 +97,15 @@ def test_one_note_says_what_it_does_and_where_the_model_comes_from(workflow: Wor
         assert needed in text
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_note_ends_in_chinese(name: str) -> None:
+    (note,) = (node for node in read(name)["nodes"] if node["type"] == "MarkdownNote")
+    title, about = FILE_NAMES[name].chinese, FILE_NAMES[name].about
+    assert about
+    assert note["widgets_values"][0].rstrip().endswith(about)
+    assert f"# {title}" in note["widgets_values"][0]
+
+
 def test_loaders_carry_the_address_of_their_model(workflow: Workflow) -> None:
     loaders = [node for node in workflow["nodes"] if node["type"] == "MOVALoader"]
     for node in loaders:

@@ -30,7 +30,7 @@ shuttle. She smiles, breathes in and looks up as a calm voice on the radio says,
 The flag stirs while the camera moves closer.
 
 The audio shows a man's calm voice over a crackling radio, the low hum of a hall, and the rustle of a suit."""
-SMALL = {"width": 320, "height": 176, "frames": 25, "steps": 8}  # for a CPU
+SMALL = {"width": 256, "height": 144, "frames": 17, "steps": 6}  # for a CPU
 VALUES = {**SMALL, "image": "astronaut.png", "prompt": PROMPT}
 
 SET = """

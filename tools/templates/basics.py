@@ -35,7 +35,10 @@ Eight seconds, picture and sound made together.
 
 {PROMPT_STYLE}
 
-**Try** your own picture (it is cropped in the middle), *steps* 25 or *frames* 97 for a draft, another *seed*.""",
+**Try** your own picture (it is cropped in the middle), *steps* 25 or *frames* 97 for a draft, another *seed*.
+
+**Preview.** *Settings > Live preview method > latent2rgb*: ComfyUI shows none by itself.""",
+        note_height=580,
     )
 
 

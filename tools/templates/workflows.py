@@ -15,7 +15,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -47,6 +47,7 @@ WORKFLOWS = ROOT / "workflows"
 IMAGES = ROOT / "docs" / "images"
 
 APP_SIZE = (1280, 1060)
+CHINESE_HEIGHT = 200  # pixels of a note in short
 
 TEMPLATES: Mapping[str, Callable[[], Template]] = {
     **BASIC_TEMPLATES,
@@ -67,11 +68,13 @@ class Name:
     Attributes:
         file: of its file, which is all that ComfyUI shows: a number for the order, and ASCII, since the registry's
             publisher leaves out files whose names git quotes.
-        chinese: its title, drawn into the thumbnail and written above its note.
+        chinese: its title, drawn into the thumbnail.
+        about: the note in short, in Chinese, which stands under the title at the end of the English one.
     """
 
     file: str
     chinese: str
+    about: str = ""
 
 
 NAMES: Mapping[str, Name] = {
@@ -134,9 +137,17 @@ def to_workflow(press: Press, template: Template) -> Workflow:
     return workflow
 
 
+def in_both_languages(template: Template, name: Name) -> Template:
+    """With the note in Chinese after the English, and room for it."""
+    if not name.about:
+        return template
+    note = f"{template.note}\n\n# {name.chinese}\n\n{name.about}"
+    return replace(template, note=note, note_height=template.note_height + CHINESE_HEIGHT)
+
+
 def write_template(press: Press, key: str) -> None:
     """The file of a template and its thumbnail."""
-    template = TEMPLATES[key]()
+    template = in_both_languages(TEMPLATES[key](), NAMES[key])
     workflow = to_workflow(press, template)
     workflow["extra"] |= app_mode(template)
     content = json.dumps(workflow, ensure_ascii=False, indent=1)
