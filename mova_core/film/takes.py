@@ -203,8 +203,11 @@ def _move(part: Path, final: Path) -> None:
         return
     if final.exists():
         final.rename(final.with_name(f".{final.name}-{time.time_ns()}.0.part"))
-    with suppress(FileExistsError):  # another process was quicker with the same
+    try:
         part.rename(final)
+    except OSError:
+        if read_take(final) is None:  # else another process was quicker with the same
+            raise
 
 
 def _header(take: Take) -> dict[str, Any]:

@@ -494,3 +494,17 @@ def test_takes_can_be_read_by_others_and_nothing_half_written_is_left(studio: St
     assert sorted(path.name for path in files if not path.name.startswith("film_")) == sorted(
         ("take.json", "latents.safetensors", "end.safetensors", "clip.mp4")
     )
+
+
+def test_shots_are_linked_one_after_the_other_too(studio: Studio) -> None:
+    made = graph("[one] 5 frames\nA cat sits.", "linked")
+    plain = {"length": "frames", "seconds": 6.0, "frames": 4, "source": "", "seed": -1, "lock": False, "off": False}
+    goes_on = {"name": "two", "prompt": "It runs.", "begins": "goes on", "overlap": 5, "take": "", "shots": ["2", 0]}
+    made["5"] = {"class_type": "MOVAShot", "inputs": plain | goes_on}
+    made["4"]["inputs"]["shots"] = ["5", 0]
+    assert studio.made(made) == 2
+    made["5"]["inputs"]["seed"] = 7
+    assert studio.made(made) == 1
+    assert studio.calls == [7]
+    made["5"]["inputs"]["length"] = "as long as the speech"
+    assert "shot 'two' is as long as its speech, and its prompt quotes none" in studio(made).error

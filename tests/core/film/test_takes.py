@@ -1,0 +1,94 @@
+"""Takes on disk: whole or not at all, never replaced."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mova_core.errors import CheckpointError
+from mova_core.film.takes import CLIP, Take, add_signature, could_go, digest, find, sweep, takes, write_take
+
+END = {"pictures": torch.zeros(5, 16, 16, 3, dtype=torch.uint8), "sound": torch.zeros(1, 10)}
+LATENTS = {"video": torch.ones(1, 16, 2, 2, 2), "audio": torch.ones(1, 8, 11)}
+
+
+def clip(path: Path) -> None:
+    path.write_bytes(b"clip")
+
+
+def put(film: Path, prompt: str = "a", write: object = clip) -> Take:
+    take = Take(
+        shot="one", number=0, frames=5, held=0, height=16, width=16, fps=24.0, sample_rate=48000, end="e",
+        content={"prompt": prompt}, mean=(1.0, 2.0, 3.0), spread=(1.0, 1.0, 1.0),
+    )  # fmt: skip
+    return write_take(film, take, LATENTS, END, write)  # type: ignore[arg-type]
+
+
+def test_a_take_is_read_as_it_was_written(tmp_path: Path) -> None:
+    take = put(tmp_path)
+    assert takes(tmp_path) == [take]
+    assert take.digest == digest({"prompt": "a"})
+    assert torch.equal(take.latents()[0], LATENTS["video"])
+    assert [put(tmp_path, name).number for name in "bc"] == [2, 3]
+
+
+def test_the_same_take_again_leaves_the_first(tmp_path: Path) -> None:
+    first = put(tmp_path)
+    put(tmp_path, write=lambda path: path.write_bytes(b"another"))
+    assert (first.folder / CLIP).read_bytes() == b"clip"
+    assert len(list((tmp_path / "one").iterdir())) == 1
+
+
+def test_the_same_take_of_a_quicker_process_is_taken(tmp_path: Path) -> None:
+    def meanwhile(path: Path) -> None:
+        clip(path)
+        if not takes(tmp_path):
+            made = put(tmp_path / "elsewhere")
+            made.folder.rename(tmp_path / "one" / made.digest)
+
+    assert put(tmp_path, write=meanwhile) == takes(tmp_path)[0]
+
+
+def test_nothing_is_left_of_a_take_that_the_disk_did_not_take(tmp_path: Path) -> None:
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        put(tmp_path, write=full)
+    assert list((tmp_path / "one").iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_after_a_day_and_no_sooner(tmp_path: Path) -> None:
+    left = [tmp_path / f".{name}.999999.part" for name in ("old", "new")]
+    for folder in left:
+        folder.mkdir()
+    os.utime(left[0], (time.time() - 90000,) * 2)
+    sweep(tmp_path)
+    assert [folder.exists() for folder in left] == [False, True]
+
+
+def test_another_way_of_writing_the_graph_is_added_once(tmp_path: Path) -> None:
+    take = put(tmp_path)
+    for _ in range(2):
+        add_signature(find(tmp_path, take.id), {"model": "x"})
+    assert find(tmp_path, take.id).signatures == [{"model": "x"}]
+
+
+def test_what_could_go_is_what_the_film_does_not_use(tmp_path: Path) -> None:
+    made = [put(tmp_path, name) for name in "abc"]
+    assert could_go(tmp_path, [made[1]], 0) == []
+    assert could_go(tmp_path, [made[1]], 1.0) == []
+    assert could_go(tmp_path, [made[1]], 1e-9) == [made[0], made[2]]
+
+
+def test_a_take_that_is_gone_is_named(tmp_path: Path) -> None:
+    take = put(tmp_path)
+    (take.folder / CLIP).unlink()
+    with pytest.raises(CheckpointError, match=f"the take one/{take.digest} of {tmp_path.name} is gone or not whole"):
+        find(tmp_path, take.id)
+    assert put(tmp_path) == replace(take, number=1)
