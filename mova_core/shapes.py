@@ -204,12 +204,6 @@ def video_tokens(shape: VideoShape) -> int:
     return latent_frames(shape.frames) * (shape.height // SIZE_MULTIPLE) * (shape.width // SIZE_MULTIPLE)
 
 
-def frames_at(latent_frame: int) -> range:
-    """Frames that a latent frame stands for, counted from 0: frame 0 for the first, four for each other."""
-    stop = TEMPORAL_STRIDE * latent_frame + 1
-    return range(max(0, stop - TEMPORAL_STRIDE), stop)
-
-
 def latent_frame_range(start_seconds: float, end_seconds: float, frames: int, fps: float) -> range:
     """Latent frames of a clip that show anything of a time span; empty if the span is, or lies outside.
 

@@ -30,14 +30,6 @@ NEGATIVE_PROMPT = (
 )
 """What the official scripts pass; the official pipeline's own default is an empty prompt."""
 
-NEGATIVE_PROMPT_ADDITION = (
-    "\uff0c\u753b\u5f97\u4e0d\u597d\u7684\u624b\u90e8\uff0c\u753b\u5f97\u4e0d\u597d\u7684\u8138\u90e8\uff0c\u7578"
-    "\u5f62\u7684\uff0c\u6bc1\u5bb9\u7684\uff0c\u5f62\u6001\u7578\u5f62\u7684\u80a2\u4f53\uff0c\u624b\u6307\u878d"
-    "\u5408\uff0c\u9759\u6b62\u4e0d\u52a8\u7684\u753b\u9762\uff0c\u6742\u4e71\u7684\u80cc\u666f\uff0c\u4e09\u6761"
-    "\u817f\uff0c\u80cc\u666f\u4eba\u5f88\u591a\uff0c\u5012\u7740\u8d70"
-)
-"""What SGLang appends to NEGATIVE_PROMPT."""
-
 
 def basic_clean(text: str) -> str:
     """Text with its encoding mended and HTML entities resolved, also where they were escaped twice."""

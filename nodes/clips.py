@@ -58,10 +58,16 @@ def guided(
     return positive, negative
 
 
-def empty_latent(vae: Any, shape: VideoShape, fps: float) -> dict[str, Any]:
-    """A joint LATENT of zeros. The VAE of a MOVA folder knows its codec's latents; any other means the published ones."""
-    channels = getattr(vae, "audio_latent_channels", AUDIO_LATENT_CHANNELS)
-    grid = getattr(vae, "audio_grid", PUBLISHED_GRID)
+def empty_latent(vae: Any, shape: VideoShape, fps: float, audio_vae: Any = None) -> dict[str, Any]:
+    """A joint LATENT of zeros, with the sound steps of `audio_vae`.
+
+    Without it: the video VAE of a MOVA folder knows its codec's latents; any other means the published ones.
+    """
+    if audio_vae is not None:
+        channels, grid = audio_vae.latent_channels, audio_vae.audio_grid
+    else:
+        channels = getattr(vae, "audio_latent_channels", AUDIO_LATENT_CHANNELS)
+        grid = getattr(vae, "audio_grid", PUBLISHED_GRID)
     sound = AudioShape(batch=shape.batch, steps=audio_steps(shape.frames, fps, grid))
     place = sampling.device()
     video = torch.zeros(video_latent_shape(shape), device=place)

@@ -127,6 +127,7 @@ class MovaImageToVideoAudio(MovaNode):
                     optional=True,
                     tooltip="The clip's last picture, fitted like the first. Not trained: an experiment.",
                 ),
+                inputs.OtherCodec(),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -148,12 +149,13 @@ class MovaImageToVideoAudio(MovaNode):
         batch_size: int,
         first_frame: Any = None,
         last_frame: Any = None,
+        audio_vae: Any = None,
     ) -> io.NodeOutput:
         shape = VideoShape(batch=batch_size, frames=frames, height=height, width=width)
         guides = {0: clips.white(height, width) if first_frame is None else first_frame}
         if last_frame is not None:
             guides[frames - 1] = last_frame
-        latent = clips.empty_latent(vae, shape, fps)
+        latent = clips.empty_latent(vae, shape, fps, audio_vae)
         return io.NodeOutput(*clips.guided((positive, negative), vae, guides, shape, latent), latent)
 
 

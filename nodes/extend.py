@@ -70,7 +70,7 @@ class MovaExtend(MovaNode):
         _check_overlap(overlap, min(frames, len(images) + 1))
         codec, tail = audio_vae, images[-overlap:]
         shape = VideoShape(batch=1, frames=frames, height=images.shape[1], width=images.shape[2])
-        latent = clips.empty_latent(vae, shape, fps)
+        latent = clips.empty_latent(vae, shape, fps, codec)
         pair = clips.guided((positive, negative), vae, {0: tail[:1]}, shape, latent)
         video, silence = (stream.clone() for stream in sampling.streams(latent))
         shown = vae.encode(tail).to(video)

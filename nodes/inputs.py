@@ -64,6 +64,17 @@ class AudioVae(io.Vae.Input):
         return audio.check(value)
 
 
+class OtherCodec(AudioVae):
+    """The audio VAE where a video VAE that knows no codec begins a clip; optional."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "MOVA's audio VAE: it says how many steps the sound has. Needed where the video VAE is not that of "
+            "'MOVA Loader' and the codec has another rate than the published one; without it the published rate counts.",
+            optional=True,
+        )
+
+
 class AnyModel(io.Model.Input):
     """A MODEL that need not be MOVA."""
 

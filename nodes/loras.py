@@ -22,8 +22,8 @@ class MovaLoraLoader(MovaNode):
             display_name="MOVA LoRA Loader",
             category="MOVA/loaders",
             description="Apply a LoRA trained on MOVA, or on Wan 2.2 A14B, to one expert or both, with a strength for each "
-            "part, and say what was applied. Reads the files of the official trainers (.pt too), DiffSynth-Studio, "
-            "VideoX-Fun, kohya and ComfyUI. Chain several to stack them.",
+            "part, and say what was applied. Reads LoRA, DoRA, LoHa and LoKr of the official trainers (.pt too), PEFT, "
+            "DiffSynth-Studio, VideoX-Fun, kohya, LyCORIS and ComfyUI. Chain several to stack them.",
             search_aliases=["MOVA LoRA", "load lora", "lora loader", "high noise lora", "low noise lora"],
             inputs=[
                 io.Model.Input("model", tooltip="MOVA: both experts, or one of 'MOVA Split Experts'."),

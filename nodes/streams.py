@@ -76,6 +76,7 @@ class MovaPictureToSound(MovaNode):
                     tooltip="The clip, sides multiples of 16. Up to three pictures at its end are left out, to make 4n + 1.",
                 ),
                 inputs.fps("Pictures a second of the clip."),
+                inputs.OtherCodec(),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -89,13 +90,15 @@ class MovaPictureToSound(MovaNode):
         )
 
     @classmethod
-    def run(cls, positive: Any, negative: Any, vae: Any, images: Any, fps: float) -> io.NodeOutput:
+    def run(
+        cls, positive: Any, negative: Any, vae: Any, images: Any, fps: float, audio_vae: Any = None
+    ) -> io.NodeOutput:
         surplus = (len(images) - 1) % TEMPORAL_STRIDE
         kept = images[: len(images) - surplus]
         if surplus:
             messages.show(f"{surplus} of {len(images)} pictures at the end were left out.", cls.hidden.unique_id)
         shape = VideoShape(batch=1, frames=len(kept), height=images.shape[1], width=images.shape[2])
-        latent = clips.empty_latent(vae, shape, fps)
+        latent = clips.empty_latent(vae, shape, fps, audio_vae)
         pair = clips.guided((positive, negative), vae, {0: kept[:1]}, shape, latent)
         empty, silence = sampling.streams(latent)
         masks = joint_masks(empty.shape, silence.shape, "nothing", "all", 0.0, 0.0, fps)

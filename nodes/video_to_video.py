@@ -124,7 +124,7 @@ class MovaVideoToVideo(MovaNode):
         count = retimed_frames(len(shown), fps, DEFAULT_FPS, frames)
         chosen = shown[nearest_pictures(len(shown), fps, DEFAULT_FPS, count)]
         shape = VideoShape(batch=1, frames=count, height=height, width=width)
-        latent = clips.empty_latent(vae, shape, DEFAULT_FPS)
+        latent = clips.empty_latent(vae, shape, DEFAULT_FPS, audio_vae)
         guides = {0: chosen[:1] if first_frame is None else first_frame[:1]}
         pair = clips.guided((positive, negative), vae, guides, shape, latent)
         latent["samples"] = _encoded(latent, chosen, heard, vae, audio_vae, shape)

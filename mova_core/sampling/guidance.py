@@ -45,9 +45,6 @@ class Guidance:
         return 2 if self.text_scale == self.audio == self.bridge_scale else 3
 
 
-NO_GUIDANCE = Guidance(text_scale=1.0)
-
-
 def guide(predict: Callable[[bool, bool], Velocities], guidance: Guidance) -> Velocities:
     """Guided velocities in float32, from as few evaluations as the scales allow: one, two or three.
 

@@ -1,7 +1,5 @@
 """The joint model under the signature by which ComfyUI calls a diffusion model."""
 
-from typing import Any
-
 import comfy.patcher_extension
 import torch
 from torch import Tensor
@@ -10,6 +8,7 @@ from ...mova_core.config import MovaConfig
 from ...mova_core.model.audio_only import audio_velocity
 from ...mova_core.model.mova import Mova
 from ...mova_core.model.teacher import collect
+from ...mova_core.ops import Ops
 from ...mova_core.sampling.av_schedule import audio_sigma, scaled_velocity, to_video_step, unscaled
 from .bridge_cache import keeping
 from .keys import Options, run_options
@@ -22,7 +21,9 @@ from .sound_streams import SoundStreams
 class MovaDiffusion(Mova):
     """The joint model under the signature ComfyUI calls."""
 
-    def __init__(self, *, sizes: MovaConfig, dtype: Any, device: Any, operations: Any, image_model: str) -> None:
+    def __init__(
+        self, *, sizes: MovaConfig, dtype: torch.dtype, device: torch.device, operations: Ops, image_model: str
+    ) -> None:
         super().__init__(sizes, ops=operations, device=device, dtype=dtype)
         self.dtype = dtype
         self.in_channels, self.out_channels, self.patch_size = (
@@ -46,7 +47,7 @@ class MovaDiffusion(Mova):
         timestep: Tensor,
         context: Tensor,
         transformer_options: Options | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> list[Tensor]:
         options = {} if transformer_options is None else transformer_options
         forward = run_options(options).forward
@@ -68,7 +69,7 @@ class MovaDiffusion(Mova):
         clean_streams: tuple[bool, bool],
         audio_context: Tensor | None = None,
         audio_negative: Tensor | None = None,
-        control: Any = None,
+        control: object = None,
     ) -> list[Tensor]:
         """`timestep` is the video's, (B,). The audio stream arrives and leaves in the sampler's scaled form; where the
         audio's sigma is given, it arrives as it is, and leaves so that x - (video sigma) * output is its clean estimate.
@@ -106,7 +107,7 @@ class MovaDiffusion(Mova):
         clean_streams: tuple[bool, bool],
         audio_context: Tensor | None = None,
         audio_negative: Tensor | None = None,
-        **_: Any,
+        **_: object,
     ) -> list[Tensor]:
         """The audio tower at the audio's sigma given, asking the video of the last full forward; no velocity of that."""
         video, audio = x
@@ -131,7 +132,7 @@ class MovaDiffusion(Mova):
         shifts: tuple[float, float],
         clean_streams: tuple[bool, bool],
         audio_context: Tensor | None = None,
-        **_: Any,
+        **_: object,
     ) -> list[Tensor]:
         """Fill the cache with the keys and values of the teacher's weights; no velocities."""
         asked = run_options(options)

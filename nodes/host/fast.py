@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import TypeAlias
 
 import comfy.samplers
 import comfy.utils
@@ -22,7 +22,12 @@ from .av_euler import AVSteps
 from .bridge_cache import Keeping, cache_of
 from .keys import Options, run_options
 from .pass_weights import PassWeights, two_passes
+from .patcher import MovaPatcher
 from .preflight import measured_speed
+from .types import Conditioning, Latent
+
+Evaluated: TypeAlias = comfy.samplers.KSamplerX0Inpaint
+Callback: TypeAlias = Callable[..., None] | None
 
 log = logging.getLogger("mova")
 DISTILLED_SHIFT = 5.0  # of the picture's schedule, that the distillation LoRAs know
@@ -32,8 +37,14 @@ Phase = Callable[[int, str], None]
 
 
 def sample_fast(
-    model: Any, teacher: Any, conds: tuple[Any, Any], latent: dict[str, Any], recipe: Recipe, seed: int, node_id: Any
-) -> dict[str, Any]:
+    model: MovaPatcher,
+    teacher: MovaPatcher | None,
+    conds: tuple[Conditioning, Conditioning],
+    latent: Latent,
+    recipe: Recipe,
+    seed: int,
+    node_id: str | None,
+) -> Latent:
     """The LATENT made by `recipe`. `conds`: positive and negative.
 
     Raises:
@@ -52,14 +63,14 @@ def sample_fast(
 
 
 def _sampled(
-    model: Any,
+    model: MovaPatcher,
     weights: tuple[PassWeights, PassWeights] | None,
-    conds: tuple[Any, Any],
-    latent: dict[str, Any],
+    conds: tuple[Conditioning, Conditioning],
+    latent: Latent,
     recipe: Recipe,
     seed: int,
-    node_id: Any,
-) -> dict[str, Any]:
+    node_id: str | None,
+) -> Latent:
     shifts = shifts_of(model, recipe)
     steps = recipe.steps
     shifted = sampling.with_shifts(model, shifts[0], shifts[0] if recipe.substeps else shifts[1])
@@ -79,14 +90,14 @@ def _sampled(
     return sampling.sample(guider, latent, seed=seed, sampler=sampler, values=values, watchers=[progress])
 
 
-def shifts_of(model: Any, recipe: Recipe) -> tuple[float, float]:
+def shifts_of(model: MovaPatcher, recipe: Recipe) -> tuple[float, float]:
     """The model's own, but for the picture of a distilled model, where nobody has set another."""
     video, audio = sampling.shifts_of(model, 0, 0)
     own = model.model.model_config.sampling_settings["shift"]
     return (DISTILLED_SHIFT if recipe.substeps and video == own else video), audio
 
 
-def cost(model: Any, latent: dict[str, Any], recipe: Recipe) -> str:
+def cost(model: MovaPatcher, latent: Latent, recipe: Recipe) -> str:
     """What a run will take on this machine, in a line."""
     base, options = model.model, model.model_options.get("transformer_options", {})
     shape = sampling.video_shape(latent)
@@ -111,7 +122,7 @@ def cost(model: Any, latent: dict[str, Any], recipe: Recipe) -> str:
 
 def fast_euler(
     recipe: Recipe, audio_sigmas: Tensor, weights: tuple[PassWeights, PassWeights] | None, phase: Phase
-) -> Any:
+) -> comfy.samplers.KSAMPLER:
     """A SAMPLER: Euler steps of the picture, and in each `recipe.substeps` of the sound.
 
     `weights`: what the model wears, and its teacher; None where there is no teacher.
@@ -120,7 +131,7 @@ def fast_euler(
     fine = audio_steps_between(audio_sigmas, recipe.substeps).tolist()
 
     def sample(
-        model: Any, x: Tensor, sigmas: Tensor, extra_args: Options, callback: Any = None, disable: Any = None
+        model: Evaluated, x: Tensor, sigmas: Tensor, extra_args: Options, callback: Callback = None, **_: object
     ) -> Tensor:
         guider = model.inner_model
         if recipe.audio_scale != 1 and guiders.one_prompt(guider.conds.get("negative")) is None:

@@ -8,13 +8,12 @@ chain of nodes that anyone would build: text, beginning, sampler, and one node t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import comfyui_version
 import folder_paths
 import torch
-from comfy_execution.graph_utils import GraphBuilder
+from comfy_execution.graph_utils import GraphBuilder, Node
 
 from ...mova_core.errors import MovaError
 from ...mova_core.film.decide import ENDS, Decision, Recipes
@@ -24,6 +23,8 @@ from ...mova_core.text import is_blank
 from . import sampling, text
 from .film_graph import UNKNOWN, Graph
 from .fingerprints import digest, fingerprint, tensor_digest
+from .patcher import MovaPatcher
+from .types import Link, Values
 
 FILMS = "mova_films"
 PLAIN = "MOVASampler"
@@ -36,7 +37,7 @@ class Settings:
     """A sampler node and its widgets, as every shot uses them."""
 
     node: str = PLAIN
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +56,7 @@ class Film:
     match_sound: str
     match_picture: str
     limit: float
-    guider: Mapping[str, Any] | None = None  # the node whose copies guide the shots: class_type and inputs
+    guider: Mapping[str, object] | None = None  # the node whose copies guide the shots: class_type and inputs
 
     @property
     def folder(self) -> Path:
@@ -80,7 +81,7 @@ def _own(film: Film, each: Planned) -> dict[str, str]:
     }
 
 
-def signatures(film: Film, graph: Graph, links: Mapping[str, Any], salt: str) -> Recipes:
+def signatures(film: Film, graph: Graph, links: Mapping[str, object], salt: str) -> Recipes:
     """Recipes by how the graph is written. `salt` is given where it cannot be compared: one that no other film has."""
     above = {name: graph.above(links[name]) for name in MODELS}
     above |= {"guider": _guider(film, graph, links), "sampler": _sampler(film, graph)}
@@ -102,7 +103,7 @@ def _sampler(film: Film, graph: Graph) -> str:
     return graph.told({"class_type": film.settings.node, "inputs": film.settings.inputs})
 
 
-def _guider(film: Film, graph: Graph, links: Mapping[str, Any]) -> str:
+def _guider(film: Film, graph: Graph, links: Mapping[str, object]) -> str:
     """The guider's node but for the prompts that it is given anew, and for a MODEL that is the film's own."""
     if film.guider is None:
         return ""
@@ -110,7 +111,7 @@ def _guider(film: Film, graph: Graph, links: Mapping[str, Any]) -> str:
     return graph.told(film.guider, (*CONDITIONS, "model") if same else CONDITIONS)
 
 
-def contents(film: Film, graph: Graph, links: Mapping[str, Any], values: Mapping[str, Any], salt: str) -> Recipes:
+def contents(film: Film, graph: Graph, links: Mapping[str, object], values: Mapping[str, object], salt: str) -> Recipes:
     """Recipes by what the values are. What of a value cannot be read is told by how the graph above it is written."""
     told = {name: fingerprint(_as_sampled(film, values[name]) if name == "model" else values[name]) for name in MODELS}
     written = {name: graph.above(links[name]) if told[name].opaque else "" for name in MODELS}
@@ -132,7 +133,7 @@ def contents(film: Film, graph: Graph, links: Mapping[str, Any], values: Mapping
     return recipe
 
 
-def _as_sampled(film: Film, model: Any) -> Any:
+def _as_sampled(film: Film, model: MovaPatcher) -> MovaPatcher:
     """The MODEL with the shifts that 'MOVA Sampler' will set: those it came with do not matter then."""
     inputs = film.settings.inputs
     if film.settings.node != PLAIN or film.guider is not None or not {"shift", "audio_shift"} <= inputs.keys():
@@ -143,14 +144,14 @@ def _as_sampled(film: Film, model: Any) -> Any:
 # --- the nodes that a film expands into
 
 
-def body(film: Film, links: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def body(film: Film, links: Mapping[str, object]) -> tuple[Link, Values]:
     """Outputs and nodes of the second stage."""
     builder = GraphBuilder()
     node = builder.node("MOVAFilmBody", "body", **links, film=film)
     return _outputs(node), builder.finalize()
 
 
-def join(film: Film, decisions: Sequence[Decision], report: str) -> tuple[Any, dict[str, Any]]:
+def join(film: Film, decisions: Sequence[Decision], report: str) -> tuple[Link, Values]:
     """Outputs and nodes of a film whose takes are all there."""
     return _joined(GraphBuilder(), film, {d.planned.shot.name: d.take.id for d in decisions if d.take}, report)
 
@@ -158,14 +159,14 @@ def join(film: Film, decisions: Sequence[Decision], report: str) -> tuple[Any, d
 def shots(
     film: Film,
     decisions: Sequence[Decision],
-    links: Mapping[str, Any],
+    links: Mapping[str, object],
     recipes: tuple[Recipes, Recipes],
     report: str,
-    workflow: Mapping[str, Any],
-) -> tuple[Any, dict[str, Any]]:
+    workflow: Mapping[str, object],
+) -> tuple[Link, Values]:
     """Outputs and nodes that make what is to be made, one shot after the other, and join all."""
     builder, last = GraphBuilder(), ""
-    done: dict[str, Any] = {d.planned.shot.name: d.take.id for d in decisions if d.take}
+    done: Values = {d.planned.shot.name: d.take.id for d in decisions if d.take}
     for decision in decisions:
         if decision.take is None:
             each = decision.planned
@@ -174,12 +175,12 @@ def shots(
     return _joined(builder, film, done, report)
 
 
-def _joined(builder: GraphBuilder, film: Film, done: Mapping[str, Any], report: str) -> tuple[Any, dict[str, Any]]:
+def _joined(builder: GraphBuilder, film: Film, done: Mapping[str, object], report: str) -> tuple[Link, Values]:
     named = {f"take{each.number}": done[each.shot.name] for each in film.planned}
     return _outputs(builder.node("MOVAFilmJoin", "join", film=film, report=report, **named)), builder.finalize()
 
 
-def _outputs(node: Any) -> tuple[Any, Any, Any]:
+def _outputs(node: Node) -> tuple[Link, Link, Link]:
     return node.out(0), node.out(1), node.out(2)
 
 
@@ -187,12 +188,12 @@ def _shot(
     builder: GraphBuilder,
     film: Film,
     each: Planned,
-    links: Mapping[str, Any],
-    before: Any,
-    last: Any,
+    links: Mapping[str, object],
+    before: Link,
+    last: Link,
     recipes: tuple[Recipes, Recipes],
-    workflow: Mapping[str, Any],
-) -> Any:
+    workflow: Mapping[str, object],
+) -> Link:
     """The chain of one shot; the name of its take. It begins when the take `last` is on disk."""
     key = f"shot{each.number}of{each.of}."
     given = {"prompt": each.shot.prompt, "audio_prompt": each.shot.audio_prompt}
@@ -227,14 +228,16 @@ def _shot(
     return take.out(0)
 
 
-def _sampled(builder: GraphBuilder, key: str, film: Film, each: Planned, links: Mapping[str, Any], begun: Any) -> Any:
+def _sampled(
+    builder: GraphBuilder, key: str, film: Film, each: Planned, links: Mapping[str, object], begun: Link
+) -> Link:
     if film.guider is not None:
         return _guided(builder, key, film, each, begun)
     given = {"model": links["model"], "positive": begun.out(0), "negative": begun.out(1), "latent": begun.out(2)}
     return builder.node(film.settings.node, f"{key}sample", **film.settings.inputs, **given, seed=each.seed).out(0)
 
 
-def _guided(builder: GraphBuilder, key: str, film: Film, each: Planned, begun: Any) -> Any:
+def _guided(builder: GraphBuilder, key: str, film: Film, each: Planned, begun: Link) -> Link:
     """A copy of the linked guider with the shot's prompts, in ComfyUI's own sampler."""
     assert film.guider is not None
     inputs, settings = film.guider["inputs"], film.settings.inputs
@@ -255,7 +258,7 @@ def _guided(builder: GraphBuilder, key: str, film: Film, each: Planned, begun: A
     return builder.node("SamplerCustomAdvanced", f"{key}sample", **walk).out(0)
 
 
-def guider_of(graph: Graph, link: Any) -> dict[str, Any]:
+def guider_of(graph: Graph, link: Link) -> Values:
     """The node of a linked guider, to be copied.
 
     Raises:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 from comfy_execution.graph_utils import is_link
@@ -20,6 +19,7 @@ import nodes
 
 from ...mova_core.errors import MovaError
 from .fingerprints import digest
+from .types import DynamicPrompt, Link, Values
 
 HEAD, PLACES, EACH = 2**20, 64, 2**16  # bytes of a file that are read: its beginning, and so many at so many places
 LONGEST = 1000  # characters of a name
@@ -31,23 +31,23 @@ CHANGED = "is_changed"
 class Graph:
     """A prompt, and what was found out about it."""
 
-    def __init__(self, dynprompt: Any) -> None:
+    def __init__(self, dynprompt: DynamicPrompt) -> None:
         self.dynprompt = dynprompt
         self.known: dict[str, str] = {}
 
-    def above(self, link: Any) -> str:
+    def above(self, link: Link) -> str:
         """A hash of all that leads to a link; UNKNOWN where it cannot be compared; of a value, of the value."""
         if not is_link(link):
             return digest(self._value(link))
         found = self._node(str(link[0]))
         return UNKNOWN if found == UNKNOWN else digest([found, link[1]])
 
-    def node(self, link: Any) -> dict[str, Any]:
+    def node(self, link: Link) -> Values:
         """The node that a link comes from: class_type and inputs."""
-        found: dict[str, Any] = self.dynprompt.get_node(link[0])
+        found: Values = self.dynprompt.get_node(link[0])
         return found
 
-    def told(self, node: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> str:
+    def told(self, node: Mapping[str, object], leave_out: tuple[str, ...] = ()) -> str:
         """A hash of a node's class and what leads to its inputs."""
         inputs = {name: self.above(value) for name, value in node["inputs"].items() if name not in leave_out}
         if UNKNOWN in inputs.values():
@@ -62,11 +62,11 @@ class Graph:
             self.known[node_id] = UNKNOWN if UNKNOWN in (said, told) else digest([told, said])
         return self.known[node_id]
 
-    def _value(self, value: Any) -> Any:
+    def _value(self, value: object) -> object:
         return _file(value) if isinstance(value, str) else repr(value)
 
 
-def _says(node: Mapping[str, Any]) -> str:
+def _says(node: Mapping[str, object]) -> str:
     """What a node of others says of whether it has changed; "" where it never says."""
     if node["class_type"].startswith(OWN):
         return ""
@@ -80,13 +80,13 @@ def _says(node: Mapping[str, Any]) -> str:
     return repr(values)
 
 
-def _overrides(kind: Any, name: str) -> bool:
+def _overrides(kind: type, name: str) -> bool:
     """Whether a class of the newer kind has a method of its own."""
     classes = inspect.getmro(kind) if isinstance(kind, type) else ()
     return any(name in vars(each) for each in classes if not each.__module__.startswith("comfy_api"))
 
 
-def _file(name: str) -> Any:
+def _file(name: str) -> object:
     """What a text stands for: the content of the files that it names, else itself."""
     found = _found(name)
     return [_content(path, path.stat().st_size, path.stat().st_mtime_ns) for path in found] or name

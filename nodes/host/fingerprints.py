@@ -17,7 +17,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import PurePath
-from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -26,6 +25,7 @@ from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor, nn
 
 from .keys import COPIES
+from .types import DynamicPrompt
 
 PLACES, NEIGHBOURS = 4, 64  # of a weight: runs of values that are read
 WHOLE = 2**22  # values of a patch that are read whole; of more, samples
@@ -44,7 +44,7 @@ class Fingerprint:
     opaque: tuple[str, ...] = ()
 
 
-def fingerprint(value: Any) -> Fingerprint:
+def fingerprint(value: object) -> Fingerprint:
     """Of a MODEL, CLIP, VAE, CONDITIONING, LATENT, SIGMAS, settings, or anything made of such.
 
     A MODEL with the noise schedule that it has: where a sampler sets shifts of its own, give the MODEL with these.
@@ -54,7 +54,7 @@ def fingerprint(value: Any) -> Fingerprint:
     return Fingerprint(digest(told), tuple(sorted(teller.opaque)))
 
 
-def digest(told: Any) -> str:
+def digest(told: object) -> str:
     """A hash of lists, texts and numbers."""
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
@@ -64,7 +64,7 @@ def tensor_digest(tensor: Tensor) -> str:
     return digest([str(tensor.dtype), list(tensor.shape), _hash(tensor)])
 
 
-def workflow_above(dynprompt: Any, node_id: str) -> str:
+def workflow_above(dynprompt: DynamicPrompt, node_id: str) -> str:
     """A hash of a node's class and inputs and of all nodes that lead to it, whatever their ids. Files are told by name."""
     known: dict[str, str] = {}
 
@@ -75,7 +75,7 @@ def workflow_above(dynprompt: Any, node_id: str) -> str:
             known[name] = digest([node["class_type"], inputs])
         return known[name]
 
-    def told(value: Any) -> Any:
+    def told(value: object) -> object:
         linked = isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
         return ["link", of(value[0]), value[1]] if linked else repr(value)
 
@@ -90,7 +90,7 @@ class _Teller:
         self.open: set[int] = set()  # identities of what is being told, for circles
         self.parts: dict[int, str] = {}  # modules of the models met so far, by identity: their weights are told already
 
-    def of(self, value: Any) -> Any:
+    def of(self, value: object) -> object:
         if value is None or isinstance(value, bool | int | float | str):
             return [type(value).__name__, repr(value)]
         if isinstance(value, bytes | torch.dtype | enum.Enum):
@@ -109,7 +109,7 @@ class _Teller:
         finally:
             self.open.remove(id(value))
 
-    def _inside(self, value: Any) -> Any:
+    def _inside(self, value: object) -> object:
         if isinstance(value, Mapping):
             told = [(self.of(key), self.of(item)) for key, item in value.items() if str(key) not in LEFT_OUT]
             return ["map", sorted(told, key=json.dumps)]
@@ -125,7 +125,7 @@ class _Teller:
             return [value.name, self.of(list(value.weights))]
         return self._code(value)
 
-    def _code(self, value: Any) -> Any:
+    def _code(self, value: object) -> object:
         """Functions, and objects by their attributes."""
         if isinstance(value, partial):
             return ["partial", self.of(value.func), self.of(value.args), self.of(value.keywords)]
@@ -145,12 +145,12 @@ class _Teller:
         slots = {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
         return ["object", _qualified(type(value)), self.of({**slots, **vars(value)})]
 
-    def _name(self, value: Any, why: str) -> Any:
+    def _name(self, value: object, why: str) -> object:
         name = _qualified(value)
         self.opaque.add(name)
         return [why, name]
 
-    def _model(self, patcher: ModelPatcher) -> Any:
+    def _model(self, patcher: ModelPatcher) -> object:
         """Weights, and what was put on them. The noise schedule is told by its numbers."""
         base = patcher.model
         self.parts |= {id(part): f"module {name}" for name, part in base.named_modules()}
@@ -183,7 +183,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _tensor(tensor: Tensor, whole: int = WHOLE) -> Any:
+def _tensor(tensor: Tensor, whole: int = WHOLE) -> object:
     """Type, shape and a hash: of every value of up to `whole`, of samples of more."""
     if isinstance(tensor, QuantizedTensor):
         state = tensor.state_dict()
@@ -205,7 +205,7 @@ def _hash(tensor: Tensor) -> str:
     return hashlib.sha256(values).hexdigest()[:DIGITS]
 
 
-def _schedule(patcher: ModelPatcher) -> Any:
+def _schedule(patcher: ModelPatcher) -> object:
     """Numbers of the noise schedule that a run will use."""
     sampling = getattr(patcher.model, "model_sampling", None) and patcher.get_model_object("model_sampling")
     if sampling is None:  # a CLIP, a VAE
@@ -227,7 +227,7 @@ def _slots(kind: type) -> Iterator[str]:
         yield from (named,) if isinstance(named, str) else named
 
 
-def _qualified(thing: Any) -> str:
+def _qualified(thing: object) -> str:
     """Module and name; of a pack's module the last part, as folders are renamed."""
     kind = thing if isinstance(thing, type | types.FunctionType | types.BuiltinFunctionType) else type(thing)
     return f"{FOLDERS.split(str(kind.__module__))[-1]}.{kind.__qualname__}"

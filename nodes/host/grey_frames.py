@@ -1,16 +1,15 @@
 """Pictures and the grey frames after them to latents: as many frames as the encoder looks back, the rest repeated."""
 
-from typing import Any
-
 import torch
 from comfy.ldm.wan.vae import WanVAE
+from comfy.sd import VAE
 from torch import Tensor
 
 from ...mova_core.image import frames_to_encode, temporal_reach
 from ...mova_core.shapes import latent_frames
 
 
-def encoded(vae: Any, clip: Tensor, last_guide: int) -> Tensor:
+def encoded(vae: VAE, clip: Tensor, last_guide: int) -> Tensor:
     """(1, 16, T, h, w) latents of (F, H, W, 3) pictures in 0..1 that are grey after frame `last_guide`.
 
     Another VAE than Wan's, whose layers are not known, encodes them all.

@@ -9,7 +9,6 @@ ComfyUI's own: what other nodes put into text guidance keeps working, and the br
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import comfy.samplers
 import comfy.utils
@@ -19,14 +18,16 @@ from ...mova_core.sampling.bridge_strength import BridgeStrength
 from ...mova_core.sampling.guidance import Guidance, rescale_guidance
 from ...mova_core.sampling.schedule import Span
 from .keys import AUDIO_NEGATIVE, Options, RunOptions, asking, run_options
+from .patcher import MovaPatcher
 from .sampling import check_model
+from .types import Conditioning, Conditions
 
 WHOLE = Span()
 PARTIAL = {"timestep_start", "timestep_end", "area", "mask", "hooks", "control"}  # of a condition
 APART = {"a2v_cross_attn": False, "v2a_cross_attn": False}
 
 
-def with_bridge_strength(model: Any, strength: BridgeStrength) -> Any:
+def with_bridge_strength(model: MovaPatcher, strength: BridgeStrength) -> MovaPatcher:
     """A clone of `model` whose bridge works at `strength`, on top of what was set before.
 
     Raises:
@@ -40,7 +41,12 @@ def with_bridge_strength(model: Any, strength: BridgeStrength) -> Any:
 
 
 def guider(
-    model: Any, positive: Any, negative: Any, guidance: Guidance, span: Span = WHOLE, text_span: Span = WHOLE
+    model: MovaPatcher,
+    positive: Conditioning,
+    negative: Conditioning,
+    guidance: Guidance,
+    span: Span = WHOLE,
+    text_span: Span = WHOLE,
 ) -> "MovaGuidance":
     """A GUIDER; outside `span` the bridge is not guided by, outside `text_span` the prompt.
 
@@ -80,7 +86,13 @@ class MovaGuidance(comfy.samplers.CFGGuider):
         return self._text_guided(x, timestep, options | own, seed, scale)
 
     def _text_guided(
-        self, x: Tensor, timestep: Tensor, options: Options, seed: int | None, scale: float, positive: Any = None
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        options: Options,
+        seed: int | None,
+        scale: float,
+        positive: Conditions | None = None,
     ) -> Tensor:
         """ComfyUI's own guidance, at the scale of this step."""
         conds = self.conds.get("negative"), self.conds.get("positive") if positive is None else positive
@@ -89,7 +101,7 @@ class MovaGuidance(comfy.samplers.CFGGuider):
         )
         return guided
 
-    def _with_second_stream(self, options: Options, scale: float) -> tuple[Any, Options] | None:
+    def _with_second_stream(self, options: Options, scale: float) -> tuple[Conditions, Options] | None:
         """The positive, and options, for guidance of the sound within its own evaluations; None where it cannot be."""
         negative = one_prompt(self.conds.get("negative"))
         if negative is None:
@@ -112,7 +124,7 @@ class MovaGuidance(comfy.samplers.CFGGuider):
         return guidance if asked.audio_scale is None else replace(guidance, audio_text_scale=asked.audio_scale)
 
 
-def one_prompt(negative: Any) -> Any:
+def one_prompt(negative: Conditions) -> Conditions:
     """The only entry of a negative CONDITIONING that holds for the whole clip and run; None where it is another kind."""
     if negative is None or len(negative) != 1 or negative[0].keys() & PARTIAL:
         return None
@@ -122,7 +134,7 @@ def one_prompt(negative: Any) -> Any:
 class _Step:
     """What differs from ComfyUI's own guidance in one step: which evaluations it takes, and how they are combined."""
 
-    def __init__(self, model: Any, guidance: Guidance, options: Options) -> None:
+    def __init__(self, model: MovaPatcher, guidance: Guidance, options: Options) -> None:
         self.model, self.guidance, self.options = model, guidance, options
         self.bridge_term: Tensor | None = None  # bridged - plain, denoised
 
@@ -179,6 +191,6 @@ def _apart(options: Options) -> Options:
     return {**options, "transformer_options": {**options.get("transformer_options", {}), **APART}}
 
 
-def _renamed(conds: Any) -> Any:
+def _renamed(conds: Conditions) -> Conditions:
     """The same conditions under identities of their own: caches must not take one evaluation for the other."""
     return conds and [{**cond, "uuid": uuid.uuid5(cond["uuid"], "without bridge")} for cond in conds]

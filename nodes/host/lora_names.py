@@ -9,7 +9,7 @@ is of a listed class; its patchers send what comes back under those names to the
 import copy
 import logging
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import comfy.model_base
 import comfy.weight_adapter
@@ -21,24 +21,25 @@ from torch import nn
 
 from ...mova_core.checkpoint.experts import EXPERTS
 from ...mova_core.checkpoint.lora_keys import part_of
+from .types import Key, Patches, Values
 
 log = logging.getLogger("mova")
 ROOT = "diffusion_model."
 FOLDERS = {expert: f"{folder}." for expert, folder in EXPERTS.items()}
-Adapters: TypeAlias = dict[tuple[str, str | None], tuple[Any, float]]
+Adapters: TypeAlias = dict[tuple[str, str | None], tuple[object, float]]
 """(layer, expert that was named) -> (ComfyUI's weight adapter, strength)."""
 
 
 class ListedModel(comfy.model_base.GenmoMochi):
     """A BaseModel whose LoRAs may have plain names, as core allows for Mochi. Nothing else of Mochi is in it."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         comfy.model_base.BaseModel.__init__(self, *args, **kwargs)
 
-    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+    def extra_conds(self, **kwargs: object) -> Values:
         return comfy.model_base.BaseModel.extra_conds(self, **kwargs)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, torch.Tensor]:
         """All weights, and empty entries for the video tower's under `video_dit.` and `video_dit_2.`."""
         entries = super().state_dict(*args, **kwargs)
         nothing = torch.empty(0)
@@ -54,7 +55,7 @@ class NamedLayer:
     def __init__(self, layer: nn.Module, expert: str) -> None:
         vars(self).update(layer=layer, expert=expert)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         value = getattr(self.layer, name)
         return NamedLayer(value, self.expert) if isinstance(value, nn.Module) else value
 
@@ -77,10 +78,10 @@ def expert_of(key: str) -> tuple[str, str | None]:
     return key, None
 
 
-def by_expert(patches: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, dict[Any, Any]]]:
+def by_expert(patches: Patches) -> tuple[dict[Key, object], dict[str, dict[Key, object]]]:
     """Patches without an expert's name; and for each expert the keys that name it, with what they are without it."""
-    plain: dict[Any, Any] = {}
-    named: dict[str, dict[Any, Any]] = {expert: {} for expert in FOLDERS}
+    plain: dict[Key, object] = {}
+    named: dict[str, dict[Key, object]] = {expert: {} for expert in FOLDERS}
     for key, value in patches.items():
         name, *rest = (key,) if isinstance(key, str) else key
         real, expert = expert_of(name)
@@ -94,7 +95,7 @@ def by_expert(patches: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, dic
 class BypassInjection(PatcherInjection):
     """A LoRA beside the weights of one expert's layers."""
 
-    def __init__(self, patcher: Any, adapters: Adapters) -> None:
+    def __init__(self, patcher: ModelPatcher, adapters: Adapters) -> None:
         self.adapters = adapters
         manager = comfy.weight_adapter.BypassInjectionManager()
         for (layer, expert), (adapter, strength) in adapters.items():
@@ -103,13 +104,13 @@ class BypassInjection(PatcherInjection):
         (made,) = manager.create_injections(patcher.model)
         super().__init__(made.inject, made.eject)
 
-    def on(self, patcher: Any) -> "BypassInjection":
+    def on(self, patcher: ModelPatcher) -> "BypassInjection":
         """The same on a copy of the model on another device: ComfyUI moves adapters to its first one."""
         adapters = {layer: (copy.copy(adapter), strength) for layer, (adapter, strength) in self.adapters.items()}
         made = BypassInjection(patcher, adapters)
         inject = made.inject
 
-        def inject_there(model_patcher: Any) -> None:
+        def inject_there(model_patcher: ModelPatcher) -> None:
             inject(model_patcher)
             for adapter, _ in adapters.values():
                 place = model_patcher.load_device
@@ -119,7 +120,7 @@ class BypassInjection(PatcherInjection):
         return made
 
 
-def _put_back(modules: Mapping[str, nn.Module], before: Mapping[str, Any]) -> None:
+def _put_back(modules: Mapping[str, nn.Module], before: Mapping[str, object]) -> None:
     """Each module's own forward: ComfyUI takes two adapters of a layer off in the order in which it put them on, so that
     the first stays, empty."""
     for name, module in modules.items():

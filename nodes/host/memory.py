@@ -7,10 +7,12 @@ and the device's memory give the rows of `mova_core.estimate`. They go into the 
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.model_patcher import ModelPatcher
 
 from ...mova_core.config import MovaConfig
 from ...mova_core.estimate import (
@@ -31,7 +33,7 @@ log = logging.getLogger("mova")
 MODES: dict[str, ChunkSizes | None] = {"auto": None, "normal": FULL, "low": CHUNKED}
 
 
-def with_mode(model: Any, mode: str) -> Any:
+def with_mode(model: ModelPatcher, mode: str) -> ModelPatcher:
     """A clone of `model` that takes the named path, or for "auto" the one that fits."""
     changed = model.clone()
     options = changed.model_options
@@ -48,7 +50,14 @@ def capacity(device: torch.device) -> float:
     return float(management.get_free_memory(device) + held - management.extra_reserved_memory())
 
 
-def plan(executor: Any, patcher: Any, noise_shape: Any, conds: Any, model_options: Any = None, **more: Any) -> Any:
+def plan(
+    executor: Executor,
+    patcher: ModelPatcher,
+    noise_shape: Sequence[int],
+    conds: object,
+    model_options: Options | None = None,
+    **more: object,
+) -> object:
     """PREPARE_SAMPLING: settle the rows of this run, then let ComfyUI load what it needs."""
     options = model_options.setdefault("transformer_options", {})  # the run's own copy
     model = patcher.model
@@ -76,7 +85,7 @@ def plan(executor: Any, patcher: Any, noise_shape: Any, conds: Any, model_option
         return executor(patcher, noise_shape, conds, model_options=model_options, **more)
 
 
-def kept_bytes(patcher: Any, load: Workload, options: Options) -> float:
+def kept_bytes(patcher: ModelPatcher, load: Workload, options: Options) -> float:
     """What a run under these options keeps for the sound's own steps, wherever it lies."""
     keeping = run_options(options).keeping
     if keeping is None:
@@ -114,7 +123,7 @@ class Planned:
         modules = self.diffusion_model.layer_modules()[0]
         return sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
 
-    def load(self, shape: Any) -> Workload:
+    def load(self, shape: Sequence[int]) -> Workload:
         """Of a packed latent (B, 1, N): nearly all of N is 16 channels of 4 positions a video token."""
         tower = self.sizes.video
         tokens = math.prod(shape[1:]) / (tower.out_channels * math.prod(tower.patch))

@@ -6,7 +6,7 @@ The sampler packs both into one flat tensor. Where the audio has a shift of its 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.conds
@@ -30,7 +30,7 @@ from .keys import AUDIO_CONTEXT, AUDIO_STEPS, CLEAN_STREAMS
 from .lora_names import ListedModel
 from .memory import Planned
 from .settings import MovaSettings
-from .types import Shapes
+from .types import Shapes, Values
 
 log = logging.getLogger("mova")
 
@@ -85,7 +85,7 @@ class MovaModel(Planned, ListedModel):
 
     # Conditioning
 
-    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+    def extra_conds(self, **kwargs: object) -> Values:
         kwargs = prism.translated(kwargs)
         out = super().extra_conds(**kwargs)
         shapes = kwargs.get("latent_shapes")
@@ -126,7 +126,7 @@ class MovaModel(Planned, ListedModel):
                 f"{sizes.audio.out_channels}; make it with 'MOVA Image to Video+Audio' and the VAE of the same 'MOVA Loader'"
             )
 
-    def _condition(self, shape: Any, **kwargs: Any) -> Tensor:
+    def _condition(self, shape: Sequence[int], **kwargs: object) -> Tensor:
         """(1 or B, 20, T, H, W) mask and normalised image latents, from Wan's conditioning values, or of Prism's as it is."""
         batch, _, frames, height, width = shape
         device, image, mask = kwargs["device"], kwargs.get("concat_latent_image"), kwargs.get("concat_mask")

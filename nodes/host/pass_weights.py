@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import comfy.float
 import comfy.lora
@@ -27,9 +26,9 @@ from .self_patching import patches_itself
 from .weights import resident
 
 TOWER = "diffusion_model."
-Patches = Mapping[str, Sequence[Any]]
+Patches = Mapping[str, Sequence[object]]
 """By a weight's key, what ComfyUI's `calculate_weight` takes."""
-Worn = Mapping[int, Sequence[tuple[nn.Module, str, str, Sequence[Any]]]]
+Worn = Mapping[int, Sequence[tuple[nn.Module, str, str, Sequence[object]]]]
 """By the identity of a module: module, name of its weight, key, patches."""
 NOTHING_WORN: Worn = {}
 
@@ -45,7 +44,7 @@ def worn_by(model: nn.Module | None, weights: PassWeights | None) -> Worn:
     """The patches by module."""
     if model is None or weights is None:
         return NOTHING_WORN
-    found: dict[int, list[tuple[nn.Module, str, str, Sequence[Any]]]] = {}
+    found: dict[int, list[tuple[nn.Module, str, str, Sequence[object]]]] = {}
     for key, patches in weights.patches.get(model, {}).items():
         holder, _, name = key.removeprefix(TOWER).rpartition(".")
         module = comfy.utils.get_attr(model, holder) if holder else model
@@ -83,7 +82,9 @@ def two_passes(model: MovaPatcher, teacher: MovaPatcher) -> tuple[MovaPatcher, P
     return run, PassWeights(worn[0]), PassWeights(worn[1])
 
 
-def _apart(mine: Patches, theirs: Patches) -> tuple[dict[str, list[Any]], dict[str, list[Any]], dict[str, list[Any]]]:
+def _apart(
+    mine: Patches, theirs: Patches
+) -> tuple[dict[str, list[object]], dict[str, list[object]], dict[str, list[object]]]:
     """What both begin with, and the rest of each."""
     shared, rest, other = {}, {}, {}
     for key in [*mine, *(key for key in theirs if key not in mine)]:
@@ -137,9 +138,9 @@ def _worn(modules: Sequence[nn.Module], worn: Worn, device: torch.device) -> Ite
 
 @contextmanager
 def _in_place_of(
-    module: nn.Module, name: str, key: str, patches: Sequence[Any], device: torch.device
+    module: nn.Module, name: str, key: str, patches: Sequence[object], device: torch.device
 ) -> Iterator[None]:
-    weight: Any = getattr(module, name)
+    weight: Tensor = getattr(module, name)
     if patches_itself(weight):
         before = weight.patches
         weight.patches = [*before, ({key: patches}, key)]
@@ -156,7 +157,7 @@ def _in_place_of(
 
 
 @contextmanager
-def _on_card(module: Any, entries: Any, device: torch.device) -> Iterator[None]:
+def _on_card(module: nn.Module, entries: object, device: torch.device) -> Iterator[None]:
     """Under dynamic VRAM, where a weight that is in use lies beside its module."""
     before = {name: getattr(module, name, None) for name in ("_v_weight", "_v_bias")}
     known, resident_before = {name for name in before if hasattr(module, name)}, module._prefetch["resident"]
@@ -184,7 +185,7 @@ def _on_card(module: Any, entries: Any, device: torch.device) -> Iterator[None]:
 
 
 def _patched(
-    module: nn.Module, name: str, key: str, weight: Tensor, patches: Sequence[Any], device: torch.device
+    module: nn.Module, name: str, key: str, weight: Tensor, patches: Sequence[object], device: torch.device
 ) -> Tensor:
     """What ComfyUI's patcher would have put in the place of `weight`."""
     convert, assign = getattr(module, f"convert_{name}", None), getattr(module, f"set_{name}", None)

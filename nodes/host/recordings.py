@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import av
 import torch
@@ -54,7 +53,7 @@ class Piece:
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[Any]:
+def opened(source: Source) -> Iterator[av.container.InputContainer]:
     """The container, with every error of it told as one of this clip.
 
     Raises:
@@ -166,7 +165,7 @@ def _sound(source: Source, to: int) -> Tensor | None:
     return torch.nn.functional.pad(sound, (late, 0)) if late >= 0 else sound[:, -late:]
 
 
-def _samples(frame: Any) -> Tensor:
+def _samples(frame: av.AudioFrame) -> Tensor:
     """(C, S) float32 in -1..1, of any format."""
     values = torch.from_numpy(frame.to_ndarray())
     if not frame.format.is_planar:
@@ -183,17 +182,17 @@ def _part(sound: Tensor, window: Window, grid: AudioGrid) -> Tensor:
     return fit(sound[None, :, begin:], audio_samples(window.frames, DEFAULT_FPS, grid))[0]
 
 
-def _video(container: Any, source: Source) -> Any:
+def _video(container: av.container.InputContainer, source: Source) -> av.VideoStream:
     if not container.streams.video:
         raise MovaError(f"{source.name} holds no pictures; is it sound alone?")
     return container.streams.video[0]
 
 
-def _audio(container: Any) -> Any:
+def _audio(container: av.container.InputContainer) -> av.AudioStream | None:
     """The first track that can be decoded; None without one."""
     return next((s for s in container.streams.audio if s.codec_context is not None), None)
 
 
-def _turns(picture: Any) -> int:
+def _turns(picture: av.VideoFrame) -> int:
     """Quarter turns, against the clock, to what a player shows."""
     return round(getattr(picture, "rotation", 0) / 90) % 4

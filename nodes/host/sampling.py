@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import comfy.model_base
 import comfy.model_management
@@ -26,7 +25,7 @@ from .bridge_cache import Keeping
 from .keys import asking
 from .model import MovaModel
 from .patcher import MovaPatcher
-from .types import Latent
+from .types import Conditioning, Latent, Values
 
 log = logging.getLogger("mova")
 EXACT = "mova"
@@ -60,14 +59,14 @@ def video_shape(latent: Latent) -> VideoShape:
     return VideoShape(batch=batch, frames=frames_of(length), height=height * stride, width=width * stride)
 
 
-def one_of(latent: Latent, index: int) -> dict[str, Any]:
+def one_of(latent: Latent, index: int) -> Latent:
     """The joint LATENT of one clip of a batch, without the batch's masks and indices."""
     video, audio = (stream[index : index + 1] for stream in streams(latent))
     rest = {key: value for key, value in latent.items() if key not in ("noise_mask", "batch_index")}
     return {**rest, "samples": joint(video, audio)}
 
 
-def masked_as(latent: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+def masked_as(latent: Latent, before: Latent) -> Latent:
     """A LATENT with what `before` holds of the picture, and what it holds itself of the sound."""
     if "noise_mask" not in before:
         return latent
@@ -75,7 +74,7 @@ def masked_as(latent: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     return {**latent, "noise_mask": joint(shown, heard)}
 
 
-def conditioned(conditioning: Any, values: dict[str, Any]) -> Any:
+def conditioned(conditioning: Conditioning, values: Values) -> Conditioning:
     """A copy of a CONDITIONING with `values` set in every entry."""
     return node_helpers.conditioning_set_values(conditioning, values)
 
@@ -146,7 +145,7 @@ def audio_schedule(
     return reshift(schedule(model, scheduler, total, shift, 1.0), shift, audio_shift)[-(substeps * steps + 1) :]
 
 
-def with_keeping(model: MovaPatcher, keeping: Keeping) -> Any:
+def with_keeping(model: MovaPatcher, keeping: Keeping) -> MovaPatcher:
     """A clone of `model` whose runs keep what steps of the sound alone ask for."""
     changed = model.clone()
     options = changed.model_options
@@ -154,7 +153,7 @@ def with_keeping(model: MovaPatcher, keeping: Keeping) -> Any:
     return changed
 
 
-def sampler_of(name: str, audio_values: Tensor | None = None, substeps: int = 1) -> Any:
+def sampler_of(name: str, audio_values: Tensor | None = None, substeps: int = 1) -> comfy.samplers.KSAMPLER:
     """ComfyUI's sampler of this name; with `audio_values` one that walks the audio down these sigmas.
 
     Raises:
@@ -170,19 +169,19 @@ def sampler_of(name: str, audio_values: Tensor | None = None, substeps: int = 1)
     return av_euler(audio_values, substeps)
 
 
-Watcher = Callable[[int, Any, int], None]
+Watcher = Callable[[int, Tensor, int], None]
 """Called as (step, denoised NestedTensor in the model's scale, steps) after each step; stops the run by raising."""
 
 
 def sample(
-    guider: Any,
+    guider: comfy.samplers.CFGGuider,
     latent: Latent,
     *,
     seed: int,
-    sampler: Any,
+    sampler: comfy.samplers.Sampler,
     values: Tensor,
     watchers: Sequence[Watcher] = (),
-) -> dict[str, Any]:
+) -> Latent:
     """The LATENT after walking `values` (sigmas) with a SAMPLER; progress, preview and cancelling are ComfyUI's own."""
     video, audio = streams(latent)
     model = guider.model_patcher
@@ -194,7 +193,7 @@ def sample(
     samples = joint(video, audio)
     preview = latent_preview.prepare_callback(model, len(values) - 1)
 
-    def callback(step: int, denoised: Any, x: Any, steps: int) -> None:
+    def callback(step: int, denoised: Tensor, x: Tensor, steps: int) -> None:
         preview(step, denoised, x, steps)
         for watch in watchers:
             watch(step, denoised, steps)

@@ -8,7 +8,6 @@ whole, and the estimate counts that. It is asked for the video's self-attention 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import comfy.model_management
 import torch
@@ -21,6 +20,7 @@ from ...mova_core.model.sparse import Sparsity
 from ...mova_core.ops import Attention, Place
 from ...mova_core.sampling.schedule import Span
 from .keys import Options, asking
+from .patcher import MovaPatcher
 
 log = logging.getLogger("mova")
 OVERRIDE = "optimized_attention_override"
@@ -35,7 +35,7 @@ class SparseSpan:
     span: Span
 
 
-def with_sparse_attention(model: Any, sparsity: Sparsity, dense_share: float) -> Any:
+def with_sparse_attention(model: MovaPatcher, sparsity: Sparsity, dense_share: float) -> MovaPatcher:
     """A clone of `model` whose video self-attention is sparse after the first `dense_share` of the steps.
 
     Raises:
@@ -50,13 +50,13 @@ def with_sparse_attention(model: Any, sparsity: Sparsity, dense_share: float) ->
     return changed
 
 
-def is_comfys(options: Mapping[str, Any]) -> bool:
+def is_comfys(options: Mapping[str, object]) -> bool:
     """Whether ComfyUI's own sparse attention is on top of these transformer options."""
     override = options.get(OVERRIDE)
     return getattr(override, "__module__", "").rpartition(".")[2] == COMFYS_OWN
 
 
-def whole_queries(rows: ChunkSizes, options: Mapping[str, Any]) -> ChunkSizes:
+def whole_queries(rows: ChunkSizes, options: Mapping[str, object]) -> ChunkSizes:
     """The path of a run on which ComfyUI's sparse attention works: its queries are not held in rows."""
     if rows.queries is None or not is_comfys(options):
         return rows
@@ -69,7 +69,7 @@ def beside_video(options: Options) -> Options:
     return {key: value for key, value in options.items() if key != OVERRIDE} if is_comfys(options) else options
 
 
-def active(asked: SparseSpan | None, options: Mapping[str, Any], shift: float) -> Sparsity | None:
+def active(asked: SparseSpan | None, options: Mapping[str, object], shift: float) -> Sparsity | None:
     """How sparse this forward is; None for dense."""
     sigmas = options.get("sigmas")
     if asked is None or sigmas is None or not asked.span.covers(float(sigmas[0]), shift):

@@ -95,6 +95,21 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> comfy.sd.CLIP:
             "that its config.json states. Download that part again"
         )
 
+    clip = _empty_clip(config, vocabulary, comfy.utils.calculate_parameters(tensors), disable_dynamic)
+    clip.patcher.cached_patcher_init = (clip_patcher, (folder,))
+    _fill(clip, {f"{NAME}.transformer.{k}": v for k, v in tensors.items()}, folder / "text_encoder")
+    return clip
+
+
+def _empty_clip(config: Values, vocabulary: str, parameters: int, disable_dynamic: bool) -> comfy.sd.CLIP:
+    """ComfyUI's CLIP of an encoder of these sizes, without its weights."""
+    target = comfy.supported_models_base.ClipTarget(_tokens(vocabulary, config["d_model"]), _encoder(config))
+    return comfy.sd.CLIP(target, parameters=parameters, disable_dynamic=disable_dynamic)
+
+
+def _encoder(config: Values) -> type[sd1_clip.SD1ClipModel]:
+    """ComfyUI's text model around T5 of these sizes: it makes an object of a class, so sizes come as a class."""
+
     class Encoder(sd1_clip.SDClipModel):
         def __init__(
             self,
@@ -121,13 +136,19 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> comfy.sd.CLIP:
             options = model_options or {}
             super().__init__(device=device, dtype=dtype, name=NAME, clip_model=Encoder, model_options=options)
 
+    return Model
+
+
+def _tokens(vocabulary: str, width: int) -> type[sd1_clip.SD1Tokenizer]:
+    """ComfyUI's tokenizer of a vocabulary's file; a class, as above."""
+
     class Vocabulary(sd1_clip.SDTokenizer):
         def __init__(self, embedding_directory: str | None = None, tokenizer_data: Values | None = None) -> None:
             super().__init__(
                 vocabulary,
                 pad_with_end=False,
                 embedding_directory=embedding_directory,
-                embedding_size=config["d_model"],
+                embedding_size=width,
                 embedding_key=NAME,
                 tokenizer_class=FastTokenizer,
                 has_start_token=False,
@@ -141,23 +162,27 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> comfy.sd.CLIP:
         def __init__(self, embedding_directory: str | None = None, tokenizer_data: Values | None = None) -> None:
             super().__init__(embedding_directory, tokenizer_data or {}, clip_name=NAME, tokenizer=Vocabulary)
 
-    target = comfy.supported_models_base.ClipTarget(Tokens, Model)
-    parameters = comfy.utils.calculate_parameters(tensors)
-    clip = comfy.sd.CLIP(target, parameters=parameters, disable_dynamic=disable_dynamic)
-    clip.patcher.cached_patcher_init = (clip_patcher, (folder,))
+    return Tokens
+
+
+def _fill(clip: comfy.sd.CLIP, tensors: dict[str, Tensor], place: Path) -> None:
+    """Give an empty CLIP its weights.
+
+    Raises:
+        CheckpointError: they are not those that its config.json states.
+    """
     try:
-        missing, unknown = clip.load_sd({f"{NAME}.transformer.{k}": v for k, v in tensors.items()}, full_model=True)
+        missing, unknown = clip.load_sd(tensors, full_model=True)
     except RuntimeError as error:  # torch's word for weights of other shapes
         raise CheckpointError(
-            f"{folder / 'text_encoder'} does not fit its config.json: {error!s:.200}. Download that part again"
+            f"{place} does not fit its config.json: {error!s:.200}. Download that part again"
         ) from error
     missing = [key for key in missing if not key.endswith("logit_scale")]
     if missing or unknown:
         raise CheckpointError(
-            f"{folder / 'text_encoder'} does not fit its config.json: {len(missing)} weights missing "
+            f"{place} does not fit its config.json: {len(missing)} weights missing "
             f"(first: {first(missing)}), {len(unknown)} unknown (first: {first(unknown)})"
         )
-    return clip
 
 
 def clip_patcher(folder: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:

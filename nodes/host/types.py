@@ -21,11 +21,21 @@ Values: TypeAlias = dict[str, object]
 """Of a conditioning entry, of what a node hands on to another: whatever anybody puts there."""
 Conditioning: TypeAlias = list[tuple[Tensor, Values]]
 """A CONDITIONING: prompts, (1, S, width) each, with their values."""
+Conditions: TypeAlias = list[Values]
+"""A conditioning as samplers have it: its values, with what the model makes of them."""
 Shapes: TypeAlias = Sequence[Sequence[int]]
 """Of the streams of a packed latent."""
+Link: TypeAlias = list[object] | str
+"""Of a workflow: a node's id and the number of its output; empty for none."""
 Key: TypeAlias = str | tuple[object, ...]
 Patches: TypeAlias = Mapping[Key, object]
 """Weight's name, or name and place in the weight -> ComfyUI's patch."""
+
+
+class DynamicPrompt(Protocol):
+    """A workflow that is being run, expanded nodes included."""
+
+    def get_node(self, node_id: str) -> Values: ...
 
 
 class Executor(Protocol):

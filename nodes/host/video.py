@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import comfy.model_management
@@ -20,6 +19,7 @@ from ...mova_core.checkpoint.whole_file import sweep, temporary
 from ...mova_core.errors import CheckpointError, MovaError
 from ...mova_core.inputs.numbers import told
 from ...mova_core.waveform import CHANNELS
+from .types import Values
 
 SEGMENTS = "mova_segments"
 LONGEST_NAME = 180  # bytes, of 255, so that there is room for a number and a temporary ending
@@ -87,14 +87,14 @@ def player_rate(rates: Sequence[int]) -> int:
     return next((rate for rate in AAC_RATES if rate >= max(rates, default=48000)), AAC_RATES[-1])
 
 
-def workflow_metadata(prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, Any]:
+def workflow_metadata(prompt: object, extra: Mapping[str, object] | None) -> Values:
     """What 'Save Video' writes into a file, unless the user turned that off."""
     if args.disable_metadata:
         return {}
     return {**(extra or {}), **({} if prompt is None else {"prompt": prompt})}
 
 
-def as_texts(notes: Mapping[str, Any]) -> dict[str, str]:
+def as_texts(notes: Mapping[str, object]) -> dict[str, str]:
     """Each note as JSON, where it is no text yet."""
     return {str(key): note if isinstance(note, str) else json.dumps(note) for key, note in notes.items()}
 
@@ -106,7 +106,7 @@ def write(
     sound: Tensor | None,
     fps: float,
     sample_rate: int,
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, object],
     *,
     frames: int,
     quality: str = FINAL,
@@ -159,7 +159,7 @@ def read(path: Path, start: int = 0) -> Iterator[Tensor]:
 
 
 def _interleave(
-    pieces: Iterable[Tensor], show: Show, play: Play | None, samples_a_picture: float, progress: Any
+    pieces: Iterable[Tensor], show: Show, play: Play | None, samples_a_picture: float, progress: comfy.utils.ProgressBar
 ) -> None:
     shown = 0
     for piece in pieces:
@@ -175,7 +175,7 @@ def _interleave(
         play(None)
 
 
-def _pictures(file: Any, size: tuple[int, int], fps: float, quality: str) -> Show:
+def _pictures(file: av.container.OutputContainer, size: tuple[int, int], fps: float, quality: str) -> Show:
     """Takes a (H, W, 3) uint8 picture at a time, None after the last. BT.709 and tagged so, as 'Save Video' writes."""
     video = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": quality})
     (video.width, video.height), video.pix_fmt = size, "yuv420p"
@@ -192,12 +192,12 @@ def _pictures(file: Any, size: tuple[int, int], fps: float, quality: str) -> Sho
     return show
 
 
-def _tag(target: Any) -> None:
+def _tag(target: av.VideoFrame | av.VideoCodecContext) -> None:
     """Say how the numbers stand for colours; without it players guess by the size. Codes of ITU-T H.273."""
     target.color_primaries, target.color_trc, target.colorspace, target.color_range = BT709, SRGB, BT709, LIMITED
 
 
-def _sound(file: Any, sound: Tensor, sample_rate: int) -> Play:
+def _sound(file: av.container.OutputContainer, sound: Tensor, sample_rate: int) -> Play:
     """Takes the sample up to which (C, S) is written next, None after the last."""
     layout = CHANNELS[len(sound)]
     samples, written = sound.float().clamp(-1, 1).cpu().contiguous().numpy(), 0

@@ -31,10 +31,9 @@ def test_entities_escaped_twice_are_resolved_beside_real_tags():
     assert text.clean_prompt("<b> &amp;lt;i&amp;gt;") == "<b> <i>"  # with a "<" in the text, ftfy leaves entities alone
 
 
-def test_both_parts_of_the_negative_prompt_join_into_one_list():
-    whole = text.NEGATIVE_PROMPT + text.NEGATIVE_PROMPT_ADDITION
-    items = whole.split("\uff0c")
-    assert len(set(items)) == len(items) == 17 + 11
+def test_the_negative_prompt_is_a_list_without_repetition():
+    items = text.NEGATIVE_PROMPT.split("\uff0c")
+    assert len(set(items)) == len(items) == 17
     assert all(items)
 
 

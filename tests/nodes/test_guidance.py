@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mova_core.checkpoint.load import load_joint
 from mova_core.ops import Runtime
-from mova_core.sampling.guidance import NO_GUIDANCE, dual_guidance, rescale_guidance
+from mova_core.sampling.guidance import Guidance, dual_guidance, rescale_guidance
 from mova_core.sampling.sampler import denoise, initial_noise
 from mova_core.sampling.schedule import Span, expert_for, sigmas
 from tests.comfy import needs_comfy
@@ -82,7 +82,7 @@ def reference(scene: Scene, folder: Path, case: Case) -> list[Tensor]:
         return rescale_guidance(made, full, case.rescale)
 
     schedules = {"sigmas": sigmas(STEPS), "audio_sigmas": sigmas(STEPS, case.audio_shift)}
-    video, audio = denoise(guided, *noise, **schedules, guidance=NO_GUIDANCE)
+    video, audio = denoise(guided, *noise, **schedules, guidance=Guidance(text_scale=1.0))
     return [scene.model.model.latent_format.process_out(video), audio]
 
 

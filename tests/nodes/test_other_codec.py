@@ -79,3 +79,18 @@ def test_converted_files_know_the_codec_too(
     same = "in the high-noise file"
     (model,) = run("MOVAModelLoader", high_noise=file.path.name, low_noise=same, shared=same, weight_dtype="default")
     assert model.model.latent_format.audio_grid == loaded[0].model.latent_format.audio_grid
+
+
+def test_a_video_vae_that_knows_no_codec_is_told_of_it(run: Run, loaded: tuple[Any, ...], scene: Scene) -> None:
+    pair = {"positive": scene.positive, "negative": scene.negative, "vae": loaded[2], "fps": FPS}
+    size = {"width": 80, "height": 48, "frames": FRAMES, "batch_size": 1}
+    shown = torch.rand(FRAMES, 48, 80, 3)
+    kept = {name: loaded[2].__dict__.pop(name) for name in ("audio_grid", "audio_latent_channels")}
+    try:
+        for node, inputs in (("MOVAImageToVideoAudio", size), ("MOVAPictureToSound", {"images": shown})):
+            published = run(node, **pair, **inputs)[2]
+            told = run(node, **pair, **inputs, audio_vae=loaded[3])[2]
+            assert streams(published)[1].shape[-1] == 19
+            assert streams(told)[1].shape[-1] == STEPS
+    finally:
+        loaded[2].__dict__.update(kept)

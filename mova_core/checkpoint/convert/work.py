@@ -84,6 +84,12 @@ def convert(
         "sources": {**record.get("sources", {}), **hashes},
         "files": record.get("files", {}),
     }
+    _write_each(files, models, manifest, record, say)
+    return files
+
+
+def _write_each(files: list[File], models: Path, manifest: Path, record: dict[str, Any], say: Say) -> None:
+    """Write what is not there yet; the manifest says of each file what it is as soon as it is whole."""
     for file in files:
         record["files"][file.path.relative_to(models).as_posix()] = {
             "bytes": file.size,
@@ -91,7 +97,6 @@ def convert(
             "sha256": _write(file, say),
         }
         _write_small(manifest, record)
-    return files
 
 
 def _begun(path: Path) -> int:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mova_core.errors import ShapeError
-from mova_core.sampling.guidance import NO_GUIDANCE, Guidance
+from mova_core.sampling.guidance import Guidance
 from mova_core.sampling.sampler import denoise, initial_noise
 from mova_core.sampling.schedule import expert_for, reshift, sigmas
 from tests.golden import HERE, LARGER, SETS, larger, relative_error, tensors
@@ -41,7 +41,7 @@ def test_audio_may_follow_a_schedule_of_its_own():
 
     schedule = sigmas(4)
     audio_schedule = reshift(schedule, 5, 3)
-    _, audio = denoise(model, VIDEO, AUDIO, schedule, audio_sigmas=audio_schedule, guidance=NO_GUIDANCE)
+    _, audio = denoise(model, VIDEO, AUDIO, schedule, audio_sigmas=audio_schedule, guidance=Guidance(text_scale=1.0))
     torch.testing.assert_close(audio, CLEAN[1], atol=1e-6, rtol=0)
     pairs = zip((1000 * schedule[:-1]).tolist(), (1000 * audio_schedule[:-1]).tolist(), strict=True)
     assert seen == [([video] * 2, [audio] * 2) for video, audio in pairs]
@@ -50,7 +50,7 @@ def test_audio_may_follow_a_schedule_of_its_own():
 @pytest.mark.parametrize(
     ("guidance", "evaluations"),
     [
-        (NO_GUIDANCE, {(True, True)}),
+        (Guidance(text_scale=1.0), {(True, True)}),
         (Guidance(text_scale=5), {(True, True), (False, True)}),
         (Guidance(text_scale=5, bridge_scale=3.5), {(True, True), (False, True), (False, False)}),
     ],
@@ -73,7 +73,7 @@ def test_the_expert_changes_once_at_the_boundary():
         log.append(expert_for(float(video_timestep[0]) / 1000, 0.9))
         return straight(video, audio, video_timestep, audio_timestep, positive)
 
-    denoise(model, VIDEO, AUDIO, sigmas(50), guidance=NO_GUIDANCE)
+    denoise(model, VIDEO, AUDIO, sigmas(50), guidance=Guidance(text_scale=1.0))
     assert log == ["high"] * 18 + ["low"] * 32
 
 
@@ -110,7 +110,7 @@ def test_latents_stay_float32_under_a_bfloat16_model_and_inputs_are_not_changed(
         return (VIDEO - CLEAN[0]).bfloat16(), (AUDIO - CLEAN[1]).bfloat16()
 
     before = VIDEO.clone(), AUDIO.clone()
-    video, audio = denoise(model, VIDEO, AUDIO, sigmas(3), guidance=NO_GUIDANCE)
+    video, audio = denoise(model, VIDEO, AUDIO, sigmas(3), guidance=Guidance(text_scale=1.0))
     assert {video.dtype, audio.dtype} | seen == {torch.float32}
     assert torch.equal(VIDEO, before[0])
     assert torch.equal(AUDIO, before[1])

@@ -1,0 +1,67 @@
+"""What is measured of the pack's source: how long functions and files are, and that imports go round in no circle."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACK = [path for part in ("nodes", "mova_core") for path in sorted((ROOT / part).rglob("*.py"))]
+LONGEST_FUNCTION, LONGEST_FILE = 45, 400
+SCHEMAS = ("define_schema",)
+STILL_LONG = {"nodes/training.py": 690, "nodes/host/training.py": 500, "nodes/film.py": 480}  # to be split; not to grow
+STILL_LONG_FUNCTIONS = {("nodes/film.py", "run"): 58, ("mova_core/training/step.py", "training_step"): 59}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def functions(source: str) -> Iterator[tuple[str, int]]:
+    """Every function, with its lines."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or 0) - node.lineno + 1
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the pack that a module imports when it is imported itself, as paths from the root."""
+    found: set[Path] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            found |= {base / alias.name for alias in node.names} | {base}
+    files = {candidate for module in found for candidate in (module.with_suffix(".py"), module / "__init__.py")}
+    return {name_of(file) for file in files if file.is_file() and file != path}
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other round in a circle; empty if there are none."""
+    rest = dict(edges)
+    while leaves := [name for name, needs in rest.items() if not needs & rest.keys()]:
+        for name in leaves:
+            del rest[name]
+    return sorted(rest)
+
+
+@pytest.mark.parametrize("path", PACK, ids=name_of)
+def test_functions_and_files_can_be_read_at_once(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    where = name_of(path)
+    limits = {name: STILL_LONG_FUNCTIONS.get((where, name), LONGEST_FUNCTION) for name, _ in functions(source)}
+    assert [(name, n) for name, n in functions(source) if n > limits[name] and name not in SCHEMAS] == []
+    assert len(source.splitlines()) <= STILL_LONG.get(where, LONGEST_FILE)
+
+
+def test_imports_go_round_in_no_circle() -> None:
+    packages = {"nodes/__init__.py"}  # the list of nodes, which the host never imports
+    edges = {name_of(path): imported(path) - packages for path in PACK if name_of(path) not in packages}
+    assert sum(map(len, edges.values())) > 200
+    assert circle(edges) == []
+
+
+def test_a_long_function_and_a_circle_are_found() -> None:
+    assert dict(functions("def f():\n" + "    x = 1\n" * 50))["f"] == 51
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["a", "b", "c", "d"]
+    assert circle({"a": {"b"}, "b": set()}) == []
