@@ -28,6 +28,7 @@ from ...mova_core.estimate import (
 from .devices import everyone
 from .keys import COPIES, Options, asking, run_options
 from .sparse import whole_queries
+from .types import Executor
 
 log = logging.getLogger("mova")
 MODES: dict[str, ChunkSizes | None] = {"auto": None, "normal": FULL, "low": CHUNKED}
