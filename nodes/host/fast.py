@@ -131,12 +131,7 @@ def fast_euler(
     fine = audio_steps_between(audio_sigmas, recipe.substeps).tolist()
 
     def sample(
-        model: Evaluated,
-        x: Tensor,
-        sigmas: Tensor,
-        extra_args: Options,
-        callback: Callback = None,
-        disable: bool = False,
+        model: Evaluated, x: Tensor, sigmas: Tensor, extra_args: Options, callback: Callback = None, disable: object = 0
     ) -> Tensor:
         guider = model.inner_model
         if recipe.audio_scale != 1 and guiders.one_prompt(guider.conds.get("negative")) is None:
