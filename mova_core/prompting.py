@@ -6,6 +6,7 @@ Source: OpenMOSS/MOVA 595a976, the prompt rewriter of its workflow.
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from .errors import MovaError
@@ -17,7 +18,8 @@ SOUND_OPENING = "The audio shows"
 PRISM_TAGS = ("speech", "sfx", "music", "text")
 WORDS_A_SECOND = 3.0  # lively English speech; 2.5 is calm
 CHARACTERS_A_SECOND = 5.0  # lively Chinese, Japanese or Korean speech
-COLONS, SEMICOLONS = ":\uff1a\ufe55", ";\uff1b\ufe54"  # also full-width and small, as Chinese keyboards write them
+COLONS = ":\uff1a\ufe55\ufe13\u2236\ua789"  # also full-width, small, upright, and lookalikes
+SEMICOLONS = ";\uff1b\ufe54\ufe14\u061b\u037e"  # also Arabic
 INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
 CLOSES = {
     '"': '"\u201d',
@@ -95,7 +97,7 @@ def parse_speakers(text: str) -> tuple[Speaker, ...]:
                 f"speaker {told(row)} is not 'Name: look; voice', such as 'Anna: a woman in a red coat; warm'"
             )
         look, voice = _halves(rest, SEMICOLONS)
-        if name in (speaker.name for speaker in speakers):
+        if _alike(name) in (_alike(speaker.name) for speaker in speakers):
             raise MovaError(f"there are two speakers called {told(name)}; give each a name of their own")
         speakers.append(Speaker(name=name, look=look, voice=voice))
     return tuple(speakers)
@@ -107,18 +109,19 @@ def parse_lines(text: str, speakers: tuple[Speaker, ...]) -> tuple[Line, ...]:
     Raises:
         MovaError: a row without a name, or a name that is not among the speakers.
     """
-    names = [speaker.name for speaker in speakers]
+    names = {_alike(speaker.name): speaker.name for speaker in speakers}
     lines = []
     for row in _rows(text):
         name, words = _named(row)
         words = quotable(words)
         if is_blank(words):
             raise MovaError(f"line {told(row)} is not 'Name: words', such as 'Anna: Good morning!'")
-        if name not in names:
+        if _alike(name) not in names:
             raise MovaError(
-                f"{told(name)} speaks but is not among the speakers ({', '.join(names) or 'none'}); add them there"
+                f"{told(name)} speaks but is not among the speakers ({', '.join(names.values()) or 'none'}); add them "
+                "there"
             )
-        lines.append(Line(speaker=name, words=words))
+        lines.append(Line(speaker=names[_alike(name)], words=words))
     return tuple(lines)
 
 
@@ -138,6 +141,12 @@ def _named(row: str) -> tuple[str, str]:
     """Name and the rest of `Name: rest`."""
     name, rest = _halves(row, COLONS)
     return unquoted(name), rest
+
+
+def _alike(name: str) -> str:
+    """A name as it looks: accents composed, full-width letters plain, nothing that is not seen."""
+    seen = (one for one in unicodedata.normalize("NFKC", name) if unicodedata.category(one) != "Cf")
+    return " ".join("".join(seen).split())
 
 
 def quotable(words: str) -> str:

@@ -16,6 +16,9 @@ from .errors import ShapeError
 
 CONTEXT_ROWS = 512
 UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode's categories of what shows nothing by itself
+BLANKS = (
+    "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe0e\ufe0f\uffa0"  # letters, signs and marks that show nothing either
+)
 EOS = 1  # UMT5's end of sequence
 
 # Chinese, as escapes: comfy-test refuses sources that a Western Windows console cannot show. Garish, overexposed,
@@ -48,7 +51,7 @@ def clean_prompt(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Whether nothing that is seen is left of a prompt when it is cleaned; a byte order mark is not seen."""
-    return all(unicodedata.category(character) in UNSEEN for character in clean_prompt(text))
+    return all(unicodedata.category(one) in UNSEEN or one in BLANKS for one in clean_prompt(text))
 
 
 def cap_tokens(ids: Sequence[int], eos: int = EOS, limit: int = CONTEXT_ROWS) -> tuple[list[int], int]:

@@ -1,6 +1,7 @@
 """Prompts and pictures -> conditioning and an empty joint latent."""
 
 import logging
+import re
 from typing import Any
 
 from comfy_api.latest import io
@@ -14,6 +15,7 @@ from .base import MovaNode
 from .host import messages, sampling, text
 
 log = logging.getLogger("mova")
+SEPARATORS = "[,;\uff0c\u3001\uff1b]"  # as Chinese keyboards write them too
 
 
 class MovaTextEncode(MovaNode):
@@ -204,7 +206,7 @@ def _positions(text: str, pictures: int, frames: int) -> list[int]:
         ShapeError: not whole numbers, or not as many as there are pictures.
     """
     try:
-        named = [int(part) for part in text.split(",")]
+        named = [int(part) for part in re.split(SEPARATORS, text.strip(f"{SEPARATORS} \n"))]
     except ValueError:
         raise ShapeError(
             f"positions are {told(text)}; give whole numbers separated by commas, such as 0, 96, -1"

@@ -85,7 +85,12 @@ class MovaPickDraft(MovaNode):
 
     @classmethod
     def run(cls, latent: Any, images: Any, audio: Any) -> io.NodeOutput:
-        batch = sampling.video_shape(latent).batch
+        shape = sampling.video_shape(latent)
+        batch = shape.batch
+        if len(images) != batch * shape.frames:
+            raise ShapeError(
+                f"{batch} drafts of {shape.frames} pictures each but {len(images)} pictures; decode the same latent for both"
+            )
         if len(audio.waveform) != batch:
             raise ShapeError(f"{batch} drafts but {len(audio.waveform)} sounds; decode the same latent for both")
         readings = _readings(images, audio, checks.frame_rate(latent))

@@ -14,7 +14,7 @@ from mova_core.prompting import (
     parse_speakers,
     speech_seconds,
 )
-from mova_core.text import clean_prompt
+from mova_core.text import clean_prompt, is_blank
 
 SPEAKERS = parse_speakers("Anna: a woman in a red coat; warm, low\nBen: a tall man with glasses")
 
@@ -219,3 +219,32 @@ def test_tags_that_prism_would_not_read_are_told(prompt, says):
 
 def test_words_in_angles_that_are_no_tags_are_left_alone():
     assert check_tags("2 < 3, a -> b, <speech>1 < 2</speech>") == ""
+
+
+@pytest.mark.parametrize("colon", [":", "\uff1a", "\ufe55", "\ufe13", "\u2236", "\ua789"])
+@pytest.mark.parametrize("semicolon", [";", "\uff1b", "\ufe54", "\ufe14", "\u061b", "\u037e"])
+def test_any_colon_and_semicolon_divides_a_row(colon, semicolon):
+    (speaker,) = parse_speakers(f"Anna{colon} a woman{semicolon} warm")
+    assert (speaker.name, speaker.look, speaker.voice) == ("Anna", "a woman", "warm")
+    assert parse_lines(f"Anna{colon} Hello", (speaker,))[0].words == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Ren\u00e9", "Rene\u0301"), ("Anna", "\uff21nna"), ("Anna", "An\u200bna"), ("Anna Bell", "Anna\u00a0Bell")],
+)
+def test_names_that_look_alike_are_one(one, other):
+    speakers = parse_speakers(f"{one}: a woman")
+    assert parse_lines(f"{other}: Hello", speakers)[0].speaker == speakers[0].name
+    with pytest.raises(MovaError, match="two speakers called"):
+        parse_speakers(f"{one}: a woman\n{other}: a man")
+
+
+@pytest.mark.parametrize("text", ["\u3164", "\u2800", "\ufe0f", "\u034f \u00ad", "&#12644;", "\uffa0"])
+def test_letters_that_show_nothing_are_no_prompt(text):
+    assert is_blank(text)
+
+
+@pytest.mark.parametrize("text", ["\u2764\ufe0f", "\uac00", "\u2801", "."])
+def test_what_is_seen_is_a_prompt(text):
+    assert not is_blank(text)

@@ -376,3 +376,18 @@ def test_a_batch_with_a_first_frame_each_begins_each_clip_with_its_own(run: Run,
     assert torch.equal(both[0], first[0])
     assert torch.equal(both[1], second[1])
     assert not torch.equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("positions", ["0,8", "0, 8,", "0\uff0c8", "0\u30018", "0; 8", "0\uff1b8\n"])
+def test_positions_are_divided_by_any_comma(run: Run, scene: Scene, positions: str) -> None:
+    pictures = torch.rand(2, 48, 80, 3, generator=torch.Generator().manual_seed(5))
+    given = {"positive": scene.positive, "negative": scene.negative, "vae": scene.vae, "latent": scene.latent}
+    made = run("MOVAGuideFrames", images=pictures, positions=positions, **given)[0]
+    plain = run("MOVAGuideFrames", images=pictures, positions="0, 8", **given)[0]
+    assert torch.equal(made[0][1]["concat_latent_image"], plain[0][1]["concat_latent_image"])
+
+
+def test_drafts_and_pictures_of_another_length_are_refused(run: Run, scene: Scene) -> None:
+    sound = {"waveform": torch.zeros(1, 1, 18000), "sample_rate": 48000}
+    with pytest.raises(ValueError, match=says("1 drafts of 9 pictures each but 5 pictures", "decode the same latent")):
+        run("MOVAPickDraft", latent=scene.latent, images=torch.rand(5, 48, 80, 3), audio=sound)
