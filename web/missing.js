@@ -25,7 +25,7 @@ const CHOSEN = {
   MOVAModelLoader: ["high_noise", "low_noise", "shared", "bridge"],
   MOVAAudioVAELoader: ["vae_file"],
 };
-let told; // the message that is shown
+let takeAway = () => {}; // the message that is shown
 
 function* nodesOf(graph) {
   for (const node of graph?.nodes ?? graph?._nodes ?? []) {
@@ -60,17 +60,27 @@ function lines(node, name, words) {
   return address ? [`${name}: ${address}`] : [/_(high_noise|low_noise|shared|audio_vae|merged)/.test(name) ? words.file(name) : words.unknown(name)];
 }
 
+// Shows a message until it is closed; gives what takes it away. Frontends from 1.58 on have warning and dismiss.
+function show(toast, summary, detail) {
+  if (toast.warning && toast.dismiss) {
+    const id = toast.warning(summary, { description: detail, duration: Infinity, closable: true });
+    return () => toast.dismiss(id);
+  }
+  const message = { severity: "warn", summary, detail };
+  toast.add(message);
+  return () => toast.remove(message);
+}
+
 function tell() {
   const toast = app.extensionManager?.toast;
   if (!toast) return;
-  if (told) toast.remove(told);
-  told = undefined;
+  takeAway();
+  takeAway = () => {};
   const found = lacking();
   if (!found.length) return;
   const words = app.extensionManager.setting?.get("Comfy.Locale")?.startsWith("zh") ? WORDS.zh : WORDS.en;
   const detail = [...new Set(found.flatMap(([node, name]) => lines(node, name, words))), words.after].join("\n");
-  told = { severity: "warn", summary: words.title, detail };
-  toast.add(told);
+  takeAway = show(toast, words.title, detail);
 }
 
 app.registerExtension({

@@ -39,7 +39,7 @@ from tools.templates.files import FILE_TEMPLATES
 from tools.templates.film import FILM_TEMPLATES
 from tools.templates.parts import FIRST_FRAME, MODEL
 from tools.templates.streams import STREAM_TEMPLATES
-from tools.templates.template import Template, api_graph, app_mode, layout
+from tools.templates.template import WIDE, Template, api_graph, app_mode, layout
 from tools.templates.training import TRAINING_TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ WORKFLOWS = ROOT / "workflows"
 IMAGES = ROOT / "docs" / "images"
 
 APP_SIZE = (1280, 1060)
-CHINESE_HEIGHT = 200  # pixels of a note in short
+CHINESE_HEIGHT, LARGE_CHINESE_HEIGHT = 90, 160  # pixels of a title and three lines, in either size of letters
 
 TEMPLATES: Mapping[str, Callable[[], Template]] = {
     **BASIC_TEMPLATES,
@@ -142,7 +142,8 @@ def in_both_languages(template: Template, name: Name) -> Template:
     if not name.about:
         return template
     note = f"{template.note}\n\n# {name.chinese}\n\n{name.about}"
-    return replace(template, note=note, note_height=template.note_height + CHINESE_HEIGHT)
+    more = LARGE_CHINESE_HEIGHT if len(template.columns) >= WIDE else CHINESE_HEIGHT
+    return replace(template, note=note, note_height=template.note_height + more)
 
 
 def write_template(press: Press, key: str) -> None:
