@@ -9,6 +9,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from . import speech
 from .errors import MovaError
 from .inputs.numbers import told
 from .text import is_blank
@@ -16,8 +17,6 @@ from .text import is_blank
 OPENING = "This video has no subtitles."
 SOUND_OPENING = "The audio shows"
 PRISM_TAGS = ("speech", "sfx", "music", "text")
-WORDS_A_SECOND = 3.0  # lively English speech; 2.5 is calm
-CHARACTERS_A_SECOND = 5.0  # lively Chinese, Japanese or Korean speech
 COLONS = ":\uff1a\ufe55\ufe13\u2236\ua789"  # also full-width, small, upright, and lookalikes
 SEMICOLONS = ";\uff1b\ufe54\ufe14\u061b\u037e"  # also Arabic
 INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
@@ -50,7 +49,6 @@ OPENING_ONLY = "".join(mark for mark in CLOSES if mark not in SINGLES)
 CLOSING_ONLY = "".join(mark for mark in OPENS if mark not in SINGLES)
 APHAERESIS = r"'(tis|twas|twere|twill|til|em|cause|bout|round|n|cos|nuff|fraid|[0-9]0s)\b"  # words that begin with one
 STOPS, ENDS = ".,;\u3002\uff0c\uff1b\uff0e", ".,;!?\u2026\u3002\uff0c\uff1b\uff0e\uff01\uff1f"
-IDEOGRAPHS = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,11 +250,8 @@ def check_tags(prompt: str) -> str:
 
 
 def speech_seconds(lines: tuple[Line, ...]) -> float:
-    """How long the lines take when spoken briskly, without pauses."""
-    words = " ".join(line.words for line in lines)
-    characters = len(re.findall(IDEOGRAPHS, words))
-    spaced = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", re.sub(IDEOGRAPHS, " ", words))
-    return len(spaced) / WORDS_A_SECOND + characters / CHARACTERS_A_SECOND
+    """How long the lines take when read without haste, one after the other."""
+    return speech.seconds([(line.speaker, line.words) for line in lines])
 
 
 def quoted(prompt: str) -> list[str]:

@@ -57,6 +57,11 @@ def resampling_steps(rate: int, to: int) -> list[tuple[int, int]]:
     return [(up.denominator, up.numerator), (rest.denominator, rest.numerator)]
 
 
+def decibels(amplitude: float) -> float:
+    """20 log10, not below -120."""
+    return max(-120.0, 20 * math.log10(max(amplitude, 1e-12)))
+
+
 def clip_samples(frames: int, fps: float, rate: int) -> int:
     """Samples at `rate` that a clip lasts, rounded down; at 48 kHz the same as `shapes.audio_samples`."""
     clip_seconds(frames, fps)

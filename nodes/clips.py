@@ -19,7 +19,7 @@ from ..mova_core.shapes import (
     video_latent_shape,
 )
 from .host import checks, grey_frames, sampling
-from .host.keys import AUDIO_RATE, AUDIO_STEPS
+from .host.keys import AUDIO_RATE, AUDIO_STEPS, NO_PICTURE
 
 Conditionings = tuple[Any, Any]
 
@@ -53,6 +53,7 @@ def guided(
         "concat_mask": 1.0 - mask,
         "frame_rate": checks.frame_rate(latent),
         AUDIO_STEPS: sampling.streams(latent)[1].shape[-1],
+        NO_PICTURE: bool((guides[0] == 1).all()) if 0 in guides else True,
     }
     positive, negative = (sampling.conditioned(conditioning, values) for conditioning in pair)
     return positive, negative

@@ -54,6 +54,20 @@ class SoundOrSilence(io.Audio.Input):
         return sounds.sound(value, silence=True)
 
 
+class SpoiledPictures(io.Image.Input):
+    """IMAGE where NaN is what is looked for."""
+
+    def checked(self, value: Any) -> Any:
+        return pictures.spoiled_pictures(value)
+
+
+class SpoiledSound(io.Audio.Input):
+    """AUDIO where NaN is what is looked for."""
+
+    def checked(self, value: Any) -> sounds.Sound | None:
+        return sounds.spoiled_sound(value)
+
+
 class AudioVae(io.Vae.Input):
     """MOVA's audio VAE."""
 

@@ -6,26 +6,20 @@ from comfy_api.latest import io
 
 from ..mova_core.errors import ShapeError
 from ..mova_core.inputs.sounds import Sound
-from ..mova_core.meter import Reading, read
+from ..mova_core.meter.reading import best
 from . import inputs
 from .base import MovaNode
-from .host import checks, messages, sampling
+from .host import checks, messages, meter, sampling
+
+FACES = "FACE_LANDMARKS"
 
 
-def _readings(images: Any, audio: Sound, fps: float) -> list[Reading]:
-    """One a clip of a batch, as 'MOVA Decode' lays them out: pictures one clip after the other, sounds stacked."""
-    waveform = audio.waveform
-    clips = len(waveform)
-    if len(images) % clips:
-        raise ShapeError(
-            f"{len(images)} pictures do not share out among {clips} sounds; connect both from one 'MOVA Decode'"
-        )
-    return [read(part, waveform[n], audio.rate, fps) for n, part in enumerate(images.chunk(clips))]
-
-
-def _report(readings: list[Reading]) -> str:
-    return "\n".join(
-        f"clip {n}: {reading}" if len(readings) > 1 else str(reading) for n, reading in enumerate(readings)
+def _faces() -> io.Input:
+    return io.Custom(FACES).Input(
+        "face_landmarks",
+        optional=True,
+        tooltip="Of 'Detect Face Landmarks (MediaPipe)' on the same pictures: where the lips are. Without it faces are "
+        "searched with OpenCV 4, if that is installed; else sync is not judged.",
     )
 
 
@@ -36,13 +30,26 @@ class MovaMeter(MovaNode):
             node_id="MOVAMeter",
             display_name="MOVA Meter",
             category="MOVA/latents",
-            description="A diagnostic, not a benchmark: whether sound begins when something moves, how loud it is, whether it "
-            "clips or is silent, whether the picture is a flat colour. It does not look at faces.",
-            search_aliases=["sync", "loudness", "quality", "AV align"],
+            description="What can be measured of a finished clip: lips against speech, words against the prompt, loudness in "
+            "LUFS and true peak, clipping, silence, frozen, flat or broken pictures. It says so where it cannot tell.",
+            search_aliases=["sync", "lip sync", "loudness", "LUFS", "quality", "word error", "AV align"],
             inputs=[
-                io.Image.Input("images", tooltip="Pictures of a clip or a batch of clips."),
-                io.Audio.Input("audio", tooltip="Its sound."),
+                inputs.SpoiledPictures("images", tooltip="Pictures of a clip or a batch of clips."),
+                inputs.SpoiledSound("audio", tooltip="Its sound."),
                 inputs.fps("Pictures a second."),
+                _faces(),
+                io.String.Input(
+                    "recognised",
+                    optional=True,
+                    force_input=True,
+                    tooltip="What a speech recognition node heard in the sound; of a batch, a row for each clip. Needs prompt.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    optional=True,
+                    force_input=True,
+                    tooltip="The prompt: what it quotes is what should have been said. Without quotes, all of it.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="One line a clip."),
@@ -54,10 +61,19 @@ class MovaMeter(MovaNode):
         )
 
     @classmethod
-    def run(cls, images: Any, audio: Any, fps: float) -> io.NodeOutput:
-        readings = _readings(images, audio, fps)
-        messages.show(_report(readings), cls.hidden.unique_id)
-        return io.NodeOutput(_report(readings), max(reading.score for reading in readings))
+    def run(
+        cls,
+        images: Any,
+        audio: Sound,
+        fps: float,
+        face_landmarks: Any = None,
+        recognised: str | None = None,
+        prompt: str = "",
+    ) -> io.NodeOutput:
+        readings = meter.readings(images, audio, fps, face_landmarks, recognised, prompt)
+        report = meter.report(readings)
+        messages.show(report, cls.hidden.unique_id)
+        return io.NodeOutput(report, max(reading.score for reading in readings))
 
 
 class MovaPickDraft(MovaNode):
@@ -67,24 +83,26 @@ class MovaPickDraft(MovaNode):
             node_id="MOVAPickDraft",
             display_name="MOVA Pick Draft",
             category="MOVA/latents",
-            description="Of a batch of drafts, the one that 'MOVA Meter' rates best, to be finished at full size.",
+            description="Of a batch of drafts, the best to be finished at full size: broken, frozen, flat, silent and clipped "
+            "ones come last, then lips decide where a face is seen.",
             search_aliases=["best of n", "rank"],
             is_experimental=True,
             inputs=[
                 io.Latent.Input("latent", tooltip="Joint latent of the batch."),
-                io.Image.Input("images", tooltip="Its pictures, from 'MOVA Decode'."),
-                io.Audio.Input("audio", tooltip="Its sounds, from 'MOVA Decode'."),
+                inputs.SpoiledPictures("images", tooltip="Its pictures, from 'MOVA Decode'."),
+                inputs.SpoiledSound("audio", tooltip="Its sounds, from 'MOVA Decode'."),
+                _faces(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Joint latent of the best draft alone."),
                 io.Int.Output(display_name="index", tooltip="Which of the batch it is, from 0."),
-                io.String.Output(display_name="report", tooltip="One line a draft."),
+                io.String.Output(display_name="report", tooltip="Why it is best, then one line a draft."),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def run(cls, latent: Any, images: Any, audio: Any) -> io.NodeOutput:
+    def run(cls, latent: Any, images: Any, audio: Sound, face_landmarks: Any = None) -> io.NodeOutput:
         shape = sampling.video_shape(latent)
         batch = shape.batch
         if len(images) != batch * shape.frames:
@@ -93,8 +111,8 @@ class MovaPickDraft(MovaNode):
             )
         if len(audio.waveform) != batch:
             raise ShapeError(f"{batch} drafts but {len(audio.waveform)} sounds; decode the same latent for both")
-        readings = _readings(images, audio, checks.frame_rate(latent))
-        best = max(range(batch), key=lambda n: readings[n].score)
-        report = f"draft {best} of {batch} is best\n{_report(readings)}"
+        readings = meter.readings(images, audio, checks.frame_rate(latent), face_landmarks)
+        chosen, why = best(readings)
+        report = f"{why}\n{meter.report(readings)}"
         messages.show(report, cls.hidden.unique_id)
-        return io.NodeOutput(sampling.one_of(latent, best), best, report)
+        return io.NodeOutput(sampling.one_of(latent, chosen), chosen, report)

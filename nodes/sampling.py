@@ -117,8 +117,8 @@ class MovaSampler(MovaNode):
                     optional=True,
                     advanced=True,
                     tooltip="What to do when the picture is turning into flat colour, as many seeds do without a first frame: "
-                    "warn in the log, stop, or start again with the next seed (up to 8). Its threshold was not measured on "
-                    "real weights.",
+                    "warn in the log, stop, or start again with the next seed (up to 8). A clip that begins with a picture "
+                    "is held against that picture. Its thresholds were not measured on real weights: see the help page.",
                 ),
                 inputs.AudioVae("The audio VAE of 'MOVA Loader', to listen while the clip is made.", optional=True),
                 io.Int.Input(

@@ -12,10 +12,10 @@ OUTSIDE = {"torch", "safetensors", "ftfy", "PIL"}  # what mova_core may need bes
 LAYERS = (  # a part imports itself and the layers before its own
     {"errors"},
     {"config", "ops", "shapes"},
-    {"audio_vae", "collapse", "image", "masks", "meter", "model", "retime", "sampling", "text", "waveform"},
+    {"audio_vae", "collapse", "image", "masks", "model", "retime", "sampling", "speech", "text", "waveform"},
     {"checkpoint", "estimate", "inputs"},
     {"kept", "preflight", "prompting", "segments"},
-    {"film", "training"},
+    {"film", "meter", "training"},
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 KITCHEN = "mova_core/checkpoint/kitchen.py"  # may import comfy_kitchen, in a function that uses it
@@ -172,4 +172,4 @@ def test_looking_at_the_pack_imports_no_node():
 def test_installing_the_pack_replaces_nothing_that_comfyui_brings():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     needed = {line.split("#")[0].strip() for line in lines} - {""}
-    assert needed <= {"ftfy"}
+    assert needed <= {"ftfy", "pyloudnorm"}

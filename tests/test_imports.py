@@ -20,6 +20,9 @@ PACKAGES = {"PIL": "pillow", "yaml": "pyyaml"}  # package of a module, where it 
 NEWER = "nodes/host/newer.py"  # may ask for what not every ComfyUI has, and go on without
 
 
+OPTIONAL = {"nodes/host/faces.py": {"cv2"}}  # asked for where it is installed, and done without
+
+
 def own() -> set[str]:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return {re.split(r"[<>=~! ]", line)[0].lower() for line in lines if line and not line.startswith("#")}
@@ -51,7 +54,8 @@ def lacking(path: str, source: str) -> set[str]:
     found = set()
     for top, tried in foreign(source):
         having = [PACKAGES.get(top, top).replace("_", "-").lower() in packages for packages in listed]
-        if not all(having) and not (path == NEWER and tried and any(having)):
+        optional = tried and (top in OPTIONAL.get(path, ()) or (path == NEWER and any(having)))
+        if not all(having) and not optional:
             found.add(top)
     return found
 
@@ -73,6 +77,8 @@ def test_every_import_comes_with_comfyui_or_with_the_pack(path: Path) -> None:
         (NEWER, "import torchaudio"),
         (NEWER, "try:\n    import soundfile\nexcept ImportError:\n    pass"),
         ("mova_core/text.py", "from diffusers.models import x"),
+        ("nodes/host/faces.py", "import cv2"),
+        ("nodes/host/video.py", "try:\n    import cv2\nexcept ImportError:\n    pass"),
     ],
 )
 def test_an_import_that_nobody_brings_is_caught(path: str, source: str) -> None:

@@ -40,6 +40,19 @@ def pictures(value: Any) -> Tensor:
     return light.expand(*light.shape[:3], 3)
 
 
+def spoiled_pictures(value: Any) -> Tensor:
+    """`pictures` of which some may be NaN or infinite: both are NaN then, in all channels. For whoever looks for them.
+
+    Raises:
+        ShapeError: as `pictures`, for all else.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all()):
+        return pictures(value)
+    broken = ~torch.isfinite(value)
+    whole = pictures(value.masked_fill(broken, 0.0))
+    return whole.masked_fill(broken.any(dim=-1, keepdim=True), float("nan"))
+
+
 def _light(value: Tensor) -> Tensor:
     """As float32 in 0..1, all channels."""
     if value.dtype in FULL:

@@ -57,6 +57,21 @@ def sound(value: Any, silence: bool = False) -> Sound | None:
     return Sound(waveform=_samples(waveform), rate=checked_rate(value["sample_rate"]))
 
 
+def spoiled_sound(value: Any) -> Sound | None:
+    """`sound` of which some samples may be NaN or infinite: both are NaN then. For whoever looks for them.
+
+    Raises:
+        MovaError, ShapeError: as `sound`, for all else.
+    """
+    waveform = value.get("waveform") if isinstance(value, Mapping) else None
+    if not isinstance(waveform, Tensor) or not waveform.is_floating_point() or bool(torch.isfinite(waveform).all()):
+        return sound(value)
+    broken = ~torch.isfinite(waveform)
+    whole = sound({**value, "waveform": waveform.masked_fill(broken, 0.0)})
+    assert whole is not None  # silence was not asked for
+    return Sound(waveform=whole.waveform.masked_fill(broken, float("nan")), rate=whole.rate)
+
+
 def of_clips(given: Sound, clips: int) -> Sound:
     """`given`, one sound for all of so many clips or one each.
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..errors import ConfigError, ShapeError
 from ..image import crop_box
-from ..meter import decibels
 from ..shapes import DEFAULT_FPS, SIZE_MULTIPLE, TEMPORAL_STRIDE, check_size, latent_frames
+from ..waveform import decibels
 
 SHORTEST = 5  # pictures of a window: two latent frames, so that there is motion
 NEARLY = 2e-3  # seconds by which a picture may come late and still be the one shown at a moment

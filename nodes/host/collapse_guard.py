@@ -8,10 +8,12 @@ from comfy.nested_tensor import NestedTensor
 from comfy.samplers import KSAMPLER, CFGGuider
 from torch import Tensor
 
-from ...mova_core.collapse import TRIES, collapsed
+from ...mova_core.collapse import TRIES, collapsed, spatial_spread
 from ...mova_core.errors import MovaError
+from .keys import NO_PICTURE
+from .patcher import MovaPatcher
 from .sampling import Watcher, sample
-from .types import Latent
+from .types import Conditioning, Latent
 
 log = logging.getLogger("mova")
 
@@ -20,12 +22,21 @@ class CollapseError(MovaError):
     """The clip is turning into flat colour."""
 
 
-def guard(values: Tensor, seed: int, stop: bool) -> Watcher:
+def first_spread(model: MovaPatcher, positive: Conditioning) -> Tensor | None:
+    """(1 or B,) how much the picture that a clip begins with varies over its area, as latents; None without a picture."""
+    values = positive[0][1]
+    picture = values.get("concat_latent_image")
+    if picture is None or values.get(NO_PICTURE):
+        return None
+    return spatial_spread(model.get_model_object("latent_format").process_in(picture[:, :, :1].float()))
+
+
+def guard(values: Tensor, seed: int, stop: bool, first: Tensor | None = None) -> Watcher:
     """Watches for flat colour: raises CollapseError, or else warns, once."""
     warned: list[int] = []
 
     def watch(step: int, denoised: NestedTensor, steps: int) -> None:
-        if warned or not collapsed(denoised.tensors[0], float(values[step])):
+        if warned or not collapsed(denoised.tensors[0], float(values[step]), first):
             return
         warned.append(step)
         message = (
@@ -46,6 +57,7 @@ def sample_guarded(
     sampler: KSAMPLER,
     values: Tensor,
     action: str,
+    first: Tensor | None = None,
     watchers: Sequence[Watcher] = (),
 ) -> tuple[Latent, int]:
     """`sample` under the guard, and the seed that was kept: "reseed" goes on to the next seed where one collapses.
@@ -58,8 +70,8 @@ def sample_guarded(
         return walk(seed=seed, watchers=watchers), seed
     for tried in range(seed, seed + TRIES - 1) if action == "reseed" else ():
         try:
-            return walk(seed=tried, watchers=[*watchers, guard(values, tried, True)]), tried
+            return walk(seed=tried, watchers=[*watchers, guard(values, tried, True, first)]), tried
         except CollapseError as collapse:
             log.warning("%s; going on with seed %d", collapse, tried + 1)
             seed = tried + 1
-    return walk(seed=seed, watchers=[*watchers, guard(values, seed, action != "warn")]), seed
+    return walk(seed=seed, watchers=[*watchers, guard(values, seed, action != "warn", first)]), seed

@@ -15,6 +15,7 @@
 | `AUDIO_CONTEXT` | conditioning value | embeddings that the audio tower reads instead |
 | `AUDIO_STEPS` | conditioning value | audio steps of the clip that the conditioning was made for |
 | `AUDIO_NEGATIVE` | model conditioning | embeddings that a second stream of the sound reads |
+| `NO_PICTURE` | conditioning value | that the first frame is the white one that stands for no picture |
 | `CLEAN_STREAMS` | model conditioning | whether (video, audio) are shown clean, at timestep 0 |
 
 Of ComfyUI's own options a forward reads `patches`, `patches_replace`, `block_index`, `rope_options`, `sigmas`, `uuids`,
@@ -52,6 +53,7 @@ AUDIO_CONTEXT = "mova_audio_context"
 AUDIO_NEGATIVE = "audio_negative"
 CLEAN_STREAMS = "clean_streams"
 AUDIO_STEPS = "mova_audio_steps"
+NO_PICTURE = "mova_no_picture"
 AUDIO_RATE = "audio_steps_per_second"
 
 

@@ -14,7 +14,7 @@ from . import checks, every_run, guiders, messages, sampling
 from .audio import MovaAudioVAE
 from .audio_preview import AudioPreview
 from .bridge_cache import Keeping
-from .collapse_guard import Watcher, sample_guarded
+from .collapse_guard import Watcher, first_spread, sample_guarded
 from .patcher import MovaPatcher
 from .profiling import Progress
 from .types import Conditioning, Latent
@@ -74,6 +74,7 @@ def run(
         sampler=sampling.sampler_of(settings.sampler, audio_values, settings.audio_substeps),
         values=values,
         action=settings.collapse_guard,
+        first=first_spread(shifted, positive) if settings.collapse_guard != "off" else None,
         watchers=watchers(shifted, latent, values, settings, audio_vae, node_id),
     )
     if kept != settings.seed:

@@ -18,8 +18,8 @@ def flat_seeds(pack, monkeypatch):
     module = pack.module("nodes.host.collapse_guard")
     plain = module.guard
 
-    def guard(values, seed, stop):
-        watch = plain(values, seed, stop)
+    def guard(values, seed, stop, first=None):
+        watch = plain(values, seed, stop, first)
 
         def blind(step, denoised, steps):
             if seed in seeds:
@@ -95,3 +95,16 @@ def test_a_run_after_a_stopped_one_is_whole(run, scene, flat_seeds):
         sample(run, scene, "stop")
     assert equal(sample(run, scene, "off")[0], before)
     assert all(torch.isfinite(stream).all() for stream in before["samples"].unbind())
+
+
+def test_a_clip_that_begins_with_a_picture_is_held_against_it(run, scene, pack):
+    guard, given = pack.module("nodes.host.collapse_guard"), {"vae": scene.vae, "width": 32, "height": 32, "frames": 5}
+    begun = {"positive": scene.positive, "negative": scene.negative, **given}
+    dark = torch.zeros(1, 32, 32, 3)
+    dark[:, 8:12, 20:24] = 1
+    white, _, _ = run("MOVAImageToVideoAudio", **begun)
+    pictured, _, _ = run("MOVAImageToVideoAudio", **begun, first_frame=dark)
+    assert guard.first_spread(scene.model, white) is None
+    found = guard.first_spread(scene.model, pictured)
+    assert found.shape == (1,)
+    assert found > 0
