@@ -34,14 +34,18 @@ KANJI = 1.9  # morae of a Japanese character that is no kana
 
 WEIGHED = (  # syllables a character, where writing tells them
     (r"[\u3041-\u3096\u30a1-\u30fa\u30fc]", 1.0),  # kana, less the small ones that share a mora with the one before
-    (r"[ぁぃぅぇぉゃゅょゎァィゥェォャュョヮ]", -1.0),
+    (
+        r"[\u3041\u3043\u3045\u3047\u3049\u3083\u3085\u3087\u308e\u30a1\u30a3\u30a5\u30a7\u30a9\u30e3\u30e5\u30e7\u30ee]",
+        -1.0,
+    ),
     (r"[\uac00-\ud7af]", 1.0),
     (r"[\u0621-\u064a]", 0.5),  # Arabic writes few of its vowels
     (r"[\u0905-\u0939\u093e-\u094c]", 0.6),
 )
 VOWELS = {
-    "ru": "аеёиоуыэюяієї",
-    "el": "αεηιουωάέήίόύώϊϋΐΰ",
+    "ru": "\u0430\u0435\u0451\u0438\u043e\u0443\u044b\u044d\u044e\u044f\u0456\u0454\u0457",
+    "el": "\u03b1\u03b5\u03b7\u03b9\u03bf\u03c5\u03c9\u03ac\u03ad\u03ae\u03af\u03cc\u03cd\u03ce\u03ca\u03cb"
+    "\u0390\u03b0",
 }
 LATIN = "aeiouyæøœ\u0131" + "".join(chr(code) for code in range(0xE0, 0x180) if chr(code).isalpha())
 COMMON = {  # words that give a language away
@@ -156,7 +160,11 @@ def _western(word: str, spoken: str) -> int:
     if spoken in VOWELS and re.search(f"[{VOWELS[spoken]}]", word):
         if spoken == "ru":
             return len(re.findall(f"[{VOWELS['ru']}]", word))
-        plain = re.sub("ου|ού|αι|αί|ει|εί|οι|οί|υι|αυ|αύ|ευ|εύ", "α", word)
+        plain = re.sub(
+            "\u03bf\u03c5|\u03bf\u03cd|\u03b1\u03b9|\u03b1\u03af|\u03b5\u03b9|\u03b5\u03af|\u03bf\u03b9|\u03bf\u03af|\u03c5\u03b9|\u03b1\u03c5|\u03b1\u03cd|\u03b5\u03c5|\u03b5\u03cd",
+            "\u03b1",
+            word,
+        )
         return len(re.findall(f"[{VOWELS['el']}]", plain))
     if spoken == "ru":
         return 0  # a preposition of one consonant
