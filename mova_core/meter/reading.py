@@ -96,17 +96,9 @@ def read(
     moved, still = picture.motion(images) if seen else (0.0, 0.0)
     silent = sound.silent_share(waveform, len(images), sample_rate, fps) if heard else 0.0
     overdriven = sound.overdriven(waveform) if heard else 0.0
-    found = {
-        "picture not finite": not seen,
-        "sound not finite": not heard,
-        "flat colour": seen and spread < picture.FLAT and reach < picture.FLAT_REACH,
-        "frozen": seen and still >= picture.FROZEN,
-        "silent": heard and silent >= sound.SILENT,
-        "clipped": heard and overdriven >= sound.OVERDRIVEN,
-    }
     judged = seen and heard and mouths is not None
     return Reading(
-        faults=tuple(name for name, there in found.items() if there),
+        faults=faults(seen, heard, (spread, reach), still, (silent, overdriven)),
         lips=lips.judge(images, mouths, waveform, sample_rate, fps) if judged and mouths is not None else None,
         words=words,
         loudness=loudness,
@@ -117,6 +109,24 @@ def read(
         still=still,
         spread=spread,
     )
+
+
+def faults(
+    seen: bool, heard: bool, flatness: tuple[float, float], still: float, shares: tuple[float, float]
+) -> tuple[str, ...]:
+    """What spoils a clip: are pictures and sound finite, how flat (spread, reach) and still are the pictures,
+    and which shares of the sound are silent and overdriven."""
+    spread, reach = flatness
+    silent, overdriven = shares
+    found = {
+        "picture not finite": not seen,
+        "sound not finite": not heard,
+        "flat colour": seen and spread < picture.FLAT and reach < picture.FLAT_REACH,
+        "frozen": seen and still >= picture.FROZEN,
+        "silent": heard and silent >= sound.SILENT,
+        "clipped": heard and overdriven >= sound.OVERDRIVEN,
+    }
+    return tuple(name for name, there in found.items() if there)
 
 
 def best(readings: Sequence[Reading]) -> tuple[int, str]:
