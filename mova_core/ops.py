@@ -77,6 +77,9 @@ class RotaryPairs:
     def rotate(self, x: Tensor, table: Tensor, start: int) -> Tensor:
         if learning(x):
             return Turned.apply(x, table[start : start + x.shape[1]])  # type: ignore[no-any-return]
+        if x.shape[1] <= ROWS:
+            turn_(x.unflatten(-1, (-1, 2)), table[start : start + x.shape[1], None])
+            return x
         for rows in row_slices(x.shape[1], ROWS):
             turn_(x[:, rows].unflatten(-1, (-1, 2)), table[start + rows.start : start + rows.stop, None])
         return x
@@ -84,7 +87,11 @@ class RotaryPairs:
 
 def learning(*tensors: Tensor) -> bool:
     """Whether autograd follows what is made of these: then nothing may be overwritten."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if torch.is_grad_enabled():
+        for tensor in tensors:  # no generator: this is asked a dozen times a layer
+            if tensor.requires_grad:
+                return True
+    return False
 
 
 class Turned(torch.autograd.Function):
@@ -201,6 +208,9 @@ Change = Callable[..., Tensor]
 def changed_(x: Tensor, rows: int | None, change: Change, *others: Tensor, recompute: bool = False) -> Tensor:
     """(B, L, D) tokens after `change`, at most `rows` at a time; in place, but where a gradient is wanted."""
     if not learning(x, *others):
+        if rows is None or rows >= x.shape[1]:  # no view of all of it
+            change(x, *others)
+            return x
         for part in row_slices(x.shape[1], rows):
             change(x[:, part], *others)
         return x

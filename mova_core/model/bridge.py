@@ -33,21 +33,31 @@ class Conditioner(nn.Module):
     ) -> Tensor:
         """x + strength * attention from x to `keys_values`: in place, and a few positions at a time where queries come
         in rows, but where a gradient is wanted."""
-        positions, inner = table[0].shape[0], self.inner
+        positions = table[0].shape[0]
         each = x.shape[1] // positions  # tokens that share a position
         step = None if run.query_rows is None or learning(x, *keys_values) else max(1, run.query_rows // each)
+        if step is None or step >= positions:
+            return self._add_part_(x, keys_values, table, strength, site, run)
         for p in row_slices(positions, step):
-            part = x[:, p.start * each : p.stop * each]
-            q = rotate_halves(inner.queries(part), (table[0][p], table[1][p])).flatten(2)
-            part = add_(part, inner.o(run.attention(q, *keys_values, inner.heads, site)), strength)
-        return part if learning(part) else x
+            part, turns = x[:, p.start * each : p.stop * each], (table[0][p], table[1][p])
+            self._add_part_(part, keys_values, turns, strength, site, run)
+        return x
+
+    def _add_part_(
+        self, part: Tensor, keys_values: KeysValues, table: Table, strength: float, site: str, run: Runtime
+    ) -> Tensor:
+        inner = self.inner
+        q = rotate_halves(inner.queries(part), table).flatten(2)
+        return add_(part, inner.o(run.attention(q, *keys_values, inner.heads, site)), strength)
 
     def add_each_(self, x: Tensor, keys_values: KeysValues, *rest: Any) -> Tensor:
         """`add_` for each of the streams that ask the same keys and values: x is (n * B, L, D), they are (B, S, D)."""
+        if len(x) == len(keys_values[0]):
+            return self.add_(x, keys_values, *rest)
         streams = [self.add_(stream, keys_values, *rest) for stream in x.split(len(keys_values[0]))]
         if not learning(*streams):
             return x
-        return streams[0] if len(streams) == 1 else torch.cat(streams)
+        return torch.cat(streams)
 
     def keys_values(self, y: Tensor, table: Table) -> KeysValues:
         """Of the other tower's tokens, keys turned by their positions."""
