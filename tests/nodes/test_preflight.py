@@ -40,6 +40,13 @@ def test_what_it_tells_of_memory_is_what_the_run_is_planned_with(
     assert whole is (scene.model.model.rows.queries is None)
 
 
+def test_a_bridge_strength_on_the_model_does_not_stop_it(run: Run, scene: Scene) -> None:
+    """The block that is timed is at no place of a schedule, so no span of one applies to it."""
+    strengths = {"audio_to_video": 0.5, "video_to_audio": 2.0, "start_percent": 0.2, "end_percent": 0.8}
+    model = run("MOVABridgeStrength", model=scene.model, **strengths)[0]
+    assert "s a step of 2 evaluations" in run("MOVAPreflight", model=model, latent=scene.latent)[0]
+
+
 def test_another_model_is_refused(run: Run, scene: Scene, pack: Pack) -> None:
     class Other:
         model = object()
