@@ -6,7 +6,8 @@ from .conditioning import MovaGuideFrames, MovaImageToVideoAudio, MovaTextEncode
 from .decode import MovaDecode
 from .extend import MovaExtend, MovaJoinClips
 from .fast import MovaFastSampler
-from .film import MovaFilm, MovaFilmBegin, MovaFilmBody, MovaFilmJoin, MovaFilmTake
+from .film import MovaFilm
+from .film_steps import MovaFilmBegin, MovaFilmBody, MovaFilmJoin, MovaFilmTake
 from .guidance import MovaBridgeStrength, MovaGuider
 from .host import logs
 from .latents import MovaLoadLatent, MovaSaveLatent

@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACK = [path for part in ("nodes", "mova_core") for path in sorted((ROOT / part).rglob("*.py"))]
 LONGEST_FUNCTION, LONGEST_FILE = 45, 400
 SCHEMAS = ("define_schema",)
-STILL_LONG = {"nodes/training.py": 700, "nodes/host/training.py": 540, "nodes/film.py": 500}  # to be split; not to grow
-STILL_LONG_FUNCTIONS = {("nodes/film.py", "run"): 58, ("mova_core/training/step.py", "training_step"): 59}
+STILL_LONG = {"nodes/training.py": 700, "nodes/host/training.py": 540}  # to be split; not to grow
+STILL_LONG_FUNCTIONS = {("mova_core/training/step.py", "training_step"): 59}
 
 
 def name_of(path: Path) -> str:

@@ -16,7 +16,7 @@ import torch
 from comfy_execution.graph_utils import GraphBuilder, Node
 
 from ...mova_core.errors import MovaError
-from ...mova_core.film.decide import ENDS, Decision, Recipes
+from ...mova_core.film.decide import ENDS, Decision, Recipes, report
 from ...mova_core.film.shots import Planned
 from ...mova_core.film.takes import Take
 from ...mova_core.text import is_blank
@@ -139,6 +139,11 @@ def _as_sampled(film: Film, model: MovaPatcher) -> MovaPatcher:
     if film.settings.node != PLAIN or film.guider is not None or not {"shift", "audio_shift"} <= inputs.keys():
         return model
     return sampling.with_shifts(model, *sampling.shifts_of(model, inputs["shift"], inputs["audio_shift"]))
+
+
+def report_of(film: Film, decisions: Sequence[Decision]) -> str:
+    """What becomes of each shot of a film, a line each, and which takes could go."""
+    return report(decisions, film.off, film.folder, film.limit)
 
 
 # --- the nodes that a film expands into
