@@ -20,6 +20,7 @@ from .shapes import (
     VideoShape,
     audio_steps,
     frames_of,
+    latent_frames,
     video_tokens,
 )
 from .text import CONTEXT_ROWS
@@ -97,6 +98,15 @@ def required(
 ) -> float:
     """Bytes of a device that a forward needs when every weight is streamed; `layer` is one layer's weights in bytes."""
     return MARGIN * activations(config, load, rows, element, **kernels) + LAYERS_IN_FLIGHT * layer
+
+
+def decode_bytes(shape: VideoShape, element: int = 2) -> int:
+    """Bytes that ComfyUI asks for before it decodes a clip whole with Wan's video VAE.
+
+    Source: ComfyUI `comfy/sd.py`; of few latent frames the decoder holds less.
+    """
+    few = latent_frames(shape.frames) <= 4
+    return (2200 if few else 7000) * shape.height * shape.width * element
 
 
 def kept_keys_values(config: MovaConfig, load: Workload, element: int = 2) -> int:

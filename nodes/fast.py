@@ -5,8 +5,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mova_core.sampling.fast import QUALITIES, recipe_of
+from . import inputs
 from .base import MovaNode
-from .host import fast
+from .host import fast, long_runs
 
 
 class MovaFastSampler(MovaNode):
@@ -58,12 +59,13 @@ class MovaFastSampler(MovaNode):
                     tooltip="The MODEL as it was before the distillation LoRAs, from the same loader. Standard and high need "
                     "it, max samples with it.",
                 ),
+                *inputs.keeping(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Joint latent, for 'MOVA Decode' or stock nodes."),
                 io.Int.Output(display_name="seed", tooltip="The seed it was made with."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
@@ -77,8 +79,12 @@ class MovaFastSampler(MovaNode):
         steps: int,
         quality: str,
         teacher: Any = None,
+        resume: str = long_runs.AUTO,
+        keep_every: int = 1,
     ) -> io.NodeOutput:
         recipe = recipe_of(quality, steps)
         used = teacher if quality == "max" and teacher is not None else model
-        made = fast.sample_fast(used, teacher, (positive, negative), latent, recipe, seed, cls.hidden.unique_id)
+        node = long_runs.Node(cls.hidden.unique_id, cls.hidden.dynprompt)
+        kept = long_runs.Keeping(mode=resume, every=keep_every)
+        made = fast.sample_fast(used, teacher, (positive, negative), latent, recipe, seed, node, kept)
         return io.NodeOutput(made, seed)

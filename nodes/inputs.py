@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..mova_core.errors import MovaError
 from ..mova_core.inputs import numbers, pictures, sounds
 from ..mova_core.shapes import DEFAULT_FPS, FPS_RANGE
-from .host import audio, checks, text
+from .host import audio, checks, long_runs, text
 
 # Inputs that several nodes have
 
@@ -42,6 +42,30 @@ def percent(name: str, default: float, tooltip: str, **options: Any) -> io.Float
 def scale(name: str, default: float, tooltip: str, **options: Any) -> io.Float.Input:
     """A guidance scale."""
     return io.Float.Input(name, default=default, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=tooltip, **options)
+
+
+def keeping() -> tuple[io.Combo.Input, io.Int.Input]:
+    """How a run is kept on its way."""
+    return (
+        io.Combo.Input(
+            "resume",
+            options=list(long_runs.MODES),
+            default=long_runs.AUTO,
+            optional=True,
+            advanced=True,
+            tooltip="Keep the run on its way in output/mova_runs: after a crash or a cancel the same inputs go on from there, "
+            "with the same result. 'auto' keeps runs that will take over five minutes. What is kept goes when the run ends.",
+        ),
+        io.Int.Input(
+            "keep_every",
+            default=1,
+            min=1,
+            max=1000,
+            optional=True,
+            advanced=True,
+            tooltip="Steps between two writes. A write takes a fraction of a second; a cancel loses no step in any case.",
+        ),
+    )
 
 
 # Inputs that check their value in a way of their own

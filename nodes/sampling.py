@@ -8,6 +8,7 @@ from ..mova_core.collapse import ACTIONS
 from . import inputs
 from .base import MovaNode
 from .host import experts, mova_sampler, sampling
+from .host.long_runs import Node
 from .host.mova_sampler import SamplerSettings
 
 
@@ -143,6 +144,7 @@ class MovaSampler(MovaNode):
                     "the sound 32, at hardly any cost. In the added ones the sound asks the picture of the step anew. "
                     "An untrained shortcut. Needs euler.",
                 ),
+                *inputs.keeping(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Joint latent, for 'MOVA Decode' or stock nodes."),
@@ -150,7 +152,7 @@ class MovaSampler(MovaNode):
                     display_name="seed", tooltip="The seed it was made with, where the guard went on to another."
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
@@ -159,7 +161,13 @@ class MovaSampler(MovaNode):
     ) -> io.NodeOutput:
         settings = SamplerSettings(**widgets)
         made = mova_sampler.run(
-            model, positive, negative, latent, settings, audio_vae=audio_vae, node_id=cls.hidden.unique_id
+            model,
+            positive,
+            negative,
+            latent,
+            settings,
+            audio_vae=audio_vae,
+            node=Node(cls.hidden.unique_id, cls.hidden.dynprompt),
         )
         return io.NodeOutput(*made)
 

@@ -18,6 +18,20 @@ from .bridge_cache import BridgeCache, cache_of
 from .keys import Options, asking
 
 
+class AtSteps:
+    """Who looks in at the beginning of each step, where the latent is all that a run needs to go on; may begin it later."""
+
+    def begin(self, x: Tensor) -> tuple[int, Tensor]:
+        """The step to begin with, and the latent there; `x` is that of the first."""
+        return 0, x
+
+    def keep(self, step: int, x: Tensor) -> None:
+        """The latent with which `step` begins."""
+
+
+NOBODY = AtSteps()
+
+
 def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> comfy.samplers.KSAMPLER:
     """A SAMPLER that walks the video down the sigmas it is given and the audio down these.
 
@@ -32,12 +46,14 @@ def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> comfy.samplers.KSAMPLER
         extra_args: Options,
         callback: Callable[[Options], None] | None = None,
         disable: bool | None = None,
+        at_steps: AtSteps = NOBODY,
     ) -> Tensor:
         run = AVSteps(model, extra_args, cache_of(extra_args["model_options"]) if substeps > 1 else None)
         pairs = torch.stack((sigmas.cpu(), audio_sigmas[::substeps])).T.tolist()  # (video, audio) of each step
         fine = audio_sigmas.tolist()
-        x = run.start(x, *pairs[0])
-        for step in comfy.utils.model_trange(len(pairs) - 1, disable=disable):
+        first, x = at_steps.begin(run.start(x, *pairs[0]))
+        for step in comfy.utils.model_trange(first, len(pairs) - 1, disable=disable):
+            at_steps.keep(step, x)
             here, there = pairs[step], pairs[step + 1]
             denoised = run.denoised(x, *here)
             if callback is not None:

@@ -59,8 +59,11 @@ def sample_guarded(
     action: str,
     first: Tensor | None = None,
     watchers: Sequence[Watcher] = (),
+    begin: int | None = None,
 ) -> tuple[Latent, int]:
     """`sample` under the guard, and the seed that was kept: "reseed" goes on to the next seed where one collapses.
+
+    `begin`: the seed to try first, where those before it have collapsed already.
 
     Raises:
         CollapseError: "stop" saw flat colour, or "reseed" saw it with every seed it tried.
@@ -68,7 +71,8 @@ def sample_guarded(
     walk = partial(sample, guider, latent, sampler=sampler, values=values)
     if action == "off":
         return walk(seed=seed, watchers=watchers), seed
-    for tried in range(seed, seed + TRIES - 1) if action == "reseed" else ():
+    last, seed = seed + TRIES - 1, seed if begin is None else begin
+    for tried in range(seed, last) if action == "reseed" else ():
         try:
             return walk(seed=tried, watchers=[*watchers, guard(values, tried, True, first)]), tried
         except CollapseError as collapse:

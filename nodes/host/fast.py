@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import comfy.samplers
 import comfy.utils
@@ -17,10 +17,11 @@ from ...mova_core.sampling.fast import Recipe, audio_steps_between
 from ...mova_core.sampling.guidance import Guidance
 from ...mova_core.sampling.schedule import Span
 from ...mova_core.shapes import video_tokens
-from . import guiders, memory, profiling, sampling
-from .av_euler import AVSteps
+from . import guiders, long_runs, memory, profiling, sampling
+from .av_euler import NOBODY, AtSteps, AVSteps
 from .bridge_cache import Keeping, cache_of
 from .keys import Options, run_options
+from .long_runs import Node
 from .pass_weights import PassWeights, two_passes
 from .patcher import MovaPatcher
 from .preflight import measured_speed
@@ -43,23 +44,40 @@ def sample_fast(
     latent: Latent,
     recipe: Recipe,
     seed: int,
-    node_id: str | None,
+    node: Node = long_runs.NOWHERE,
+    kept: long_runs.Keeping = long_runs.NOT_KEPT,
 ) -> Latent:
-    """The LATENT made by `recipe`. `conds`: positive and negative.
+    """The LATENT made by `recipe`. `conds`: positive and negative; `kept`: how the run is kept on its way.
 
     Raises:
         ConfigError, PatchError, ShapeError: the inputs do not fit the recipe, the model or each other.
     """
     sampling.check_model(model)
-    if recipe.teacher is None:
-        return _sampled(model, None, conds, latent, recipe, seed, node_id)
-    if teacher is None:
-        raise ConfigError(
-            "this quality needs a teacher: connect the MODEL as it was before the distillation LoRAs, or choose light"
-        )
-    sampling.check_model(teacher)
-    run, own, taught = two_passes(model, teacher)
-    return _sampled(run, (own, taught), conds, latent, recipe, seed, node_id)
+    told: dict[str, object] = {
+        "model": model,
+        "positive": conds[0],
+        "negative": conds[1],
+        "recipe": recipe,
+        "seed": seed,
+    }
+    run, weights = model, None
+    if recipe.teacher is not None:
+        if teacher is None:
+            raise ConfigError(
+                "this quality needs a teacher: connect the MODEL as it was before the distillation LoRAs, or choose light"
+            )
+        sampling.check_model(teacher)
+        run, own, taught = two_passes(model, teacher)
+        weights, told = (own, taught), {**told, "teacher": teacher}
+    way = "steps" if recipe.substeps else "start"
+    long_run = long_runs.long_run(told, latent, way, kept, node, model.model_options)
+    done = None if long_run is None else long_run.result()
+    if done is not None:
+        return done[0]
+    made = _sampled(run, weights, conds, latent, recipe, seed, node.node_id, long_run)
+    if long_run is not None:
+        long_run.finished(made, seed)
+    return made
 
 
 def _sampled(
@@ -70,6 +88,7 @@ def _sampled(
     recipe: Recipe,
     seed: int,
     node_id: str | None,
+    long_run: long_runs.LongRun | None,
 ) -> Latent:
     shifts = shifts_of(model, recipe)
     steps = recipe.steps
@@ -82,11 +101,13 @@ def _sampled(
     guider = guiders.guider(shifted, *conds, guidance, Span())
     said = cost(shifted, latent, recipe)
     log.info("%s", said)
-    progress = profiling.Progress(shifted.load_device, node_id, lambda: said)
+    beside = [said] if long_run is None else long_run.lines
+    progress = profiling.Progress(shifted.load_device, node_id, lambda: "\n".join(dict.fromkeys([said, *beside])))
     sampler = comfy.samplers.sampler_object("euler")
     if recipe.substeps:
         audio_values = sampling.audio_schedule(shifted, sampling.EXACT, steps, *shifts, 1.0)
         sampler = fast_euler(recipe, audio_values, weights, progress.phase)
+    sampler = sampler if long_run is None else long_run.around(sampler)
     return sampling.sample(guider, latent, seed=seed, sampler=sampler, values=values, watchers=[progress])
 
 
@@ -120,6 +141,15 @@ def cost(model: MovaPatcher, latent: Latent, recipe: Recipe) -> str:
     return ", ".join(parts)
 
 
+def check_negative(recipe: Recipe, negative: Any) -> None:
+    """Raises ConfigError where the sound is to be guided by a negative that is more than one prompt."""
+    if recipe.audio_scale != 1 and guiders.one_prompt(negative) is None:
+        raise ConfigError(
+            "the sound is guided by one negative prompt for the whole clip and run; connect a negative without areas, "
+            "time ranges or combined prompts"
+        )
+
+
 def fast_euler(
     recipe: Recipe, audio_sigmas: Tensor, weights: tuple[PassWeights, PassWeights] | None, phase: Phase
 ) -> comfy.samplers.KSAMPLER:
@@ -131,19 +161,22 @@ def fast_euler(
     fine = audio_steps_between(audio_sigmas, recipe.substeps).tolist()
 
     def sample(
-        model: Evaluated, x: Tensor, sigmas: Tensor, extra_args: Options, callback: Callback = None, disable: object = 0
+        model: Evaluated,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: Options,
+        callback: Callback = None,
+        disable: object = 0,
+        at_steps: AtSteps = NOBODY,
     ) -> Tensor:
         guider = model.inner_model
-        if recipe.audio_scale != 1 and guiders.one_prompt(guider.conds.get("negative")) is None:
-            raise ConfigError(
-                "the sound is guided by one negative prompt for the whole clip and run; connect a negative without areas, "
-                "time ranges or combined prompts"
-            )
+        check_negative(recipe, guider.conds.get("negative"))
         only = frozenset(cond["uuid"] for cond in guider.conds["positive"])
         run = AVSteps(model, extra_args, cache_of(extra_args["model_options"], only))
         pairs = torch.stack((sigmas.cpu(), audio_sigmas)).T.tolist()  # (video, audio) of each step
-        x = run.start(x, *pairs[0])
-        for step in comfy.utils.model_trange(recipe.steps, disable=disable):
+        first, x = at_steps.begin(run.start(x, *pairs[0]))
+        for step in comfy.utils.model_trange(first, recipe.steps, disable=disable):
+            at_steps.keep(step, x)
             here, there = pairs[step], pairs[step + 1]
             phase(step, "picture")
             denoised = run.denoised(x, *here, text_scale=recipe.text_scale_at(step), audio_scale=None, weights=own)

@@ -1,7 +1,7 @@
 """A run of 'MOVA Sampler': from its settings to schedules, sampler, guidance, what watches it, and the LATENT."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from torch import Tensor
@@ -10,14 +10,17 @@ from ...mova_core.errors import MovaError
 from ...mova_core.sampling.guidance import Guidance
 from ...mova_core.sampling.schedule import Span
 from ...mova_core.waveform import clip_samples
-from . import checks, every_run, guiders, messages, sampling
+from . import checks, every_run, guiders, long_runs, messages, sampling
 from .audio import MovaAudioVAE
 from .audio_preview import AudioPreview
 from .bridge_cache import Keeping
-from .collapse_guard import Watcher, first_spread, sample_guarded
+from .collapse_guard import CollapseError, Watcher, first_spread, sample_guarded
+from .long_runs import Node
 from .patcher import MovaPatcher
 from .profiling import Progress
 from .types import Conditioning, Latent
+
+NOT_COMPUTED_WITH = {"listen_every", "resume", "keep_every"}  # settings that change nothing of the result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class SamplerSettings:
     collapse_guard: str = "off"
     listen_every: int = 0
     audio_substeps: int = 1
+    resume: str = long_runs.AUTO
+    keep_every: int = 1
 
     @property
     def guidance(self) -> Guidance:
@@ -57,7 +62,7 @@ def run(
     settings: SamplerSettings,
     *,
     audio_vae: MovaAudioVAE | None = None,
-    node_id: str | None = None,
+    node: Node = long_runs.NOWHERE,
 ) -> tuple[Latent, int]:
     """The sampled LATENT, and the seed it was made with.
 
@@ -67,19 +72,56 @@ def run(
     if settings.listen_every and audio_vae is None:
         raise MovaError("listen_every needs the audio VAE: connect the AUDIO VAE of 'MOVA Loader', or set it to 0")
     shifted, values, audio_values = schedules(model, settings)
-    made, kept = sample_guarded(
-        guiders.guider(shifted, positive, negative, settings.guidance, Span()),
+    guider = guiders.guider(shifted, positive, negative, settings.guidance, Span())
+    sampler = sampling.sampler_of(settings.sampler, audio_values, settings.audio_substeps)
+    long_run = _long_run(shifted, (positive, negative), latent, settings, (values, audio_values), node)
+    notes = [] if long_run is None else [long_run.said]
+    sample = partial(
+        sample_guarded,
+        guider,
         latent,
         seed=settings.seed,
-        sampler=sampling.sampler_of(settings.sampler, audio_values, settings.audio_substeps),
+        sampler=sampler if long_run is None else long_run.around(sampler),
         values=values,
         action=settings.collapse_guard,
         first=first_spread(shifted, positive) if settings.collapse_guard != "off" else None,
-        watchers=watchers(shifted, latent, values, settings, audio_vae, node_id),
+        watchers=watchers(shifted, latent, values, settings, audio_vae, node.node_id, notes),
+        begin=None if long_run is None else long_run.seed(settings.seed),
     )
+    made, kept = sample() if long_run is None else _kept_on_its_way(long_run, sample)
     if kept != settings.seed:
-        messages.show(f"Seed {settings.seed} turned into flat colour; made with seed {kept}.", node_id)
+        messages.show(f"Seed {settings.seed} turned into flat colour; made with seed {kept}.", node.node_id)
     return made, kept
+
+
+def _kept_on_its_way(long_run: long_runs.LongRun, sample: Callable[[], tuple[Latent, int]]) -> tuple[Latent, int]:
+    """What `sample` gives, or a clip that was left by the same run before; what was kept goes when it is of no more use."""
+    done = long_run.result()
+    if done is not None:
+        return done
+    try:
+        made, seed = sample()
+    except CollapseError:
+        long_run.forget()
+        raise
+    long_run.finished(made, seed)
+    return made, seed
+
+
+def _long_run(
+    model: MovaPatcher,
+    conds: tuple[Conditioning, Conditioning],
+    latent: Latent,
+    settings: SamplerSettings,
+    schedules: tuple[Tensor, Tensor | None],
+    node: Node,
+) -> long_runs.LongRun | None:
+    """What keeps this run on its way; None where nothing does."""
+    way = "steps" if settings.two_schedules else long_runs.way_of(settings.sampler, settings.resume)
+    widgets = {name: value for name, value in asdict(settings).items() if name not in NOT_COMPUTED_WITH}
+    inputs = {"model": model, "positive": conds[0], "negative": conds[1], "noise schedule": schedules, **widgets}
+    keeping = long_runs.Keeping(mode=settings.resume, every=settings.keep_every)
+    return long_runs.long_run(inputs, latent, way, keeping, node, model.model_options)
 
 
 def schedules(model: MovaPatcher, settings: SamplerSettings) -> tuple[MovaPatcher, Tensor, Tensor | None]:
@@ -106,10 +148,11 @@ def watchers(
     settings: SamplerSettings,
     audio_vae: MovaAudioVAE | None,
     node_id: str | None,
+    more: Iterable[Callable[[], str]] = (),
 ) -> list[Watcher]:
-    """What is told of each step: the preview of the sound where one is wanted, and the pace with it beneath."""
+    """What is told of each step: the preview of the sound where one is wanted, and the pace with it and `more` beneath."""
     found: list[Watcher] = []
-    notes = [partial(str, every_run.wrong_side(model, values) or "")]
+    notes = [*more, partial(str, every_run.wrong_side(model, values) or "")]
     if settings.listen_every:
         samples = clip_samples(
             sampling.video_shape(latent).frames, checks.frame_rate(latent), audio_vae.audio_sample_rate

@@ -46,7 +46,7 @@ def by_recipe(pack: Pack, scene: Scene, model: Any = None, untaught: Any = None,
     fast, recipes = pack.module("nodes.host.fast"), pack.module("mova_core.sampling.fast")
     recipe = replace(recipes.Recipe(steps=STEPS), **changes)
     conds = scene.positive, scene.negative
-    return fast.sample_fast(model or scene.model, untaught or scene.model, conds, scene.latent, recipe, SEED, None)
+    return fast.sample_fast(model or scene.model, untaught or scene.model, conds, scene.latent, recipe, SEED)
 
 
 def plain(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:

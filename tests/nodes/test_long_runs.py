@@ -1,0 +1,432 @@
+"""A run that was stopped goes on: latents to the bit those of a run that was not, whatever the sampler and the step."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.comfy import needs_comfy
+from tests.fixtures.tiny_lora import write_tiny_lora
+from tests.in_process import Pack
+from tests.nodes.graph import Run, Scene, equal, streams
+
+pytestmark = needs_comfy
+
+STEPS = 8
+START = ("euler", "ddim", "heun", "dpm_2", "exp_heun_2_x0")
+LOG = ("dpmpp_2m", "uni_pc", "dpmpp_sde", "res_multistep", "euler_ancestral", "dpm_fast")
+
+
+class StoppedError(Exception):
+    """In place of a crash."""
+
+
+@pytest.fixture
+def folder(comfy_base: Path) -> Iterator[Path]:
+    path = comfy_base / "output" / "mova_runs"
+    shutil.rmtree(path, ignore_errors=True)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+class Counted:
+    """Counts the model's evaluations, full ones; and stops the run before one of them."""
+
+    def __init__(self, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.module = pack.module("nodes.host.guiders")
+        self.plain, self.count, self.stop = self.module.MovaGuidance.predict_noise, 0, 10**9
+        monkeypatch.setattr(self.module.MovaGuidance, "predict_noise", self._counting())
+
+    def _counting(self) -> Any:
+        def predict(guider: Any, *args: Any, **more: Any) -> Any:
+            if self.count >= self.stop:
+                raise StoppedError
+            self.count += 1
+            return self.plain(guider, *args, **more)
+
+        return predict
+
+    def until(self, stop: int = 10**9) -> Counted:
+        self.count, self.stop = 0, stop
+        return self
+
+
+@pytest.fixture
+def evaluations(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(pack, monkeypatch)
+
+
+def sampled(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:
+    given = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
+    return run("MOVASampler", **(given | {"seed": 7, "steps": STEPS, "cfg": 1.0, "resume": "on"} | widgets))[0]
+
+
+def stopped(run: Run, scene: Scene, evaluations: Counted, after: int, **widgets: Any) -> None:
+    evaluations.until(after)
+    with pytest.raises(StoppedError):
+        sampled(run, scene, **widgets)
+    evaluations.until()
+
+
+def masked(run: Run, scene: Scene) -> Scene:
+    noise = torch.Generator().manual_seed(9)
+    parts = [torch.randn(part.shape, generator=noise) for part in streams(scene.latent)]
+    full = {**scene.latent, "samples": type(scene.latent["samples"])(parts)}
+    return scene.but(latent=run("MOVAMask", latent=full, picture="span", sound="span", start=0.2, end=0.4)[0])
+
+
+@pytest.fixture(scope="module")
+def whole_euler(run, scene) -> dict[str, Any]:
+    with torch.inference_mode():
+        return sampled(run, scene, resume="off")
+
+
+@pytest.mark.parametrize("after", range(1, STEPS))
+def test_euler_goes_on_from_every_step_and_evaluates_nothing_twice(run, scene, folder, whole_euler, evaluations, after):
+    stopped(run, scene, evaluations, after)
+    assert [path.name for path in next(folder.iterdir()).iterdir()] == ["state.safetensors"]
+    assert equal(sampled(run, scene), whole_euler)
+    assert evaluations.count == STEPS - after
+    assert not list(folder.iterdir())
+
+
+def test_the_audio_video_euler_goes_on_from_every_step(run, scene, folder, evaluations):
+    widgets = {"audio_denoise": 0.5}
+    whole = sampled(run, scene, resume="off", **widgets)
+    for after in range(1, STEPS):
+        stopped(run, scene, evaluations, after, **widgets)
+        assert equal(sampled(run, scene, **widgets), whole)
+        assert evaluations.count == STEPS - after
+
+
+@pytest.mark.parametrize("sampler", START + LOG)
+def test_stock_samplers_go_on_to_the_bit(run, scene, folder, evaluations, sampler):
+    whole = sampled(run, scene, resume="off", sampler=sampler, steps=5)
+    stopped(run, scene, evaluations, 4, sampler=sampler, steps=5)
+    assert equal(sampled(run, scene, sampler=sampler, steps=5), whole)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("mask", "widgets"),
+    [
+        (True, {}),
+        (True, {"sampler": "uni_pc"}),
+        (True, {"sampler": "ddim"}),
+        (True, {"audio_substeps": 3}),
+        (False, {"audio_substeps": 2, "bridge_cfg": 3.5, "cfg": 5.0, "audio_cfg": 3.0}),
+        (False, {"shift": 5.0, "audio_shift": 3.0}),
+        (False, {"sampler": "dpmpp_2m", "scheduler": "simple", "denoise": 0.6}),
+    ],
+    ids=str,
+)
+def test_masks_substeps_guidance_and_shifts_come_back(run, scene, folder, evaluations, mask, widgets):
+    given, widgets = masked(run, scene) if mask else scene, {"steps": 4} | widgets
+    evaluations.until()
+    whole = sampled(run, given, **(widgets | {"resume": "off"}))
+    stopped(run, given, evaluations, evaluations.count * 3 // 4, **widgets)
+    assert equal(sampled(run, given, **widgets), whole)
+
+
+@pytest.mark.parametrize("quality", ["light", "standard", "max"])
+def test_the_fast_sampler_goes_on_at_every_quality(run, scene, folder, evaluations, comfy_base, quality):
+    write_tiny_lora(comfy_base / "models" / "loras" / "distilled.safetensors", 3)
+    distilled = run("MOVALoraLoader", model=scene.model, lora_name="distilled.safetensors")[0]
+    given = {
+        "model": distilled,
+        "teacher": scene.model,
+        "latent": scene.latent,
+        "quality": quality,
+        "seed": 7,
+        "steps": 3,
+    }
+    given |= {"positive": scene.positive, "negative": scene.negative}
+    evaluations.until()
+    whole = run("MOVAFastSampler", **given, resume="off")[0]
+    count = evaluations.count
+    evaluations.until(count * 2 // 3)
+    with pytest.raises(StoppedError):
+        run("MOVAFastSampler", **given, resume="on")
+    evaluations.until()
+    assert equal(run("MOVAFastSampler", **given, resume="on")[0], whole)
+    assert 0 < evaluations.count < count
+    assert not list(folder.iterdir())
+
+
+def test_a_run_can_stop_again_and_again(run, scene, folder, evaluations):
+    for sampler in ("euler", "dpmpp_2m"):
+        whole = sampled(run, scene, resume="off", sampler=sampler, steps=4)
+        for _ in range(3):
+            stopped(run, scene, evaluations, 1, sampler=sampler, steps=4)
+        assert equal(sampled(run, scene, sampler=sampler, steps=4), whole)
+        assert evaluations.count == 1
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
+def test_a_stop_between_writes_loses_no_step(run, scene, folder, evaluations, sampler):
+    whole = sampled(run, scene, resume="off", sampler=sampler)
+    stopped(run, scene, evaluations, 5, sampler=sampler, keep_every=100)
+    assert equal(sampled(run, scene, sampler=sampler, keep_every=100), whole)
+    assert evaluations.count == STEPS - 5
+
+
+def test_the_node_says_from_which_step(run, scene, folder, evaluations, caplog):
+    stopped(run, scene, evaluations, 5)
+    with caplog.at_level(logging.INFO, logger="mova"):
+        sampled(run, scene)
+    assert "Goes on from step 5 of 8" in caplog.text
+
+
+def test_other_inputs_begin_anew_and_it_is_said_what_differs(run, scene, folder, evaluations, caplog):
+    stopped(run, scene, evaluations, 5)
+    with caplog.at_level(logging.INFO, logger="mova"):
+        other = sampled(run, scene, seed=8)
+    assert "cut off at step 4 of 8 is kept, and differs from this one in seed. This one begins anew" in caplog.text
+    assert equal(other, sampled(run, scene, seed=8, resume="off"))
+    evaluations.until()
+    sampled(run, scene)  # and the old one is still there
+    assert evaluations.count == STEPS - 5
+
+
+CHANGES = {
+    "cfg": 2.0,
+    "steps": 7,
+    "denoise": 0.9,
+    "sampler": "heun",
+    "shift": 4.0,
+    "audio_shift": 4.0,
+    "scheduler": "simple",
+}
+
+
+def test_every_setting_that_counts_begins_anew_and_is_named(run, scene, folder, evaluations, caplog):
+    stopped(run, scene, evaluations, 3)
+    for name, value in (
+        CHANGES | {"scheduler": "simple", "collapse_guard": "warn", "audio_cfg": 2.0, "bridge_cfg": 2.0}
+    ).items():
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="mova"):
+            stopped(run, scene, evaluations, 0, **{name: value})
+        assert f"differs from this one in {name}" in caplog.text or f", {name}" in caplog.text
+        assert "Goes on" not in caplog.text
+
+
+def test_other_models_prompts_pictures_and_masks_begin_anew(run, scene, folder, evaluations):
+    stopped(run, scene, evaluations, 5)
+    others = [
+        scene.but(model=run("MOVABridgeStrength", model=scene.model, audio_to_video=0.5, video_to_audio=1.0)[0]),
+        scene.but(positive=scene.negative),
+        masked(run, scene),
+    ]
+    for other in others:
+        evaluations.until()
+        sampled(run, other)
+        assert evaluations.count == STEPS
+
+
+def test_a_patch_that_cannot_be_read_is_told_by_the_workflow_above(run, scene, pack, folder, evaluations):
+    def prompt(eta: float) -> Any:
+        nodes = {
+            "1": {"class_type": "APG", "inputs": {"eta": eta}},
+            "2": {"class_type": "MOVASampler", "inputs": {"model": ["1", 0], "resume": "on"}},
+        }
+        return SimpleNamespace(get_node=nodes.__getitem__)
+
+    def patched(eta: float) -> Any:
+        return run("APG", model=scene.model, eta=eta, norm_threshold=5.0, momentum=0.0)[0]
+
+    mova_sampler = pack.module("nodes.host.mova_sampler")
+    node, settings = pack.module("nodes.host.long_runs").Node, mova_sampler.SamplerSettings
+    widgets = {"shift": 5.0, "audio_shift": 5.0, "sampler": "euler", "scheduler": "mova", "denoise": 1.0}
+
+    def go(eta: float, stop: int = 10**9) -> Any:
+        evaluations.until(stop)
+        made = settings(seed=7, steps=STEPS, cfg=3.0, resume="on", **widgets)
+        where = node("2", prompt(eta))
+        return mova_sampler.run(patched(eta), scene.positive, scene.negative, scene.latent, made, node=where)[0]
+
+    with pytest.raises(StoppedError):
+        go(0.5, stop=5)
+    go(0.6)
+    assert evaluations.count == STEPS
+    go(0.5)
+    assert evaluations.count == STEPS - 5
+
+
+def test_without_a_workflow_such_a_patch_is_not_kept(run, scene, folder, evaluations, caplog):
+    guided = scene.but(model=run("APG", model=scene.model, eta=0.5, norm_threshold=5.0, momentum=0.0)[0])
+    with caplog.at_level(logging.INFO, logger="mova"):
+        stopped(run, guided, evaluations, 5, cfg=3.0)
+    assert "cannot be compared" in caplog.text
+    assert not folder.exists()
+
+
+def test_patches_that_keep_a_state_are_named(run, scene, folder, evaluations, caplog):
+    widgets = {"reuse_threshold": 0.001, "start_percent": 0.1, "end_percent": 0.9, "verbose": False}
+    cached = scene.but(model=run("EasyCache", model=scene.model, **widgets)[0])
+    stopped(run, cached, evaluations, 5)
+    with caplog.at_level(logging.INFO, logger="mova"):
+        sampled(run, cached)
+    assert "EasyCache began anew: the result will not be equal to the bit" in caplog.text
+
+
+@pytest.mark.parametrize("sampler", ["euler_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "gradient_estimation_cfg_pp"])
+def test_cfg_pp_is_refused_before_the_first_step_and_runs_as_before_unasked(run, scene, folder, evaluations, sampler):
+    with pytest.raises(ValueError, match=f"{sampler}.*could not go on"):
+        sampled(run, scene, sampler=sampler)
+    assert evaluations.count == 0
+    sampled(run, scene, sampler=sampler, resume="auto", steps=2)
+
+
+def test_short_runs_leave_nothing_and_long_ones_are_kept_unasked(run, scene, pack, folder, evaluations, monkeypatch):
+    module = pack.module("nodes.host.long_runs")
+    for sampler in ("euler", "dpmpp_2m"):
+        stopped(run, scene, evaluations, 5, resume="auto", sampler=sampler)
+        assert not folder.exists()
+        whole = sampled(run, scene, resume="off", sampler=sampler)
+        monkeypatch.setattr(module, "LONG_SECONDS", 0.0)
+        stopped(run, scene, evaluations, 5, resume="auto", sampler=sampler)
+        monkeypatch.undo()
+        evaluations = Counted(pack, monkeypatch)
+        assert equal(sampled(run, scene, resume="auto", sampler=sampler), whole)
+        assert evaluations.count == STEPS - 5
+        shutil.rmtree(folder)
+
+
+def test_the_guards_seed_comes_back(run, scene, pack, folder, evaluations, monkeypatch):
+    guard = pack.module("nodes.host.collapse_guard")
+    plain = guard.guard
+
+    def flat(values, seed, *rest):
+        watch = plain(values, seed, *rest)
+
+        def blind(step, denoised, steps):
+            if seed < 9:
+                still = denoised.tensors[0].mean((-2, -1), keepdim=True).expand_as(denoised.tensors[0])
+                denoised = denoised.__class__([still, *denoised.tensors[1:]])
+            watch(step, denoised, steps)
+
+        return blind
+
+    monkeypatch.setattr(guard, "guard", flat)
+    evaluations.until()
+    whole = sampled(run, scene, resume="off", collapse_guard="reseed")
+    stopped(run, scene, evaluations, evaluations.count - 2, collapse_guard="reseed")
+    assert equal(sampled(run, scene, collapse_guard="reseed"), whole)
+    assert evaluations.count == 2
+    assert not list(folder.iterdir())
+    with pytest.raises(ValueError, match="flat colour"):
+        sampled(run, scene, collapse_guard="stop")
+    assert not list(folder.iterdir())
+
+
+def test_a_state_can_be_decoded_on_the_way(run, scene, folder, evaluations, comfy_base):
+    for sampler in ("euler", "dpmpp_2m"):
+        stopped(run, scene, evaluations, 5, sampler=sampler)
+    for path in folder.glob("*/state.safetensors"):
+        name = f"{path.relative_to(comfy_base / 'output').as_posix()} [output]"
+        latent = run("MOVALoadLatent", file=name)[0]
+        images, audio, fps = run("MOVADecode", latent=latent, vae=scene.vae, audio_vae=scene.audio_vae)
+        assert (len(images), audio["waveform"].shape[-1], fps) == (9, 18000, 24.0)
+        assert images.std() > 0
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
+@pytest.mark.parametrize("damage", ["half", "empty", "other bytes", "folder"])
+def test_a_damaged_state_begins_anew(run, scene, folder, evaluations, sampler, damage):
+    whole = sampled(run, scene, resume="off", sampler=sampler, steps=3)
+    stopped(run, scene, evaluations, 2, sampler=sampler, steps=3)
+    for path in next(folder.iterdir()).iterdir():
+        content = path.read_bytes()
+        path.unlink()
+        if damage == "folder":
+            path.mkdir()
+        else:
+            path.write_bytes({"half": content[: len(content) // 2], "empty": b"", "other bytes": b"x" * 999}[damage])
+    assert equal(sampled(run, scene, sampler=sampler, steps=3), whole)
+    assert evaluations.count == 3
+
+
+def test_a_gap_in_the_log_ends_what_is_answered(run, scene, folder, evaluations):
+    whole = sampled(run, scene, resume="off", sampler="dpmpp_2m")
+    stopped(run, scene, evaluations, 5, sampler="dpmpp_2m")
+    (next(folder.iterdir()) / "00003.safetensors").unlink()
+    assert equal(sampled(run, scene, sampler="dpmpp_2m"), whole)
+    assert evaluations.count == STEPS - 3
+
+
+def test_what_a_killed_writer_left_goes_with_the_run(run, scene, folder, evaluations):
+    stopped(run, scene, evaluations, 5)
+    (next(folder.iterdir()) / ".state.safetensors.1.part").write_bytes(b"half")
+    sampled(run, scene)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
+def test_a_full_disk_costs_the_state_and_not_the_run(run, scene, folder, evaluations, sampler, monkeypatch, caplog):
+    whole = sampled(run, scene, resume="off", sampler=sampler)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with caplog.at_level(logging.WARNING, logger="mova"):
+        assert equal(sampled(run, scene, sampler=sampler), whole)
+    assert caplog.text.count("No space left on device") == 1
+    assert not list(folder.rglob("*.safetensors"))
+
+
+def test_a_file_where_the_folder_should_be_costs_no_run(run, scene, folder):
+    whole = sampled(run, scene, resume="off")
+    folder.write_bytes(b"")
+    assert equal(sampled(run, scene), whole)
+    folder.unlink()
+
+
+def test_a_run_that_another_queue_finished_goes_on_all_the_same(run, scene, folder, evaluations):
+    whole = sampled(run, scene, resume="off", sampler="dpmpp_2m")
+    stopped(run, scene, evaluations, 5, sampler="dpmpp_2m")
+    other = next(folder.iterdir())
+    copy = folder.parent / "copy"
+    shutil.copytree(other, copy)
+    assert equal(sampled(run, scene, sampler="dpmpp_2m"), whole)
+    shutil.move(copy, other)  # what the second queue still writes
+    assert equal(sampled(run, scene, sampler="dpmpp_2m"), whole)
+
+
+def test_the_folder_is_bounded(run, scene, pack, folder, evaluations, monkeypatch):
+    import os
+
+    runs = pack.module("mova_core.kept.runs")
+    stopped(run, scene, evaluations, 2)
+    old = next(folder.iterdir())
+    for number in range(20):
+        twin = folder / f"{number:032x}"
+        shutil.copytree(old, twin)
+        for path in twin.iterdir():
+            os.utime(path, (1000 + number, 1000 + number))
+    stopped(run, scene, evaluations, 2, seed=8)
+    left = {path.name for path in folder.iterdir()}
+    assert len(left) == runs.MOST_RUNS
+    assert old.name in left
+    assert f"{0:032x}" not in left
+    assert f"{19:032x}" in left
+
+
+def test_a_clip_that_may_not_decode_is_kept_and_given_again(run, scene, pack, folder, evaluations, monkeypatch):
+    monkeypatch.setattr(pack.module("nodes.host.long_runs"), "decoding_fits", lambda latent: False)
+    whole = sampled(run, scene, resume="auto")
+    kept = list(folder.rglob("*.safetensors"))
+    assert [path.name for path in kept] == ["result.safetensors"]
+    evaluations.until()
+    assert equal(sampled(run, scene, resume="auto"), whole)
+    assert evaluations.count == 0
+    sampled(run, scene, resume="off")
+    assert evaluations.count == STEPS
