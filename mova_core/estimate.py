@@ -215,10 +215,17 @@ def fit_throughput(few: tuple[Work, float], many: tuple[Work, float]) -> Through
     return Throughput(matrix=(short - attention * less.attention) / less.matrix, attention=attention)
 
 
-def forward_seconds(config: MovaConfig, load: Workload, measured: Throughput) -> float:
-    """Seconds of one forward at that speed."""
-    done = work(config, load)
+def forward_seconds(config: MovaConfig, load: Workload, measured: Throughput, attended: float = 1.0) -> float:
+    """Seconds of one forward at that speed, of whose video self-attention the share `attended` is computed."""
+    done = thinned(config, load, attended)
     return measured.matrix * done.matrix + measured.attention * done.attention
+
+
+def thinned(config: MovaConfig, load: Workload, attended: float) -> Work:
+    """Operations of one forward where the video's self-attention is sparse: the share `attended` of it is left."""
+    done, tower = work(config, load), config.video
+    own = 4 * tower.layers * tower.width * load.batch * load.video**2
+    return replace(done, attention=done.attention - round((1 - attended) * own))
 
 
 def longest(

@@ -16,7 +16,7 @@ from .estimate import (
     largest,
     longest,
     required,
-    work,
+    thinned,
 )
 from .shapes import PUBLISHED_GRID, AudioGrid, VideoShape
 
@@ -39,7 +39,10 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run as asked for. `weights`: bytes of one expert with audio tower and bridge; `layer`: those of a layer."""
+    """A run as asked for. `weights`: bytes of one expert with audio tower and bridge; `layer`: those of a layer.
+
+    `attended`: the share of the video's self-attention that is computed, 1 where it is dense.
+    """
 
     config: MovaConfig
     shape: VideoShape
@@ -52,6 +55,7 @@ class Plan:
     rows: ChunkSizes
     quantised: bool
     audio_grid: AudioGrid = PUBLISHED_GRID
+    attended: float = 1.0
 
     @property
     def load(self) -> Workload:
@@ -67,7 +71,7 @@ class Plan:
 
 def step_seconds(plan: Plan, machine: Machine, measured: Throughput) -> float:
     """Seconds of one step: its forwards, or the weights they wait for where copying takes longer than computing."""
-    compute = forward_seconds(plan.config, plan.load, measured)
+    compute = forward_seconds(plan.config, plan.load, measured, plan.attended)
     resident = plan.required - LAYERS_IN_FLIGHT * plan.layer + plan.weights <= machine.capacity
     copy = 0.0 if resident or machine.link is None else plan.weights / machine.link
     return plan.evaluations * max(compute, copy)
@@ -147,12 +151,16 @@ def _limits(plan: Plan, machine: Machine) -> list[str]:
 
 def _time(plan: Plan, machine: Machine, measured: Throughput) -> list[str]:
     seconds = step_seconds(plan, machine, measured)
-    rate = plan.evaluations * work(plan.config, plan.load).total / seconds / 1e12
+    rate = plan.evaluations * thinned(plan.config, plan.load, plan.attended).total / seconds / 1e12
     lines = [
         f"about {seconds:.3g} s a step of {plan.evaluations} evaluations ({rate:.3g} TFLOP/s), "
         f"{format_duration(plan.steps * seconds)} for {plan.steps} steps"
     ]
-    forward = forward_seconds(plan.config, plan.load, measured)
+    if plan.attended < 1:
+        lines.append(
+            f"of the picture's self-attention {plan.attended:.0%} is computed; a kernel may gain less time than that"
+        )
+    forward = forward_seconds(plan.config, plan.load, measured, plan.attended)
     if machine.link is not None and plan.weights / machine.link > forward:
         lines.append(
             f"waiting for weights: they come at {machine.link / GB:.1f} GB/s, computing would take {forward:.3g} s"

@@ -50,6 +50,12 @@ class Sparsity:
         return count if self.cdf is None else max(1, count)
 
 
+def attended_share(sparsity: Sparsity, frames: int) -> float:
+    """Of dense attention over so many latent frames, the share that is computed at the least; `cdf` may add to it."""
+    tail = frames % SIDE if sparsity.exact_tail and frames > 1 else 0
+    return 1 - sparsity.sparsity * (frames - tail) / frames
+
+
 class Tiles(NamedTuple):
     """Where the tokens of a grid lie when regrouped: token of each place, and which places are real."""
 

@@ -12,8 +12,9 @@ from torch import nn
 from ...mova_core.estimate import CHUNKED, FULL, Throughput, block_work, fit_throughput
 from ...mova_core.model.tower import Block
 from ...mova_core.preflight import Machine, Plan, report
+from ...mova_core.shapes import latent_frames
 from ...mova_core.text import CONTEXT_ROWS
-from . import memory
+from . import memory, sparse
 from .checks import frame_rate
 from .keys import run_options
 from .patcher import MovaPatcher
@@ -49,6 +50,7 @@ def preflight(
         layer=base.layer_bytes,
         element=base.element,
         rows=run_options(options).chunks or FULL,
+        attended=sparse.attended(run_options(options).sparse, latent_frames(shape.frames)),
         **memory.kernels(),
     )
     if run_options(options).chunks is None and plan.required > capacity:

@@ -77,6 +77,14 @@ def active(asked: SparseSpan | None, options: Mapping[str, object], shift: float
     return asked.sparsity
 
 
+def attended(asked: SparseSpan | None, frames: int) -> float:
+    """The share of the video's self-attention that a run over so many latent frames computes, its dense steps included."""
+    if asked is None:
+        return 1.0
+    share = sparse.attended_share(asked.sparsity, frames)
+    return share + (1 - share) * (1 - (asked.span.end - asked.span.start))
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, place: Place, sparsity: Sparsity, dense: Attention) -> Tensor:
     """By the fused kernel on a CUDA or ROCm card, in plain torch elsewhere.
 

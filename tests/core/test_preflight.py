@@ -17,8 +17,10 @@ from mova_core.estimate import (
     largest,
     longest,
     required,
+    thinned,
     work,
 )
+from mova_core.model.sparse import Sparsity, attended_share
 from mova_core.preflight import Machine, Plan, format_duration, report, speedups, step_seconds
 from mova_core.shapes import VideoShape, check_size, latent_frames
 
@@ -114,6 +116,17 @@ def test_a_slow_link_is_waited_for_and_a_fast_one_is_not() -> None:
     assert step_seconds(PLAN, MACHINE, CARD) == compute
     assert step_seconds(PLAN, replace(MACHINE, link=1e9), CARD) == pytest.approx(2 * 36.74)
     assert step_seconds(PLAN, replace(MACHINE, link=1e9, capacity=80e9), CARD) == compute  # everything is resident
+
+
+def test_sparse_attention_shortens_a_step_by_what_it_leaves_out() -> None:
+    """2.77 PFLOP at 352x640 become 1.63, of whole groups of frames: 49 latent frames have a tail of one."""
+    attended = attended_share(Sparsity(), 49)
+    assert attended == pytest.approx(0.25 + 0.75 / 49)
+    done = thinned(MOVA, Workload.of(CLIP), attended)
+    assert done.total / 1e15 == pytest.approx(1.63, abs=0.03)
+    text = report(replace(PLAN, attended=attended), MACHINE, CARD)
+    assert "27% is computed" in text
+    assert step_seconds(replace(PLAN, attended=attended), MACHINE, CARD) == pytest.approx(2 * done.total / 165.2e12)
 
 
 def test_levers_are_told_best_first_and_only_where_they_help() -> None:

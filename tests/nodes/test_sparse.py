@@ -107,3 +107,12 @@ def test_a_card_that_cannot_compile_is_told_so(pack: Pack, monkeypatch: Any) -> 
     place = pack.module("mova_core.ops").Place((4, 4, 4), 0)
     with pytest.raises(pack.module("mova_core.errors").MovaError, match="Triton"):
         host.attend(q, q, q, 1, place, core.Sparsity(), None)
+
+
+def test_preflight_counts_what_is_left_out(run: Run, scene: Scene) -> None:
+    given = {"latent": scene.latent, "steps": 2}
+    half = run("MOVASparseAttention", model=scene.model, sparsity=0.5, dense_share=0.5)[0]
+    assert (
+        "80% is computed" in run("MOVAPreflight", model=half, **given)[0]
+    )  # 0.6 of 5 latent frames, in half the steps
+    assert "is computed" not in run("MOVAPreflight", model=scene.model, **given)[0]
