@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -178,15 +179,22 @@ def targets(config: MovaConfig, parts: Collection[str], layers: str = "all") -> 
             f"of the layers {' or '.join(TARGETS)}"
         )
     found = {}
-    for name, module in Mova(config, device="meta").named_modules():
-        if not isinstance(module, nn.Linear) or not TARGETS[layers].search(name):
+    for name, sizes in _linears(config).items():
+        if not TARGETS[layers].search(name):
             continue
         shared = name.startswith((AUDIO_TOWER, BRIDGE_FOLDER))
         for part in parts:
             prefix = PARTS[part]
             if name.startswith(prefix) if part in ("audio", "bridge") else not shared:
-                found[name if shared else prefix + name] = (module.out_features, module.in_features)
+                found[name if shared else prefix + name] = sizes
     return found
+
+
+@cache
+def _linears(config: MovaConfig) -> dict[str, tuple[int, int]]:
+    """(outputs, inputs) of every Linear of the joint model, of which nothing is kept."""
+    modules = Mova(config, device="meta").named_modules()
+    return {name: (each.out_features, each.in_features) for name, each in modules if isinstance(each, nn.Linear)}
 
 
 def fresh(
