@@ -24,7 +24,9 @@ from .segments import MovaJoinSegments, MovaSaveSegment, MovaSegmentTail
 from .shots import MovaFilmFastSampler, MovaFilmSampler, MovaShot, MovaShotsFromText
 from .sparse import MovaSparseAttention
 from .streams import MovaMask, MovaPictureToSound, MovaSoundToPicture
-from .training import MovaTrainingBudget, MovaTrainingClips, MovaTrainLora
+from .training import MovaTrainLora
+from .training_budget import MovaTrainingBudget
+from .training_clips import MovaTrainingClips
 from .video_to_video import MovaVideoToVideo
 
 NODES: list[type[io.ComfyNode]] = [

@@ -1,4 +1,4 @@
-"""Nodes that train: recordings to a data set, a LoRA from it, and what that will take."""
+"""A LoRA from a data set."""
 
 import re
 from typing import Any
@@ -6,245 +6,14 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..mova_core.errors import MovaError
-from ..mova_core.shapes import VideoShape
-from ..mova_core.training.adapters import LARGEST_RANK, TARGETS
-from ..mova_core.training.clips import CUTS, SIZES
+from ..mova_core.training.adapters import TARGETS
 from ..mova_core.training.optim import Rates
-from ..mova_core.training.run import OPTIMIZERS, Settings
-from . import inputs
+from ..mova_core.training.run import Settings
+from . import inputs, training_inputs
 from .base import MovaNode
-from .host import messages, training, training_budget, training_clips, training_views
+from .host import messages, training, training_checks, training_clips, training_files, training_views
 
-CLIPS = io.Custom("MOVA_CLIPS")
-PARTS = {
-    "both experts, sound and bridge": ("high", "low", "audio", "bridge"),
-    "both experts": ("high", "low"),
-    "high-noise expert": ("high",),
-    "low-noise expert": ("low",),
-    "high-noise expert, sound and bridge": ("high", "audio", "bridge"),
-    "low-noise expert, sound and bridge": ("low", "audio", "bridge"),
-    "sound and bridge": ("audio", "bridge"),
-    "sound": ("audio",),
-    "bridge": ("bridge",),
-}
 NAMINGS = ("official", "diffsynth")
-
-
-class _Listed:
-    """Inputs that arrive as whole lists, not one value at a time."""
-
-    def checked(self, value: Any) -> list[Any]:
-        return list(value) if isinstance(value, list | tuple) else [value]
-
-
-class VideoList(_Listed, io.Video.Input):
-    """VIDEOs."""
-
-
-class CaptionList(_Listed, io.String.Input):
-    """Captions, one a video."""
-
-
-def _rank(default: int = 16) -> io.Int.Input:
-    return io.Int.Input(
-        "rank",
-        default=default,
-        min=1,
-        max=LARGEST_RANK,
-        tooltip="How much a layer can learn. 16 is the usual one; 32 for many clips, 4 to 8 for one simple thing. Memory and "
-        "the file grow with it.",
-    )
-
-
-def _parts() -> io.Combo.Input:
-    return io.Combo.Input(
-        "parts",
-        options=list(PARTS),
-        default="both experts, sound and bridge",
-        tooltip="What learns. High noise is layout and motion, low noise faces and detail; sound is the voice; the bridge is "
-        "how both hear each other. What is not chosen is not in the file.",
-    )
-
-
-def _optimizer() -> io.Combo.Input:
-    return io.Combo.Input(
-        "optimizer",
-        options=list(OPTIMIZERS),
-        default="adamw",
-        optional=True,
-        advanced=True,
-        tooltip="adamw8bit keeps its moments in a quarter of the memory: at rank 32 it saves 1.4 GiB of VRAM.",
-    )
-
-
-class MovaTrainingClips(MovaNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MOVATrainingClips",
-            display_name="MOVA Training Clips",
-            category="MOVA/training",
-            description="Turn a folder of video clips with captions into a data set: pictures, sound and prompts encoded "
-            "once and kept. Shows what will really be learned from, decoded back.",
-            search_aliases=["dataset", "data set", "LoRA training", "captions", "finetune"],
-            is_input_list=True,
-            inputs=[
-                io.Clip.Input("clip", tooltip="UMT5-XXL: the CLIP of 'MOVA Loader'."),
-                io.Vae.Input("vae", tooltip="The video VAE."),
-                inputs.AudioVae("The audio VAE of 'MOVA Loader'."),
-                io.String.Input(
-                    "folder",
-                    default="",
-                    tooltip="Folder of the clips: a whole path, or one in ComfyUI's input folder. Beside each clip a .txt of "
-                    "the same name with its caption, or one captions.csv with the columns file and caption. Not used where "
-                    "videos are connected.",
-                ),
-                io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
-                io.Int.Input(
-                    "height",
-                    default=352,
-                    min=16,
-                    max=4096,
-                    step=16,
-                    tooltip="Pixels, a multiple of 16. 640 x 352 is what MOVA-360p was trained at; 432 x 240 trains three "
-                    "times as fast.",
-                ),
-                io.Int.Input(
-                    "frames",
-                    default=97,
-                    min=5,
-                    max=2001,
-                    step=4,
-                    tooltip="Most pictures of a clip, 4n + 1, at 24 a second: 97 are 4 s, 193 are 8 s. Memory grows with "
-                    "it, time faster. Shorter clips keep their length.",
-                ),
-                io.Combo.Input(
-                    "sizes",
-                    options=list(SIZES),
-                    default="crop",
-                    tooltip="'crop' cuts every clip to width x height. 'buckets' keeps each clip's proportions at about the "
-                    "same area.",
-                ),
-                io.Combo.Input(
-                    "cut",
-                    options=list(CUTS),
-                    default="start",
-                    tooltip="Of a clip longer than that: 'start' takes its beginning, 'windows' one piece after the other.",
-                ),
-                io.String.Input(
-                    "caption_prefix",
-                    default="",
-                    optional=True,
-                    tooltip="Put before every caption: the word that is to call the LoRA.",
-                ),
-                io.String.Input(
-                    "default_caption",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    tooltip="Caption of clips that have none. Empty: such clips are named, and nothing is trained.",
-                ),
-                io.Boolean.Input(
-                    "even_loudness",
-                    default=False,
-                    optional=True,
-                    tooltip="Bring every clip's sound to the same loudness. For a voice of many recordings; not for an "
-                    "ambience whose loudness is its nature.",
-                ),
-                io.Float.Input(
-                    "loudness",
-                    default=-20.0,
-                    min=-60.0,
-                    max=0.0,
-                    step=0.5,
-                    optional=True,
-                    advanced=True,
-                    tooltip="That loudness: root mean square in dB below full scale, as far as peaks allow.",
-                ),
-                io.Int.Input(
-                    "preview_clips",
-                    default=4,
-                    min=0,
-                    max=32,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Clips decoded back for the contact sheet and the sound.",
-                ),
-                VideoList(
-                    "videos",
-                    optional=True,
-                    tooltip="VIDEOs instead of a folder, as of 'Load Video Dataset from Folder'. A trim is kept.",
-                ),
-                CaptionList(
-                    "captions", optional=True, force_input=True, tooltip="One for each of the videos, in order."
-                ),
-            ],
-            outputs=[
-                CLIPS.Output(display_name="clips"),
-                io.Image.Output(display_name="contact_sheet", tooltip="Six pictures of each of the first clips."),
-                io.Audio.Output(display_name="sound", tooltip="Of the first clips, one after the other."),
-                io.String.Output(
-                    display_name="report", tooltip="Sizes and lengths; which clips are short, silent or without sound."
-                ),
-            ],
-            hidden=[io.Hidden.unique_id],
-        )
-
-    @classmethod
-    def execute(cls, **values: Any) -> io.NodeOutput:
-        """Every input comes as a list; all but videos and captions are of one value."""
-        lists = ("videos", "captions")
-        single = {k: v[0] if isinstance(v, list) and k not in lists and v else v for k, v in values.items()}
-        return super().execute(**single)
-
-    @classmethod
-    def fingerprint_inputs(cls, folder: Any = None, **_: Any) -> Any:
-        name = folder[0] if isinstance(folder, list) and folder else folder
-        if not isinstance(name, str) or not name.strip():
-            return ""
-        place = training_clips.input_folder(name)
-        if not place.is_dir():
-            return float("nan")
-        return sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in place.iterdir() if p.is_file())
-
-    @classmethod
-    def run(
-        cls,
-        clip: Any,
-        vae: Any,
-        audio_vae: Any,
-        folder: str,
-        width: int,
-        height: int,
-        frames: int,
-        sizes: str,
-        cut: str,
-        caption_prefix: str = "",
-        default_caption: str = "",
-        even_loudness: bool = False,
-        loudness: float = -20.0,
-        preview_clips: int = 4,
-        videos: list[Any] | None = None,
-        captions: list[str] | None = None,
-    ) -> io.NodeOutput:
-        shape = VideoShape(batch=1, frames=frames, height=height, width=width)
-        wishes = training_clips.Wishes(
-            frames=shape.frames,
-            height=height,
-            width=width,
-            cut=cut,
-            sizes=sizes,
-            level=loudness if even_loudness else None,
-        )
-        sources = (
-            training_clips.from_lists(videos, captions or [], default_caption)
-            if videos
-            else training_clips.from_folder(folder, default_caption)
-        )
-        coders = training_clips.Coders(vae, audio_vae, clip)
-        made = training_clips.build(sources, caption_prefix, wishes, coders)
-        messages.show(made.report, cls.hidden.unique_id)
-        return io.NodeOutput(made, *training_clips.preview(made, coders, preview_clips), made.report)
 
 
 class MovaTrainLora(MovaNode):
@@ -260,7 +29,7 @@ class MovaTrainLora(MovaNode):
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="MOVA as a loader gives it, without LoRAs or patches."),
-                CLIPS.Input("clips", tooltip="Of 'MOVA Training Clips'."),
+                training_inputs.CLIPS.Input("clips", tooltip="Of 'MOVA Training Clips'."),
                 io.String.Input(
                     "name",
                     default="my_lora",
@@ -273,8 +42,8 @@ class MovaTrainLora(MovaNode):
                     max=1000000,
                     tooltip="Optimizer steps in all. Raise it and run again to go on.",
                 ),
-                _rank(),
-                _parts(),
+                training_inputs.rank(),
+                training_inputs.parts(),
                 io.Float.Input(
                     "learning_rate",
                     default=1e-4,
@@ -388,7 +157,7 @@ class MovaTrainLora(MovaNode):
                     advanced=True,
                     tooltip="'all': attention and feed-forward, as officially. 'attention' alone is smaller and milder.",
                 ),
-                _optimizer(),
+                training_inputs.optimizer(),
                 io.Int.Input(
                     "warmup",
                     default=50,
@@ -475,7 +244,7 @@ class MovaTrainLora(MovaNode):
                 ),
                 io.Combo.Input(
                     "memory",
-                    options=list(training.MEMORY),
+                    options=list(training_checks.MEMORY),
                     default="auto",
                     optional=True,
                     advanced=True,
@@ -525,7 +294,7 @@ class MovaTrainLora(MovaNode):
             raise MovaError(f"{name!r} cannot name a LoRA; use letters, digits, - and _")
         values = _with_defaults(cls.define_schema(), given)
         settings = _settings(values)
-        saving = training.Saving(
+        saving = training_files.Saving(
             name=name,
             every=values["save_every"],
             keep=values["keep"],
@@ -565,7 +334,7 @@ def _with_defaults(schema: io.Schema, given: dict[str, Any]) -> dict[str, Any]:
 def _settings(values: dict[str, Any]) -> Settings:
     rate = values["learning_rate"]
     return Settings(
-        parts=PARTS[values["parts"]],
+        parts=training_inputs.PARTS[values["parts"]],
         rank=values["rank"],
         alpha=values["alpha"] or values["rank"],
         steps=values["steps"],
@@ -588,82 +357,3 @@ def _settings(values: dict[str, Any]) -> Settings:
         separate=values["separate_noise"],
         strata=values["strata"],
     )
-
-
-class MovaTrainingBudget(MovaNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MOVATrainingBudget",
-            display_name="MOVA Training Budget",
-            category="MOVA/training",
-            description="What training will take on this machine before anything is loaded: VRAM, RAM, disk, seconds a step, "
-            "hours, and what would make it fit.",
-            search_aliases=["VRAM", "how long", "estimate", "will it fit", "LoRA training"],
-            is_output_node=True,
-            inputs=[
-                io.Model.Input("model", tooltip="MOVA as it would be trained."),
-                io.Int.Input(
-                    "width", default=640, min=16, max=4096, step=16, tooltip="Of the largest clips, in pixels."
-                ),
-                io.Int.Input(
-                    "height", default=352, min=16, max=4096, step=16, tooltip="Of the largest clips, in pixels."
-                ),
-                io.Int.Input("frames", default=97, min=5, max=2001, step=4, tooltip="Of the longest clips, 4n + 1."),
-                io.Int.Input("clip_count", default=30, min=1, max=100000, tooltip="Clips of the data set."),
-                io.Int.Input("steps", default=1000, min=1, max=1000000, tooltip="Optimizer steps."),
-                _rank(),
-                _parts(),
-                _optimizer(),
-                io.Int.Input(
-                    "accumulate", default=1, min=1, max=256, optional=True, advanced=True, tooltip="Samples a step."
-                ),
-                io.Boolean.Input(
-                    "measure",
-                    default=True,
-                    optional=True,
-                    tooltip="Time one block with random weights on this device, for some seconds. Off, memory alone is told.",
-                ),
-                CLIPS.Input("clips", optional=True, tooltip="A data set, in place of sizes and count."),
-            ],
-            outputs=[io.String.Output(display_name="report")],
-            hidden=[io.Hidden.unique_id],
-        )
-
-    @classmethod
-    def fingerprint_inputs(cls, **_: Any) -> float:
-        """Made anew each time, since nothing equals nan: memory in use changes."""
-        return float("nan")
-
-    @classmethod
-    def run(
-        cls,
-        model: Any,
-        width: int,
-        height: int,
-        frames: int,
-        clip_count: int,
-        steps: int,
-        rank: int,
-        parts: str,
-        optimizer: str = "adamw",
-        accumulate: int = 1,
-        measure: bool = True,
-        clips: Any = None,
-    ) -> io.NodeOutput:
-        shape = VideoShape(batch=1, frames=frames, height=height, width=width)
-        rates = Rates(high=1e-4, low=1e-4, audio=1e-4, bridge=1e-4)
-        settings = Settings(
-            parts=PARTS[parts],
-            rank=rank,
-            alpha=rank,
-            steps=steps,
-            rates=rates,
-            optimizer=optimizer,
-            accumulate=accumulate,
-        )
-        if clips is not None:
-            shape, clip_count = training.largest(clips), len(clips.clips)
-        report = training_budget.report(model, settings, shape, clip_count, measure)
-        messages.show(report, cls.hidden.unique_id)
-        return io.NodeOutput(report, ui=ui.PreviewText(report))

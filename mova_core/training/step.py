@@ -10,7 +10,8 @@ buffer that the next layer takes, that gives wrong gradients without a word.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -85,32 +86,33 @@ def training_step(
     Raises:
         ShapeError: the tensors do not fit each other or the model.
     """
-    noisy = (
-        loss.noised(video_latents, video_noise, video_timestep),
-        loss.noised(audio_latents, audio_noise, audio_timestep),
-    )
-    targets = loss.target(video_latents, video_noise), loss.target(audio_latents, audio_noise)
+    latents, noises = (video_latents, audio_latents), (video_noise, audio_noise)
+    timesteps = video_timestep, audio_timestep
+    video, audio = (loss.noised(*each) for each in zip(latents, noises, timesteps, strict=True))
     way = _Way(shelf(), len(model.blocks) - 1, runtime)
+    given: dict[str, Any] = {"condition": condition, "fps": fps, "runtime": replace(runtime, layer=way.there)}
+    forward = partial(Mova.forward, model, video, audio, context, *timesteps, **given)  # a host's is called otherwise
     with adapters.beside():
-        with torch.no_grad():
-            velocities = Mova.forward(  # a host's model is called otherwise
-                model,
-                *noisy,
-                context,
-                video_timestep,
-                audio_timestep,
-                condition=condition,
-                fps=fps,
-                runtime=replace(runtime, layer=way.there),
-            )
-        with torch.enable_grad():
-            found = loss.losses(velocities, targets, audio_weight)
-            (scale * found.total).backward()
-        values = (found.video, found.audio, found.total, *velocities)
-        step = Step(*(value.detach() for value in values))
-        del targets, found, velocities, values  # the heads' graph, which holds the last states
+        step = _to_the_heads(forward, latents, noises, audio_weight, scale)
         way.back(model)
     return step
+
+
+def _to_the_heads(
+    forward: Callable[[], tuple[Tensor, Tensor]],
+    latents: tuple[Tensor, Tensor],
+    noises: tuple[Tensor, Tensor],
+    audio_weight: float,
+    scale: float,
+) -> Step:
+    """There, and back through the heads. Their graph, which holds the last states, ends with this call."""
+    with torch.no_grad():
+        velocities = forward()
+    video_target, audio_target = (loss.target(*each) for each in zip(latents, noises, strict=True))
+    with torch.enable_grad():
+        found = loss.losses(velocities, (video_target, audio_target), audio_weight)
+        (scale * found.total).backward()
+    return Step(*(value.detach() for value in (found.video, found.audio, found.total, *velocities)))
 
 
 @torch.no_grad()

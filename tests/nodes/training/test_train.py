@@ -165,10 +165,10 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_what_was_saved(
     train: Train, pack: Pack, comfy_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, _, _ = train("nan", 2)
-    trainer = pack.module("nodes.host.training").Trainer
-    plain = trainer.sample
+    samples = pack.module("nodes.host.training_samples").Samples
+    plain = samples.learn
     monkeypatch.setattr(
-        trainer, "sample", lambda self, expert, count, scale: (float("nan"), plain(self, expert, count, scale)[1])
+        samples, "learn", lambda self, expert, count, scale: (float("nan"), plain(self, expert, count, scale)[1])
     )
     with pytest.raises(Exception, match=r"step 3, .*no(ise|t).*nan.*clip_|step 3.*nan"):
         train("nan", 4)
@@ -269,7 +269,7 @@ def test_many_steps_keep_no_more_than_a_few(train: Train, pack: Pack, monkeypatc
         if self.run.step in (4, 20):
             gc.collect()
             alive.append(sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects()))
-            alive.append(sum(len(spare) for spare in self.shelf.spare.values()))
+            alive.append(sum(len(spare) for spare in self.samples.shelf.spare.values()))
         return plain(self, saved)
 
     monkeypatch.setattr(trainer, "_between", counted)
@@ -320,9 +320,9 @@ def test_previews_losses_and_their_picture(run: Run, scene: Scene, train: Train,
 
 def test_fixed_samples_get_better(train: Train, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses of the same samples, before any of the steps and after a few."""
-    trainer, kept = pack.module("nodes.host.training").Trainer, []
-    plain = trainer.evaluate
-    monkeypatch.setattr(trainer, "evaluate", lambda self: kept.append(plain(self)) or kept[-1])
+    samples, kept = pack.module("nodes.host.training_samples").Samples, []
+    plain = samples.evaluate
+    monkeypatch.setattr(samples, "evaluate", lambda self: kept.append(plain(self)) or kept[-1])
     train("better", 16, evaluate_every=8, alternate=2)
     first, last = kept
     for expert in ("high", "low"):
