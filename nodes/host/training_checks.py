@@ -60,6 +60,7 @@ def check_untouched(patcher: Any) -> None:
         "block patches": options.get("patches") or options.get("patches_replace"),
         "replaced modules (torch.compile?)": set(patcher.object_patches) - {"model_sampling"},
         "wrappers (torch.compile, caches, context windows?)": wrappers - OURS,
+        "hooks on its modules": any(_hooked(each) for each in patcher.model.diffusion_model.modules()),
         "a model function wrapper": patcher.model_options.get("model_function_wrapper"),
     }
     found = [what for what, value in touched.items() if value]
@@ -69,6 +70,10 @@ def check_untouched(patcher: Any) -> None:
             "'MOVA Loader' or 'MOVA Model Loader' directly"
         )
     check_unpackable(patcher.model.diffusion_model)
+
+
+def _hooked(module: torch.nn.Module) -> bool:
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
 def budget_of(model: Any, settings: Settings, shape: VideoShape, *, low: bool) -> Budget:

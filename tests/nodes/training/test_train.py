@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from tests.in_process import Pack
 from tests.nodes.dynamic_vram import Card
 from tests.nodes.graph import Run, Scene, equal, error
 from tests.nodes.test_dynamic_vram import ROOMS, STREAMS, on_card
-from tests.nodes.training.conftest import ALL
+from tests.nodes.training.conftest import ALL, QUICK
 
 pytestmark = needs_comfy
 
@@ -218,6 +221,26 @@ def compiled(run: Run, scene: Scene, train: Train) -> Any:
     return run("TorchCompileModel", model=scene.model, backend="inductor")[0]
 
 
+def hooked(run: Run, scene: Scene, train: Train) -> Any:
+    """As ComfyUI registers the hooks of a conditioning."""
+    import comfy.hooks
+
+    train("on", 1)
+    hooks = run("CreateHookLoraModelOnly", lora_name="on.safetensors", strength_model=1.0)[0]
+    model = scene.model.clone()
+    model.register_all_hook_patches(hooks, comfy.hooks.create_target_dict(comfy.hooks.EnumWeightTarget.Model))
+    assert model.hook_patches
+    return model
+
+
+def hooked_in_low(run: Run, scene: Scene, train: Train) -> Any:
+    model = scene.model.clone()
+    model.low.hook_patches = hooked(run, scene, train).low.hook_patches
+    assert model.low.hook_patches
+    assert not model.hook_patches
+    return model
+
+
 def cached(run: Run, scene: Scene, train: Train) -> Any:
     return run("EasyCache", model=scene.model)[0]
 
@@ -228,12 +251,27 @@ def block_patched(run: Run, scene: Scene, train: Train) -> Any:
     return model
 
 
-@pytest.mark.parametrize("touched", [lora_on, bypassed, compiled, cached, block_patched], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "touched", [lora_on, bypassed, compiled, hooked, hooked_in_low, cached, block_patched], ids=lambda f: f.__name__
+)
 def test_a_model_that_is_not_as_it_was_loaded_is_refused(
     run: Run, scene: Scene, train: Train, touched: Callable[..., Any]
 ) -> None:
     with pytest.raises(Exception, match="as it was loaded"):
         train("touched", 2, model=touched(run, scene, train))
+
+
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_a_hook_on_a_module_of_either_expert_is_refused(scene: Scene, train: Train, kind: str) -> None:
+    expert = scene.model.low if "pre" in kind else scene.model
+    register = getattr(expert.model.diffusion_model.blocks[0].ffn, f"register_{kind}_hook")
+    handle = register(lambda *_: None)
+    try:
+        with pytest.raises(Exception, match="has hooks on its modules"):
+            train("hooked", 1)
+    finally:
+        handle.remove()
+    train("hooked", 1)
 
 
 def test_a_loaders_own_packing_is_refused(run: Run, train: Train) -> None:
@@ -258,25 +296,51 @@ def test_the_low_path_teaches_the_same(train: Train) -> None:
         torch.testing.assert_close(low[key], whole[key], rtol=2e-2, atol=1e-4)
 
 
-def test_many_steps_keep_no_more_than_a_few(train: Train, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors alive after 4 and after 20 steps, and the buffers of layers' inputs."""
-    import gc
+@dataclass
+class Long:
+    """A run of 50 steps: at some of them, what is alive then; and losses of the fixed samples at two."""
 
-    trainer, alive = pack.module("nodes.host.training").Trainer, []
-    plain = trainer._between
+    tensors: dict[int, int] = field(default_factory=dict)
+    spare: dict[int, int] = field(default_factory=dict)  # buffers of layers' inputs
+    ours: dict[int, Counter[str]] = field(default_factory=dict)  # objects of the pack's own classes
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
 
-    def counted(self: Any, saved: int) -> int:
-        if self.run.step in (4, 20):
+    def look(self, trainer: Any) -> None:
+        step = trainer.run.step
+        if step in (10, 50):
             gc.collect()
-            alive.append(sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects()))
-            alive.append(sum(len(spare) for spare in self.samples.shelf.spare.values()))
-        return plain(self, saved)
+            alive = gc.get_objects()
+            self.tensors[step] = sum(issubclass(type(each), torch.Tensor) for each in alive)
+            kinds = [type(each) for each in alive]
+            pack = type(trainer).__module__.removesuffix(".nodes.host.training")
+            self.ours[step] = Counter(kind.__qualname__ for kind in kinds if kind.__module__.startswith(pack))
+            self.spare[step] = sum(len(spare) for spare in trainer.samples.shelf.spare.values())
+        self.evaluations = trainer.run.evaluations
 
-    monkeypatch.setattr(trainer, "_between", counted)
-    train("many", 20)
-    (before, spare), (after, spare_after) = alive[:2], alive[2:]
-    assert after <= before + 5
-    assert spare == spare_after
+
+@pytest.fixture(scope="module")
+def long(pack: Pack, run: Run, scene: Scene, data: Any) -> Long:
+    found, trainer = Long(), pack.module("nodes.host.training").Trainer
+    plain = trainer._between
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr(trainer, "_between", lambda self, saved: (plain(self, saved), found.look(self))[0])
+        given = {**QUICK, "alternate": 2, "evaluate_every": 25}
+        run("MOVATrainLora", model=scene.model, clips=data, name="long", steps=50, **given)
+    return found
+
+
+def test_fifty_steps_keep_no_more_than_ten(long: Long) -> None:
+    """What a step adds is the record of its losses."""
+    assert long.tensors[50] <= long.tensors[10] + 5
+    assert long.spare[50] == long.spare[10] > 0
+    assert long.ours[50] - long.ours[10] == {"Record": 40}
+
+
+def test_fixed_samples_get_better(long: Long) -> None:
+    first, last = long.evaluations
+    assert (first["step"], last["step"]) == (25, 50)
+    for expert in ("high", "low"):
+        assert sum(last[expert]) < sum(first[expert]), (expert, first, last)
 
 
 def test_one_expert_alone_trains_itself(run: Run, scene: Scene, train: Train) -> None:
@@ -316,17 +380,6 @@ def test_previews_losses_and_their_picture(run: Run, scene: Scene, train: Train,
     run("LossGraphNode", loss=loss)
     assert equal(sampled(run, scene, scene.model), before)
     assert same(train("unwatched", 4)[0], load_file(comfy_base / LORAS / "watched.safetensors"))
-
-
-def test_fixed_samples_get_better(train: Train, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Losses of the same samples, before any of the steps and after a few."""
-    samples, kept = pack.module("nodes.host.training_samples").Samples, []
-    plain = samples.evaluate
-    monkeypatch.setattr(samples, "evaluate", lambda self: kept.append(plain(self)) or kept[-1])
-    train("better", 16, evaluate_every=8, alternate=2)
-    first, last = kept
-    for expert in ("high", "low"):
-        assert sum(last[expert]) < sum(first[expert]), (expert, first, last)
 
 
 @pytest.mark.parametrize("streams", STREAMS.values(), ids=STREAMS)
