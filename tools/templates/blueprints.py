@@ -29,7 +29,8 @@ from tools.comfy.page import Page, Workflow
 from tools.comfy.page_scripts import CONVERT_TO_SUBGRAPH, SUBGRAPH_TROUBLE
 from tools.comfy.server import ComfyServer
 from tools.templates.basics import image_to_video_audio, prompt_builder
-from tools.templates.parts import FIRST_FRAME, MODEL, clip_graph, sampler, with_inputs
+from tools.templates.film import STORY, six_shots
+from tools.templates.parts import FIRST_FRAME, MODEL, clip_graph, sampler, save_video, with_inputs
 from tools.templates.streams import NEXT_PROMPT, picture_to_sound
 from tools.templates.template import Area, Node, Template, ids
 from tools.templates.workflows import Press, to_workflow
@@ -49,6 +50,7 @@ class Blueprint:
         knobs: (node, widget, name of the input), from top to bottom. Widgets of the same name of input share it.
         renamed: names of inputs and outputs instead of those of the slots they lead to.
         aliases: words that find it in the node search.
+        after_generate: what becomes of the seed after a run.
     """
 
     template: Template
@@ -57,6 +59,7 @@ class Blueprint:
     renamed: Mapping[str, str]
     description: str
     aliases: Sequence[str]
+    after_generate: str = "randomize"
 
 
 def talk() -> Blueprint:
@@ -154,7 +157,29 @@ def extend() -> Blueprint:
     )
 
 
-BLUEPRINTS = {"MOVA Talk": talk, "MOVA Scene": scene, "MOVA Foley": foley, "MOVA Extend": extend}
+def film() -> Blueprint:
+    plain = six_shots()
+    unseen = STORY.replace("picture 1, ", "")  # nothing may be linked
+    nodes = {**plain.nodes, "shots": with_inputs(plain.nodes["shots"], text=unseen)}
+    saved = with_inputs(save_video("MOVA_film"), video=("film", 0))
+    return Blueprint(
+        template=replace(plain, nodes={**nodes, "save": saved}, columns=[*plain.columns, [Area("Save", [["save"]])]]),
+        outside=["picture", "save"],
+        knobs=[
+            ("loader", "folder", "folder"),
+            ("shots", "text", "text"),
+            ("film", "name", "name"),
+            ("film", "seed", "seed"),
+            ("settings", "steps", "steps"),
+        ],
+        renamed={},
+        description=f"A film of many shots from one text; only shots that changed are made again. {GET_IT}",
+        aliases=["mova", "storyboard", "multi shot", "long video"],
+        after_generate="fixed",  # another seed makes every shot again
+    )
+
+
+BLUEPRINTS = {"MOVA Talk": talk, "MOVA Scene": scene, "MOVA Foley": foley, "MOVA Extend": extend, "MOVA Film": film}
 
 # ------------------------------------------------------------------------------------------------------------ writing
 
@@ -169,9 +194,8 @@ def apart(blueprint: Blueprint) -> Template:
 
     columns = [[area for area in map(kept, column) if area.stacks] for column in blueprint.template.columns]
     first, last = ([Area("Outside", [[name]])] for name in (blueprint.outside[0], blueprint.outside[-1]))
-    return replace(
-        blueprint.template, columns=[first, *filter(None, columns), last], after_generate="randomize", note=""
-    )
+    columns = [first, *filter(None, columns), last]
+    return replace(blueprint.template, columns=columns, after_generate=blueprint.after_generate, note="")
 
 
 def to_blueprint(press: Press, name: str, blueprint: Blueprint) -> Workflow:
