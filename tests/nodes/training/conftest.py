@@ -40,7 +40,7 @@ def data(run: Run, coders: dict[str, Any], clips_folder: Path) -> Any:
         return run("MOVATrainingClips", **coders, folder=str(clips_folder), **SIZE, preview_clips=0)[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train(run: Run, scene: Scene, data: Any) -> Any:
     """train(name, steps, ...): outputs of a short run."""
 
@@ -49,3 +49,17 @@ def train(run: Run, scene: Scene, data: Any) -> Any:
         return run("MOVATrainLora", name=name, steps=steps, **given)
 
     return go
+
+
+@pytest.fixture(scope="session")
+def straight(train: Any) -> dict[str, torch.Tensor]:
+    """The LoRA of four steps that nothing disturbed."""
+    with torch.inference_mode():
+        return train("undisturbed", 4)[0]
+
+
+@pytest.fixture(scope="session")
+def resident(train: Any) -> dict[str, torch.Tensor]:
+    """The LoRA of three steps of all adapters, with all weights where they compute."""
+    with torch.inference_mode():
+        return train("resident", 3, **ALL)[0]

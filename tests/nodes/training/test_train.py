@@ -149,7 +149,7 @@ class Interrupt:
 
 @pytest.mark.parametrize("layer", [20, 27])
 def test_cancelling_within_a_layer_keeps_all_whole_steps(
-    run: Run, scene: Scene, train: Train, layer: int, monkeypatch: pytest.MonkeyPatch
+    run: Run, scene: Scene, train: Train, straight: dict[str, Tensor], layer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Layers run 12 times a step of one sample here: the second, in both directions, and the third step."""
     import comfy.model_management
@@ -161,7 +161,7 @@ def test_cancelling_within_a_layer_keeps_all_whole_steps(
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             train(name, 4)
     assert equal(sampled(run, scene, scene.model), before)
-    assert same(train(name, 4)[0], train(f"straight_{layer}", 4)[0])
+    assert same(train(name, 4)[0], straight)
 
 
 def test_a_loss_that_is_no_number_stops_it_and_keeps_what_was_saved(
@@ -191,7 +191,7 @@ def test_a_disk_that_fills_up_is_named_before_the_first_step(
 
 
 def test_a_save_that_fails_leaves_the_one_before(
-    train: Train, pack: Pack, comfy_base: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, straight: dict[str, Tensor], pack: Pack, comfy_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, _, _ = train("fills", 2)
     files = pack.module("mova_core.training.files")
@@ -204,7 +204,7 @@ def test_a_save_that_fails_leaves_the_one_before(
         train("fills", 4)
     monkeypatch.undo()
     assert same(load_file(comfy_base / LORAS / "fills.safetensors"), good)
-    assert same(train("fills", 4)[0], train("fills_straight", 4)[0])
+    assert same(train("fills", 4)[0], straight)
 
 
 def lora_on(run: Run, scene: Scene, train: Train) -> Any:
@@ -290,10 +290,10 @@ def test_too_little_host_memory_is_named_before_the_first_step(
         train("cramped", 2)
 
 
-def test_the_low_path_teaches_the_same(train: Train) -> None:
-    low, whole = train("low", 3, **ALL, memory="low")[0], train("resident", 3, **ALL)[0]
-    for key in whole:
-        torch.testing.assert_close(low[key], whole[key], rtol=2e-2, atol=1e-4)
+def test_the_low_path_teaches_the_same(train: Train, resident: dict[str, Tensor]) -> None:
+    low = train("low", 3, **ALL, memory="low")[0]
+    for key in resident:
+        torch.testing.assert_close(low[key], resident[key], rtol=2e-2, atol=1e-4)
 
 
 @dataclass
@@ -364,7 +364,9 @@ def test_another_model_or_data_set_is_refused(run: Run, pack: Pack, scene: Scene
         train("gone", 2, clips=gone)
 
 
-def test_previews_losses_and_their_picture(run: Run, scene: Scene, train: Train, comfy_base: Path) -> None:
+def test_previews_losses_and_their_picture(
+    run: Run, scene: Scene, train: Train, straight: dict[str, Tensor], comfy_base: Path
+) -> None:
     from PIL import Image
 
     before = sampled(run, scene, scene.model)
@@ -379,26 +381,31 @@ def test_previews_losses_and_their_picture(run: Run, scene: Scene, train: Train,
         assert image.size == (960, 540)
     run("LossGraphNode", loss=loss)
     assert equal(sampled(run, scene, scene.model), before)
-    assert same(train("unwatched", 4)[0], load_file(comfy_base / LORAS / "watched.safetensors"))
+    assert same(straight, load_file(comfy_base / LORAS / "watched.safetensors"))
 
 
 @pytest.mark.parametrize("streams", STREAMS.values(), ids=STREAMS)
 @pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
 def test_under_dynamic_vram_the_same_is_learned(
-    pack: Pack, diffusers: Path, train: Train, room: float, streams: int, monkeypatch: pytest.MonkeyPatch
+    pack: Pack,
+    diffusers: Path,
+    train: Train,
+    resident: dict[str, Tensor],
+    room: float,
+    streams: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train("resident", 3, **ALL)  # nothing is left to do, the second time
-    wanted, _, _ = train("resident", 3, **ALL)
     card = Card(room, streams)
     model = on_card(pack, diffusers, card, monkeypatch)
     model.model_options["transformer_options"].clear()
     found, _, _ = train("streamed", 3, **ALL, model=model, begin_anew=True)
-    assert same(found, wanted)
+    assert same(found, resident)
     assert not any(+places.pinned for places in card.models)
 
 
-@pytest.fixture
-def _low_vram(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copied_weights_teach_what_resident_ones_do(
+    train: Train, resident: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every weight is left in host memory, as without dynamic VRAM on a small card: what computes gets a copy."""
     import comfy.model_management
 
@@ -406,11 +413,7 @@ def _low_vram(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         comfy.model_management, "cast_to", lambda weight, *a, **k: real(weight, *a, **{**k, "copy": True})
     )
-
-
-@pytest.mark.usefixtures("_low_vram")
-def test_copied_weights_teach_what_resident_ones_do(train: Train) -> None:
-    assert same(train("copied", 3, **ALL)[0], train("resident", 3, **ALL)[0])
+    assert same(train("copied", 3, **ALL)[0], resident)
 
 
 @pytest.mark.parametrize("weight_dtype", ["int8", "fp8_e4m3fn"])
