@@ -72,7 +72,12 @@ class MovaShot(MovaNode):
                     tooltip="Of what is new; up to 8, or 7 where it goes on.",
                 ),
                 io.Int.Input(
-                    "frames", default=145, min=1, max=193, tooltip="Of what is new; rounded up to what can be made."
+                    "frames",
+                    default=145,
+                    min=1,
+                    max=193,
+                    advanced=True,
+                    tooltip="Of what is new; rounded up to what can be made.",
                 ),
                 io.Combo.Input(
                     "begins",
@@ -95,6 +100,7 @@ class MovaShot(MovaNode):
                 io.String.Input(
                     "take",
                     default="",
+                    advanced=True,
                     tooltip="The first digits of a take on disk, to use that one. Empty is the one that fits.",
                 ),
                 Shots.Input("shots", optional=True, tooltip="The shots before it."),
@@ -104,6 +110,7 @@ class MovaShot(MovaNode):
                     multiline=True,
                     default="",
                     optional=True,
+                    advanced=True,
                     tooltip="A prompt that the sound alone reads. Untrained.",
                 ),
             ],
