@@ -13,6 +13,8 @@ from .inputs import checked
 class MovaNode(io.ComfyNode):
     """A node. A subclass gives `define_schema` and `run`; ComfyUI calls `execute`."""
 
+    LISTS: tuple[str, ...] = ()  # where ComfyUI gives every input as a list: those of which the node wants the list
+
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
         """`run` on checked values: AUDIO as a `Sound` or None, IMAGE as (B, H, W, 3) float32 in 0..1, numbers in range.
@@ -21,7 +23,10 @@ class MovaNode(io.ComfyNode):
             MovaError: a value that its input does not take.
         """
         try:
-            return cls.run(**checked(cls.define_schema().inputs, values))
+            schema = cls.define_schema()
+            if schema.is_input_list:
+                values = {name: value if name in cls.LISTS else cls._single(value) for name, value in values.items()}
+            return cls.run(**checked(schema.inputs, values))
         except MovaError as error:
             told = encodable(
                 messages.about_shot(str(error))
@@ -29,6 +34,11 @@ class MovaNode(io.ComfyNode):
             if told != str(error):
                 raise type(error)(told) from None
             raise
+
+    @staticmethod
+    def _single(value: Any) -> Any:
+        """The first of a list; what is no list, or empty, as it is, for the check to name."""
+        return value[0] if isinstance(value, list) and value else value
 
     @classmethod
     def run(cls, **values: Any) -> io.NodeOutput:

@@ -28,6 +28,8 @@ class CaptionList(_Listed, io.String.Input):
 
 
 class MovaTrainingClips(MovaNode):
+    LISTS = ("videos", "captions")
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -139,13 +141,6 @@ class MovaTrainingClips(MovaNode):
             ],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def execute(cls, **values: Any) -> io.NodeOutput:
-        """Every input comes as a list; all but videos and captions are of one value."""
-        lists = ("videos", "captions")
-        single = {k: v[0] if isinstance(v, list) and k not in lists and v else v for k, v in values.items()}
-        return super().execute(**single)
 
     @classmethod
     def fingerprint_inputs(cls, folder: Any = None, **_: Any) -> Any:

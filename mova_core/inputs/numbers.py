@@ -111,3 +111,8 @@ def extent(part: Tensor) -> tuple[float, float]:
     """The smallest and the largest number of a floating-point tensor that is not empty; both NaN if any is."""
     low, high = torch.aminmax(part if part.element_size() > 1 else part.float())
     return float(low), float(high)
+
+
+def broken(part: Tensor) -> Tensor:
+    """Where a floating-point tensor is NaN or infinite. Numbers of eight bits have no such question of their own."""
+    return ~torch.isfinite(part if part.element_size() > 1 else part.float())

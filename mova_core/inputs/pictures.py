@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from .numbers import extent, told
+from .numbers import broken, extent, told
 
 log = logging.getLogger("mova")
 FULL = {torch.uint8: 255.0, torch.uint16: 65535.0}
@@ -46,11 +46,10 @@ def spoiled_pictures(value: Any) -> Tensor:
     Raises:
         ShapeError: as `pictures`, for all else.
     """
-    if not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all()):
+    if not isinstance(value, Tensor) or not value.is_floating_point() or not bool((spoiled := broken(value)).any()):
         return pictures(value)
-    broken = ~torch.isfinite(value)
-    whole = pictures(value.masked_fill(broken, 0.0))
-    return whole.masked_fill(broken.any(dim=-1, keepdim=True), float("nan"))
+    whole = pictures(value.masked_fill(spoiled, 0.0))
+    return whole.masked_fill(spoiled.any(dim=-1, keepdim=True), float("nan"))
 
 
 def _light(value: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import MovaError, ShapeError
 from ..waveform import CHANNELS, checked_rate
-from .numbers import extent, told
+from .numbers import broken, extent, told
 
 MIDDLE = {torch.uint8: 128.0, torch.int8: 0.0, torch.int16: 0.0, torch.int32: 0.0}  # of whole-number samples
 FULL = {torch.uint8: 128.0, torch.int8: 128.0, torch.int16: 32768.0, torch.int32: 2147483648.0}
@@ -64,12 +64,13 @@ def spoiled_sound(value: Any) -> Sound | None:
         MovaError, ShapeError: as `sound`, for all else.
     """
     waveform = value.get("waveform") if isinstance(value, Mapping) else None
-    if not isinstance(waveform, Tensor) or not waveform.is_floating_point() or bool(torch.isfinite(waveform).all()):
+    if not isinstance(waveform, Tensor) or not waveform.is_floating_point():
         return sound(value)
-    broken = ~torch.isfinite(waveform)
-    whole = sound({**value, "waveform": waveform.masked_fill(broken, 0.0)})
+    if not bool((spoiled := broken(waveform)).any()):
+        return sound(value)
+    whole = sound({**value, "waveform": waveform.masked_fill(spoiled, 0.0)})
     assert whole is not None  # silence was not asked for
-    return Sound(waveform=whole.waveform.masked_fill(broken, float("nan")), rate=whole.rate)
+    return Sound(waveform=whole.waveform.masked_fill(spoiled, float("nan")), rate=whole.rate)
 
 
 def of_clips(given: Sound, clips: int) -> Sound:

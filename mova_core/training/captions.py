@@ -15,6 +15,7 @@ FILE_COLUMNS = ("file_name", "file", "filename", "file_path", "video", "video_pa
 CAPTION_COLUMNS = ("caption", "text", "prompt", "description")
 MOST_TEXT = 2**22  # bytes of a caption file or list
 NAMED = 5  # recordings named in a message
+LONGEST_NAME = 300  # characters of a path that a message repeats
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ def recordings(folder: Path, default: str = "") -> list[Recording]:
         MovaError: no folder, no recording, a recording without a caption, or a list that fits them not.
     """
     if not os.path.isdir(folder):  # noqa: PTH112, Path.is_dir raises where the path is too long or forbidden
-        raise MovaError(f"there is no folder {folder}; put the clips into one, a .txt of the same name beside each")
+        named = str(folder) if len(str(folder)) <= LONGEST_NAME else f"{str(folder)[:LONGEST_NAME]}..."
+        raise MovaError(f"there is no folder {named}; put the clips into one, a .txt of the same name beside each")
     try:
         files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
     except OSError as error:

@@ -23,6 +23,7 @@ from ...mova_core.text import is_blank
 from . import sampling, text
 from .film_graph import UNKNOWN, Graph
 from .fingerprints import digest, fingerprint, tensor_digest
+from .mova_sampler import NOT_COMPUTED_WITH
 from .patcher import MovaPatcher
 from .types import Link, Values
 
@@ -100,7 +101,8 @@ def signatures(film: Film, graph: Graph, links: Mapping[str, object], salt: str)
 
 def _sampler(film: Film, graph: Graph) -> str:
     """The sampler's settings; a MODEL among them by how the graph above it is written."""
-    return graph.told({"class_type": film.settings.node, "inputs": film.settings.inputs})
+    inputs = {name: value for name, value in film.settings.inputs.items() if name not in NOT_COMPUTED_WITH}
+    return graph.told({"class_type": film.settings.node, "inputs": inputs})
 
 
 def _guider(film: Film, graph: Graph, links: Mapping[str, object]) -> str:

@@ -328,6 +328,7 @@ EDITS: dict[str, Edit] = {
     "a model folder renamed": put("1", folder="renamed"),
     "size limit": put("4", size_limit=1.0),
     "match": put("4", match_sound="all shots", match_picture="all shots"),
+    "how a run is kept": put("3", resume="off", keep_every=3),
     "steps": put("3", steps=2),
     "cfg": put("3", cfg=2.0),
     "shift": put("3", shift=4.0),
@@ -373,6 +374,7 @@ KEPT = {
         "another name",
         "size limit",
         "match",
+        "how a run is kept",
     ),
     *("the same picture, saved again", "split and joined", "a model folder renamed"),
 }
