@@ -60,7 +60,7 @@ Eight steps of the picture; in each the sound takes four of its own.
 {UNTRAINED} Nobody has judged it on MOVA yet.
 
 **Try** *quality* light first: its words may be enough.""",
-        note_height=560,
+        note_height=680,
     )
 
 
