@@ -18,7 +18,7 @@ from tests.in_process import Pack
 pytestmark = needs_comfy
 
 SCHEMA = Path(__file__).with_name("schema.json")
-FILES = ("folder", "file", "high_noise", "low_noise", "lora_name", "shared", "vae_file")
+FILES = ("folder", "file", "high_noise", "low_noise", "lora_name", "shared", "bridge", "vae_file")
 FROM_HOST = (*FILES, "sampler", "scheduler")  # lists of the user's files and of ComfyUI's version
 PROMISED = {
     "MOVALoader": ("folder weight_dtype", "MODEL CLIP VAE VAE"),

@@ -205,7 +205,7 @@ LoRAs into `models/loras`: [high]({LORA_PAGE}/{WAN_LORAS["high"]}), [low]({LORA_
 {PROMPT_STYLE}
 
 **Try** the sampler and what follows bypassed (Ctrl+B) until the picture is right.""",
-        note_height=560,
+        note_height=680,
     )
 
 

@@ -532,7 +532,7 @@ def test_a_configuration_of_another_size_than_its_weights_is_refused(folder):
 def test_a_weight_too_few_too_many_or_of_another_shape_is_named(folder, weights, change):
     key = "blocks.1.cross_attn.norm_q.weight"
     given = weights["audio_dit"]
-    changes = {"unknown": {f"{key}_scale": torch.ones(1)}, "shape": {key: torch.ones(5)}, "missing": {}}
+    changes = {"unknown": {f"{key}_spread": torch.ones(1)}, "shape": {key: torch.ones(5)}, "missing": {}}
     put(folder, "audio_dit", {k: v for k, v in given.items() if change != "missing" or k != key} | changes[change])
     with refused(re.escape(str(folder)), re.escape(f"audio_dit.{key}")):
         load_joint(folder)

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from mova_core.errors import MovaError
-from mova_core.film.grammar import Given, parse_shots
+from mova_core.film.grammar import BREATH, Given, parse_shots
 from mova_core.film.pauses import stretches
 from mova_core.film.shots import Shot, plan
 from mova_core.inputs.sounds import Sound
+from mova_core.prompting import Line, speech_seconds
 
 RECORDING = Sound(waveform=torch.ones(1, 1, 1000 * 40), rate=1000)
 GIVEN = Given(pictures=[torch.zeros(1, 4, 4, 3)], recording=RECORDING)
@@ -63,9 +64,9 @@ def test_options_are_read_in_any_order_and_case() -> None:
 
 def test_lengths_are_of_what_is_new() -> None:
     planned = {each.shot.name: each for each in plan(parse_shots(FILM, GIVEN), 24.0, 5)}
-    words = 6 / 3.0 + 1.0
-    assert planned["door"].frames == 73 >= words * 24
-    assert planned["answer"].frames - planned["answer"].held >= (3 / 3.0 + 1) * 24
+    for name, held, line in (("door", 0, "It has not stopped since Tuesday."), ("answer", 49, "Then sit down.")):
+        needed = (speech_seconds((Line(speaker="Anna", words=line),)) + BREATH) * 24
+        assert needed <= planned[name].frames - held < needed + 4, name
     assert planned["answer"].held == 49
     assert planned["hands"].frames == 97
     assert "far" not in planned
