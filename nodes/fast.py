@@ -31,14 +31,7 @@ class MovaFastSampler(MovaNode):
                     "first.",
                 ),
                 io.Latent.Input("latent", tooltip="Joint latent of picture and sound."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Noise of both streams, video drawn first, then audio.",
-                ),
+                inputs.seed("Noise of both streams, video drawn first, then audio."),
                 io.Int.Input(
                     "steps",
                     default=8,

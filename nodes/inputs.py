@@ -28,6 +28,11 @@ def frames(tooltip: str, *, least: int = 1) -> io.Int.Input:
     return io.Int.Input("frames", default=193, min=least, max=2001, step=4, tooltip=tooltip)
 
 
+def seed(tooltip: str) -> io.Int.Input:
+    limits = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF}
+    return io.Int.Input("seed", **limits, control_after_generate=True, tooltip=tooltip)
+
+
 def overlap(tooltip: str) -> io.Int.Input:
     """Pictures that two clips share, 4n + 1."""
     return io.Int.Input("overlap", default=25, min=1, max=1001, step=4, tooltip=tooltip)

@@ -27,14 +27,7 @@ class MovaSampler(MovaNode):
                 io.Conditioning.Input("positive", tooltip="From 'MOVA Image to Video+Audio'."),
                 io.Conditioning.Input("negative", tooltip="From 'MOVA Image to Video+Audio'; unused at cfg 1."),
                 io.Latent.Input("latent", tooltip="Joint latent of picture and sound."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Noise of both streams, video drawn first, then audio. The same seed gives the same clip.",
-                ),
+                inputs.seed("Noise of both streams, video drawn first, then audio. The same seed gives the same clip."),
                 io.Int.Input(
                     "steps",
                     default=50,
