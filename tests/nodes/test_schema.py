@@ -14,12 +14,11 @@ import pytest
 
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
+from tools.docs.node_docs import FROM_HOST
 
 pytestmark = needs_comfy
 
 SCHEMA = Path(__file__).with_name("schema.json")
-FILES = ("folder", "file", "high_noise", "low_noise", "lora_name", "shared", "bridge", "vae_file")
-FROM_HOST = (*FILES, "sampler", "scheduler")  # lists of the user's files and of ComfyUI's version
 PROMISED = {
     "MOVALoader": ("folder weight_dtype", "MODEL CLIP VAE VAE"),
     "MOVATextEncode": ("clip prompt negative_prompt", "CONDITIONING CONDITIONING"),

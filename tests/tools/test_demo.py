@@ -19,6 +19,7 @@ from tools.comfy import environment
 from tools.comfy import find as find_comfyui
 from tools.comfy.environment import CannotPrepare, Wanted, interpreter, prepare
 from tools.comfy.events import Event
+from tools.comfy.server import signals_wait
 from tools.routes.comfyui import follow, image_to_video_audio
 from tools.routes.progress import Bar
 
@@ -186,6 +187,24 @@ def test_an_interrupt_leaves_no_server_and_no_folder(number: int, tmp_path: Path
         assert running.wait(timeout=60) != 0
     assert [place.name for place in tmp_path.iterdir()] == ["picture.png"]
     assert str(tmp_path) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_no_interrupt_comes_between_the_start_of_a_server_and_its_record() -> None:
+    came: list[str] = []
+
+    def own(*_: object) -> None:
+        came.append("signal")
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with signals_wait():
+            os.kill(os.getpid(), signal.SIGTERM)
+            came.append("record")
+        assert came == ["record", "signal"]
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def waited_for(condition: Callable[[], object], seconds: float = 60) -> bool:

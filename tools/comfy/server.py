@@ -19,12 +19,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,26 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Hold this process's own signal handlers until the end, so that none comes between a start and its record."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs handlers in its main thread alone
+        return
+    own = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    own = {number: handler for number, handler in own.items() if callable(handler)}
+    came: list[tuple[int, Any]] = []
+    try:
+        for number in own:
+            signal.signal(number, lambda *arguments: came.append(arguments))
+        yield
+    finally:
+        for number, handler in own.items():
+            signal.signal(number, handler)
+        for number, frame in came:
+            own[number](number, frame)
 
 
 def place_pack(pack: Path, target: Path) -> None:
@@ -185,7 +207,7 @@ class ComfyServer:
         self._lay_out()
         self.port = free_port()
         began = time.monotonic()
-        with self.log_path.open("wb") as log:
+        with self.log_path.open("wb") as log, signals_wait():
             self._process = subprocess.Popen(
                 self._command(),
                 cwd=self.comfyui,

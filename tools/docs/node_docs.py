@@ -19,7 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PAGES, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
 BEGIN, END = "<!-- tables: tools/docs/node_docs.py writes this -->", "<!-- end of tables -->"
-HOSTS_LISTS = {"folder", "vae_file", "lora_name", "low_noise", "high_noise", "shared", "sampler", "scheduler", "file"}
+FILES = ("folder", "file", "high_noise", "low_noise", "lora_name", "shared", "bridge", "vae_file")
+FROM_HOST = {*FILES, "sampler", "scheduler"}  # lists of the user's files and of ComfyUI's version: no two hosts agree
 LONGEST = 24  # characters of a text default that are shown
 AFTER = "control_after_generate"
 TITLES = {
@@ -76,7 +77,7 @@ def _default(entry: Any, language: str) -> str:
     """Default, and choices or range, of a widget; nothing of a socket."""
     default, options = getattr(entry, "default", None), getattr(entry, "options", None)
     if options:
-        if entry.id in HOSTS_LISTS:
+        if entry.id in FROM_HOST:
             return ""
         return ", ".join(f"**{option}**" if option == default else str(option) for option in options)
     if default is None:
