@@ -32,6 +32,11 @@ The audio shows the same young girl's bright voice, close and clear, over a soft
 FOLEY_PROMPT = """The clip as it is seen.
 
 The audio shows a soft wind over a meadow, rustling grass, a few birds and a cricket. Nobody speaks."""
+INK_PROMPT = """This video has no subtitles. The scene of the clip as a moving ink painting on rough white paper: soft \
+grey washes, dark brush lines, a little red. People and things move as they do in the clip, and ink bleeds at their \
+edges.
+
+The audio shows what is seen, close and quiet, over the rustle of paper. Nobody speaks."""
 
 
 def sound_to_picture() -> Template:
@@ -280,6 +285,45 @@ A finished clip is kept but for a span of seconds, which is made again from anot
     )
 
 
+def video_to_video() -> Template:
+    given = {"positive": ("text", 0), "negative": ("text", 1), **VAES, "video": ("clip", 0)}
+    size = {"width": 640, "height": 352, "frames": 193}
+    return clip_graph(
+        prefix="MOVA_V2V",
+        prompt=INK_PROMPT,
+        nodes={
+            "picture": None,
+            "clip": Node(
+                "LoadVideo", {"file": NOTHING_CHOSEN}, title="Choose your clip here first", width=340, height=110
+            ),
+            "conditions": None,
+            "again": Node("MOVAVideoToVideo", {**given, **size}, width=340, room=60),
+            "sampler": sampler("again", denoise=0.5),
+        },
+        columns=[
+            START,
+            [Area("Clip and prompt", [["clip", "text"]])],
+            [Area("The clip as a latent, made anew", [["again", "sampler"]])],
+            FINISH,
+        ],
+        card=Card(("clip", "words"), "clip", "anew"),
+        note=f"""# A clip made anew
+
+**First choose a clip** below, up to 8 seconds; its sound is made anew too. *denoise* of the sampler says how much \
+changes: 0.5 begins at noise 0.83 of 1, 0.3 at 0.68.
+
+{UNTRAINED}
+
+{GET_MODEL}
+
+**Prompt.** What the clip shows, in the look you want; last, "The audio shows ...".
+
+**Try** *denoise* 0.3 to stay close, 0.8 for another scene; a repainted picture as *first_frame*; *MOVA Mask* with \
+*sound* nothing to keep the sound.""",
+        note_height=560,
+    )
+
+
 def relay() -> Template:
     clip, name = {"images": ("decode", 0), "audio": ("decode", 1), "fps": ("decode", 2)}, "my_clip"
     following = {"images": ("next_decode", 0), "audio": ("next_decode", 1), "fps": ("next_decode", 2)}
@@ -343,6 +387,7 @@ STREAM_TEMPLATES: Mapping[str, Callable[[], Template]] = {
     "mova_picture_to_sound": picture_to_sound,
     "mova_sound_to_picture": sound_to_picture,
     "mova_retake": retake,
+    "mova_video_to_video": video_to_video,
     "mova_first_last_frame": first_and_last_frame,
     "mova_guide_frames": guide_frames,
     "mova_extend": extend,
