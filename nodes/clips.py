@@ -18,7 +18,7 @@ from ..mova_core.shapes import (
     audio_steps,
     video_latent_shape,
 )
-from .host import checks, grey_frames, sampling
+from .host import checks, grey_frames, joint_latents
 from .host.keys import AUDIO_RATE, AUDIO_STEPS, NO_PICTURE
 
 Conditionings = tuple[Any, Any]
@@ -52,10 +52,10 @@ def guided(
         "concat_latent_image": latents,
         "concat_mask": 1.0 - mask,
         "frame_rate": checks.frame_rate(latent),
-        AUDIO_STEPS: sampling.streams(latent)[1].shape[-1],
+        AUDIO_STEPS: joint_latents.streams(latent)[1].shape[-1],
         NO_PICTURE: bool((guides[0] == 1).all()) if 0 in guides else True,
     }
-    positive, negative = (sampling.conditioned(conditioning, values) for conditioning in pair)
+    positive, negative = (joint_latents.conditioned(conditioning, values) for conditioning in pair)
     return positive, negative
 
 
@@ -70,10 +70,10 @@ def empty_latent(vae: Any, shape: VideoShape, fps: float, audio_vae: Any = None)
         channels = getattr(vae, "audio_latent_channels", AUDIO_LATENT_CHANNELS)
         grid = getattr(vae, "audio_grid", PUBLISHED_GRID)
     sound = AudioShape(batch=shape.batch, steps=audio_steps(shape.frames, fps, grid))
-    place = sampling.device()
+    place = joint_latents.device()
     video = torch.zeros(video_latent_shape(shape), device=place)
     audio = torch.zeros(audio_latent_shape(sound, channels), device=place)
-    return {"samples": sampling.joint(video, audio), "frame_rate": fps, AUDIO_RATE: grid.steps_per_second}
+    return {"samples": joint_latents.joint(video, audio), "frame_rate": fps, AUDIO_RATE: grid.steps_per_second}
 
 
 def white(height: int, width: int) -> Tensor:

@@ -12,7 +12,7 @@ from ..mova_core.shapes import VideoShape
 from ..mova_core.text import CONTEXT_ROWS, NEGATIVE_PROMPT, is_blank
 from . import clips, inputs
 from .base import MovaNode
-from .host import messages, sampling, text
+from .host import joint_latents, messages, text
 
 log = logging.getLogger("mova")
 SEPARATORS = "[,;\uff0c\u3001\uff1b]"  # as Chinese keyboards write them too
@@ -193,7 +193,7 @@ class MovaGuideFrames(MovaNode):
 
     @classmethod
     def run(cls, positive: Any, negative: Any, vae: Any, latent: Any, images: Any, positions: str) -> io.NodeOutput:
-        shape = sampling.video_shape(latent)
+        shape = joint_latents.video_shape(latent)
         frames = _positions(positions, len(images), shape.frames)
         guides = {frame: images[index : index + 1] for index, frame in enumerate(frames)}
         return io.NodeOutput(*clips.guided((positive, negative), vae, guides, shape, latent))

@@ -10,7 +10,7 @@ from ..mova_core.waveform import clip_samples
 from . import inputs
 from .base import MovaNode
 from .host import audio as codec
-from .host import checks, messages, sampling
+from .host import checks, joint_latents, messages
 
 SMALLEST_TILE = 32  # pixels; of smaller ones hardly anything is left beside the overlap
 SEVERAL = (
@@ -72,7 +72,7 @@ class MovaDecode(MovaNode):
 
     @classmethod
     def run(cls, latent: Any, vae: Any, audio_vae: Any, tile_size: int, overlap: int, clip: int = -1) -> io.NodeOutput:
-        video, audio = sampling.streams(_chosen(latent, clip))
+        video, audio = joint_latents.streams(_chosen(latent, clip))
         fps, frames = checks.frame_rate(latent), frames_of(video.shape[2])
         codec.check_decodable(video, audio, vae, audio_vae, fps)
         if 0 < tile_size < SMALLEST_TILE:
@@ -98,7 +98,7 @@ def _chosen(latent: dict[str, Any], clip: int) -> dict[str, Any]:
     Raises:
         ShapeError: there is no such clip.
     """
-    clips = sampling.video_shape(latent).batch
+    clips = joint_latents.video_shape(latent).batch
     if clip >= clips:
         raise ShapeError(f"clip {clip} is not in this latent of {clips}; the last is {clips - 1}, and -1 is all")
-    return latent if clip < 0 else sampling.one_of(latent, clip)
+    return latent if clip < 0 else joint_latents.one_of(latent, clip)

@@ -12,7 +12,7 @@ from ..mova_core.shapes import VideoShape, latent_frames
 from ..mova_core.waveform import clip_samples, fit, join_sound
 from . import clips, inputs
 from .base import MovaNode
-from .host import sampling
+from .host import joint_latents
 from .host.resampling import resampled
 
 
@@ -72,7 +72,7 @@ class MovaExtend(MovaNode):
         shape = VideoShape(batch=1, frames=frames, height=images.shape[1], width=images.shape[2])
         latent = clips.empty_latent(vae, shape, fps, codec)
         pair = clips.guided((positive, negative), vae, {0: tail[:1]}, shape, latent)
-        video, silence = (stream.clone() for stream in sampling.streams(latent))
+        video, silence = (stream.clone() for stream in joint_latents.streams(latent))
         shown = vae.encode(tail).to(video)
         video[:, :, : shown.shape[2]] = shown
         heard = _tail(audio, len(images), overlap, fps, codec)
@@ -80,7 +80,7 @@ class MovaExtend(MovaNode):
         if whole_steps:
             silence[..., :whole_steps] = codec.encode(heard.movedim(1, -1)).to(silence)[..., :whole_steps]
         masks = lead_masks(video.shape, silence.shape, shown.shape[2], whole_steps)
-        begun = {**latent, "samples": sampling.joint(video, silence), "noise_mask": sampling.joint(*masks)}
+        begun = {**latent, "samples": joint_latents.joint(video, silence), "noise_mask": joint_latents.joint(*masks)}
         return io.NodeOutput(*pair, begun)
 
 

@@ -15,7 +15,7 @@ from .decode import MovaDecode
 from .extend import MovaExtend
 from .film import models, outputs
 from .host import film as host
-from .host import film_takes, messages, sampling, video
+from .host import film_takes, joint_latents, messages, video
 from .host.film import Film
 from .host.film_graph import Graph
 from .streams import MovaSoundToPicture
@@ -115,7 +115,7 @@ class MovaFilmBegin(MovaNode):
         heard = each.heard()
         if heard is not None:
             driven = MovaSoundToPicture.run(latent, heard, audio_vae).result[0]
-            latent = sampling.masked_as(driven, latent)
+            latent = joint_latents.masked_as(driven, latent)
         return io.NodeOutput(positive, negative, latent)
 
 

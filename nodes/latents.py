@@ -8,7 +8,7 @@ from ..mova_core.errors import MovaError
 from ..mova_core.kept.latents import read_latent, write_latent
 from . import inputs
 from .base import MovaNode
-from .host import latent_store, messages, report, sampling, video
+from .host import joint_latents, latent_store, messages, report, video
 
 NO_SOUND = (
     "A stock latent of the picture alone: its sound is empty, at 24 pictures a second. Make the sound with audio_denoise 1 in "
@@ -44,7 +44,7 @@ class MovaSaveLatent(MovaNode):
 
     @classmethod
     def run(cls, latent: Any, filename_prefix: str) -> io.NodeOutput:
-        shape = sampling.video_shape(latent)
+        shape = joint_latents.video_shape(latent)
         path, folder = video.output_file(filename_prefix, shape.width, shape.height, ".safetensors")
         kept = latent_store.of_latent(latent, {"made_by": report.versions()[0]})
         notes = video.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)

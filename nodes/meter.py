@@ -9,7 +9,7 @@ from ..mova_core.inputs.sounds import Sound
 from ..mova_core.meter.reading import best
 from . import inputs
 from .base import MovaNode
-from .host import checks, messages, meter, sampling
+from .host import checks, joint_latents, messages, meter
 
 FACES = "FACE_LANDMARKS"
 
@@ -103,7 +103,7 @@ class MovaPickDraft(MovaNode):
 
     @classmethod
     def run(cls, latent: Any, images: Any, audio: Sound, face_landmarks: Any = None) -> io.NodeOutput:
-        shape = sampling.video_shape(latent)
+        shape = joint_latents.video_shape(latent)
         batch = shape.batch
         if len(images) != batch * shape.frames:
             raise ShapeError(
@@ -115,4 +115,4 @@ class MovaPickDraft(MovaNode):
         chosen, why = best(readings)
         report = f"{why}\n{meter.report(readings)}"
         messages.show(report, cls.hidden.unique_id)
-        return io.NodeOutput(sampling.one_of(latent, chosen), chosen, report)
+        return io.NodeOutput(joint_latents.one_of(latent, chosen), chosen, report)

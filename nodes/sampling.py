@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..mova_core.collapse import ACTIONS
 from . import inputs
 from .base import MovaNode
-from .host import experts, mova_sampler, sampling
+from .host import experts, mova_sampler, samplers
 from .host.long_runs import Node
 from .host.mova_sampler import SamplerSettings
 
@@ -61,11 +61,11 @@ class MovaSampler(MovaNode):
                     tooltip="Shift of the sound's own schedule, walked in the same steps. Trained at 5. 0 is the model's "
                     "own: 5 for MOVA, 7 for Prism.",
                 ),
-                io.Combo.Input("sampler", options=sampling.SAMPLERS, default="euler", tooltip="euler is official."),
+                io.Combo.Input("sampler", options=samplers.SAMPLERS, default="euler", tooltip="euler is official."),
                 io.Combo.Input(
                     "scheduler",
-                    options=sampling.SCHEDULERS,
-                    default=sampling.EXACT,
+                    options=samplers.SCHEDULERS,
+                    default=samplers.EXACT,
                     tooltip="'mova' is the official schedule exactly, for any number of steps. 'simple' is the nearest of "
                     "ComfyUI's own.",
                 ),

@@ -11,7 +11,7 @@ from ..mova_core.waveform import clip_samples, fit
 from . import clips, inputs
 from .base import MovaNode
 from .host import audio as codec
-from .host import checks, messages, sampling
+from .host import checks, joint_latents, messages
 from .host.resampling import resampled
 
 
@@ -44,16 +44,16 @@ class MovaSoundToPicture(MovaNode):
 
     @classmethod
     def run(cls, latent: Any, audio: Any, audio_vae: Any) -> io.NodeOutput:
-        vae, (video, silence) = audio_vae, sampling.streams(latent)
+        vae, (video, silence) = audio_vae, joint_latents.streams(latent)
         codec.check_channels("sound", silence, vae)
-        frames, fps = sampling.video_shape(latent).frames, checks.frame_rate(latent)
+        frames, fps = joint_latents.video_shape(latent).frames, checks.frame_rate(latent)
         rate = audio.rate
         original = fit(of_clips(audio, len(video)).waveform, clip_samples(frames, fps, rate))
         heard = fit(resampled(original, rate, vae.audio_sample_rate), silence.shape[-1] * vae.downscale_ratio)
         held = vae.encode(heard.movedim(1, -1)).to(silence)
         held = held[:1].expand_as(silence) if len(held) == 1 else held
         masks = joint_masks(video.shape, silence.shape, "all", "nothing", 0.0, 0.0, fps)
-        kept = {**latent, "samples": sampling.joint(video, held), "noise_mask": sampling.joint(*masks)}
+        kept = {**latent, "samples": joint_latents.joint(video, held), "noise_mask": joint_latents.joint(*masks)}
         return io.NodeOutput(kept, {"waveform": original, "sample_rate": rate})
 
 
@@ -100,10 +100,10 @@ class MovaPictureToSound(MovaNode):
         shape = VideoShape(batch=1, frames=len(kept), height=images.shape[1], width=images.shape[2])
         latent = clips.empty_latent(vae, shape, fps, audio_vae)
         pair = clips.guided((positive, negative), vae, {0: kept[:1]}, shape, latent)
-        empty, silence = sampling.streams(latent)
+        empty, silence = joint_latents.streams(latent)
         masks = joint_masks(empty.shape, silence.shape, "nothing", "all", 0.0, 0.0, fps)
         video = vae.encode(kept).to(empty)
-        held = {**latent, "samples": sampling.joint(video, silence), "noise_mask": sampling.joint(*masks)}
+        held = {**latent, "samples": joint_latents.joint(video, silence), "noise_mask": joint_latents.joint(*masks)}
         return io.NodeOutput(*pair, held, kept)
 
 
@@ -134,8 +134,8 @@ class MovaMask(MovaNode):
 
     @classmethod
     def run(cls, latent: Any, picture: Any, sound: Any, start: float, end: float) -> io.NodeOutput:
-        video, audio = sampling.streams(latent)
+        video, audio = joint_latents.streams(latent)
         fps = checks.frame_rate(latent)
         rate = checks.audio_rate(latent)
         masks = joint_masks(video.shape, audio.shape, picture, sound, start, end, fps, rate)
-        return io.NodeOutput({**latent, "noise_mask": sampling.joint(*masks)})
+        return io.NodeOutput({**latent, "noise_mask": joint_latents.joint(*masks)})

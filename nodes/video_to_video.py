@@ -17,7 +17,7 @@ from ..mova_core.shapes import DEFAULT_FPS, FPS_RANGE, VideoShape
 from ..mova_core.waveform import clip_samples, fit
 from . import clips, inputs
 from .base import MovaNode
-from .host import messages, sampling
+from .host import joint_latents, messages
 from .host.resampling import resampled
 
 BEGINS = (
@@ -149,7 +149,7 @@ def _encoded(
     empty: Mapping[str, Any], shown: Tensor, heard: Sound | None, vae: Any, codec: Any, shape: VideoShape
 ) -> Any:
     """Both streams of the clip, of the shapes of an empty latent."""
-    video, silence = sampling.streams(dict(empty))
+    video, silence = joint_latents.streams(dict(empty))
     fitted = (crop_and_resize(shown, shape.height, shape.width).movedim(1, -1) + 1.0) / 2.0
     rate = codec.audio_sample_rate
     samples = clip_samples(shape.frames, DEFAULT_FPS, rate)
@@ -161,7 +161,7 @@ def _encoded(
                 f"the {name} VAE makes {tuple(part.shape)} of this clip, {tuple(wanted.shape)} is wanted; connect both VAEs "
                 "of the same 'MOVA Loader'"
             )
-    return sampling.joint(*parts)
+    return joint_latents.joint(*parts)
 
 
 def _report(count: int, fps: float, frames: int, heard: Sound | None) -> str:

@@ -11,8 +11,9 @@ from ...mova_core.inputs.latents import check_batch_index, check_finite, check_m
 from ...mova_core.inputs.numbers import real, told
 from ...mova_core.shapes import DEFAULT_FPS, FPS_RANGE
 from . import prism
+from .joint_latents import streams
 from .keys import AUDIO_RATE
-from .sampling import check_model, streams
+from .model import check_model
 from .types import Conditioning, Latent, Values
 
 AUDIO_RATES = 1.0, 100_000.0

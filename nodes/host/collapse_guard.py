@@ -12,7 +12,7 @@ from ...mova_core.collapse import TRIES, collapsed, spatial_spread
 from ...mova_core.errors import MovaError
 from .keys import NO_PICTURE
 from .patcher import MovaPatcher
-from .sampling import Watcher, sample
+from .samplers import Watcher, sample
 from .types import Conditioning, Latent
 
 log = logging.getLogger("mova")

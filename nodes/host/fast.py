@@ -17,7 +17,7 @@ from ...mova_core.sampling.fast import Recipe, audio_steps_between
 from ...mova_core.sampling.guidance import Guidance
 from ...mova_core.sampling.schedule import Span
 from ...mova_core.shapes import video_tokens
-from . import guiders, long_runs, memory, profiling, sampling
+from . import guiders, joint_latents, long_runs, memory, profiling, samplers
 from .av_euler import NOBODY, AtSteps, AVSteps
 from .bridge_cache import Keeping, cache_of
 from .keys import Options, run_options
@@ -52,7 +52,7 @@ def sample_fast(
     Raises:
         ConfigError, PatchError, ShapeError: the inputs do not fit the recipe, the model or each other.
     """
-    sampling.check_model(model)
+    model.check_model(model)
     told: dict[str, object] = {
         "model": model,
         "positive": conds[0],
@@ -66,7 +66,7 @@ def sample_fast(
             raise ConfigError(
                 "this quality needs a teacher: connect the MODEL as it was before the distillation LoRAs, or choose light"
             )
-        sampling.check_model(teacher)
+        model.check_model(teacher)
         run, own, taught = two_passes(model, teacher)
         weights, told = (own, taught), {**told, "teacher": teacher}
     way = "steps" if recipe.substeps else "start"
@@ -92,11 +92,11 @@ def _sampled(
 ) -> Latent:
     shifts = shifts_of(model, recipe)
     steps = recipe.steps
-    shifted = sampling.with_shifts(model, shifts[0], shifts[0] if recipe.substeps else shifts[1])
-    values = sampling.schedule(shifted, sampling.EXACT, steps, shifts[0], 1.0)
+    shifted = samplers.with_shifts(model, shifts[0], shifts[0] if recipe.substeps else shifts[1])
+    values = samplers.schedule(shifted, samplers.EXACT, steps, shifts[0], 1.0)
     guidance = Guidance(text_scale=recipe.text_scale, audio_text_scale=recipe.audio_scale)
     if recipe.substeps:
-        shifted = sampling.with_keeping(shifted, Keeping(teacher=recipe.teacher))
+        shifted = samplers.with_keeping(shifted, Keeping(teacher=recipe.teacher))
         guidance = Guidance(text_scale=recipe.text_scale)  # scales come with each evaluation
     guider = guiders.guider(shifted, *conds, guidance, Span())
     said = cost(shifted, latent, recipe)
@@ -105,15 +105,15 @@ def _sampled(
     progress = profiling.Progress(shifted.load_device, node_id, lambda: "\n".join(dict.fromkeys([said, *beside])))
     sampler = comfy.samplers.sampler_object("euler")
     if recipe.substeps:
-        audio_values = sampling.audio_schedule(shifted, sampling.EXACT, steps, *shifts, 1.0)
+        audio_values = samplers.audio_schedule(shifted, samplers.EXACT, steps, *shifts, 1.0)
         sampler = fast_euler(recipe, audio_values, weights, progress.phase)
     sampler = sampler if long_run is None else long_run.around(sampler)
-    return sampling.sample(guider, latent, seed=seed, sampler=sampler, values=values, watchers=[progress])
+    return samplers.sample(guider, latent, seed=seed, sampler=sampler, values=values, watchers=[progress])
 
 
 def shifts_of(model: MovaPatcher, recipe: Recipe) -> tuple[float, float]:
     """The model's own, but for the picture of a distilled model, where nobody has set another."""
-    video, audio = sampling.shifts_of(model, 0, 0)
+    video, audio = samplers.shifts_of(model, 0, 0)
     own = model.model.model_config.sampling_settings["shift"]
     return (DISTILLED_SHIFT if recipe.substeps and video == own else video), audio
 
@@ -121,8 +121,8 @@ def shifts_of(model: MovaPatcher, recipe: Recipe) -> tuple[float, float]:
 def cost(model: MovaPatcher, latent: Latent, recipe: Recipe) -> str:
     """What a run will take on this machine, in a line."""
     base, options = model.model, model.model_options.get("transformer_options", {})
-    shape = sampling.video_shape(latent)
-    load = Workload(video=video_tokens(shape), audio=sampling.streams(latent)[1].shape[-1], batch=shape.batch)
+    shape = joint_latents.video_shape(latent)
+    load = Workload(video=video_tokens(shape), audio=joint_latents.streams(latent)[1].shape[-1], batch=shape.batch)
     rows = run_options(options).chunks or FULL
     kept = memory.kept_bytes(model, load, options)
     parts = [f"{recipe.evaluations} forwards"]

@@ -20,7 +20,7 @@ from ...mova_core.film.decide import ENDS, Decision, Recipes, report
 from ...mova_core.film.shots import Planned
 from ...mova_core.film.takes import Take
 from ...mova_core.text import is_blank
-from . import sampling, text
+from . import samplers, text
 from .film_graph import UNKNOWN, Graph
 from .fingerprints import digest, fingerprint, tensor_digest
 from .mova_sampler import NOT_COMPUTED_WITH
@@ -140,7 +140,7 @@ def _as_sampled(film: Film, model: MovaPatcher) -> MovaPatcher:
     inputs = film.settings.inputs
     if film.settings.node != PLAIN or film.guider is not None or not {"shift", "audio_shift"} <= inputs.keys():
         return model
-    return sampling.with_shifts(model, *sampling.shifts_of(model, inputs["shift"], inputs["audio_shift"]))
+    return samplers.with_shifts(model, *samplers.shifts_of(model, inputs["shift"], inputs["audio_shift"]))
 
 
 def report_of(film: Film, decisions: Sequence[Decision]) -> str:
@@ -253,7 +253,7 @@ def _guided(builder: GraphBuilder, key: str, film: Film, each: Planned, begun: L
         f"{key}guider",
         **{**inputs, "positive": begun.out(0), "negative": begun.out(1)},
     )
-    scheduler = "simple" if settings["scheduler"] == sampling.EXACT else settings["scheduler"]
+    scheduler = "simple" if settings["scheduler"] == samplers.EXACT else settings["scheduler"]
     steps = {"steps": settings["steps"], "denoise": settings["denoise"], "scheduler": scheduler}
     walk = {
         "noise": builder.node("RandomNoise", f"{key}noise", noise_seed=each.seed).out(0),

@@ -16,7 +16,7 @@ from ...mova_core.film.shots import OVERLAP, Planned
 from ...mova_core.film.takes import Recipe, Take
 from ...mova_core.inputs.sounds import Sound
 from ...mova_core.waveform import five_one
-from . import resampling, sampling, video
+from . import joint_latents, resampling, video
 from .film import Film, ending, film_digest, made_with
 from .types import Latent
 
@@ -28,7 +28,7 @@ def end_of(film: Film, name: str, count: int, vae: comfy.sd.VAE) -> tuple[Tensor
     take = takes.find(film.folder, name)
     pictures = takes.as_light(take.pictures())
     if len(pictures) < count:  # it was made for a shorter overlap
-        pictures = takes.as_light(_as_bytes(vae.decode(take.latents()[0].to(sampling.device())).flatten(0, 1)))
+        pictures = takes.as_light(_as_bytes(vae.decode(take.latents()[0].to(joint_latents.device())).flatten(0, 1)))
     return pictures[-count:], take.sound_of(count)
 
 
@@ -67,7 +67,7 @@ def keep(
         spread=spread,
         made_with=made_with(),
     )
-    latents = {name: part.float().cpu().contiguous() for name, part in zip(STREAMS, sampling.streams(latent))}
+    latents = {name: part.float().cpu().contiguous() for name, part in zip(STREAMS, joint_latents.streams(latent))}
 
     def write_clip(path: Path) -> None:
         rate = video.player_rate([sound.rate])

@@ -18,8 +18,8 @@ from ...mova_core.sampling.bridge_strength import BridgeStrength
 from ...mova_core.sampling.guidance import Guidance, rescale_guidance
 from ...mova_core.sampling.schedule import Span
 from .keys import AUDIO_NEGATIVE, Options, RunOptions, asking, run_options
+from .model import check_model
 from .patcher import MovaPatcher
-from .sampling import check_model
 from .types import Conditioning, Conditions
 
 WHOLE = Span()

@@ -22,7 +22,7 @@ from ...mova_core.shapes import (
     audio_steps,
     frames_of,
 )
-from . import checks, sampling
+from . import checks, joint_latents
 from .keys import AUDIO_RATE
 
 ENDINGS = (".safetensors", ".latent")
@@ -33,7 +33,7 @@ MOST = 500  # names in the list
 
 def of_latent(latent: Mapping[str, Any], origin: Mapping[str, str]) -> JointLatent:
     """What a file holds of a joint LATENT."""
-    video, audio = (part.detach().cpu() for part in sampling.streams(dict(latent)))
+    video, audio = (part.detach().cpu() for part in joint_latents.streams(dict(latent)))
     mask, index = latent.get("noise_mask"), latent.get("batch_index")
     parts = () if mask is None else mask.unbind() if getattr(mask, "is_nested", False) else (mask,)
     return JointLatent(
@@ -51,13 +51,13 @@ def to_latent(
     kept: JointLatent, grid: AudioGrid = PUBLISHED_GRID, channels: int = AUDIO_LATENT_CHANNELS
 ) -> dict[str, Any]:
     """A LATENT; where the file holds no sound, with an empty one as `grid` and `channels` of the codec say."""
-    place, fps = sampling.device(), kept.fps
+    place, fps = joint_latents.device(), kept.fps
     video, audio, rate = kept.video.to(place), kept.audio, kept.audio_rate
     if audio is None:
         fps, rate = DEFAULT_FPS, grid.steps_per_second
         steps = audio_steps(frames_of(video.shape[2]), fps, grid)
         audio = torch.zeros(audio_latent_shape(AudioShape(batch=len(video), steps=steps), channels))
-    latent: dict[str, Any] = {"samples": sampling.joint(video, audio.to(place))}
+    latent: dict[str, Any] = {"samples": joint_latents.joint(video, audio.to(place))}
     if fps is not None:
         latent["frame_rate"] = fps
     if rate is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...mova_core.kept import runs
 from ...mova_core.kept.latents import JointLatent
 from ...mova_core.kept.runs import RunState
-from . import latent_store, messages, sampling
+from . import joint_latents, latent_store, messages
 from .av_euler import AtSteps
 from .fingerprints import tensor_digest
 from .keys import Options
@@ -105,7 +105,7 @@ class Attempt:
         model = self.model.inner_model.inner_model
         whole = model.process_latent_out(self.shown.cpu().float())
         parts = [part.to(torch.bfloat16) for part in comfy.utils.unpack_latents(whole, model.latent_shapes)]
-        latent: Latent = {**self.run.latent, "samples": sampling.joint(*parts)}
+        latent: Latent = {**self.run.latent, "samples": joint_latents.joint(*parts)}
         latent.pop("noise_mask", None)
         return latent_store.of_latent(latent, {"step": f"{step} of {self.steps}"})
 

@@ -30,7 +30,7 @@ from ...mova_core.estimate import decode_bytes
 from ...mova_core.kept import runs
 from ...mova_core.kept.latents import write_latent
 from ...mova_core.kept.runs import RunState
-from . import latent_store, memory, messages, sampling
+from . import joint_latents, latent_store, memory, messages
 from .fingerprints import digest, fingerprint, workflow_above
 from .keys import Options
 from .long_run_ways import WAYS, Callback
@@ -221,7 +221,7 @@ class LongRun:
 
     def size(self) -> int:
         """Bytes of one file, about."""
-        return sum(12 * part.numel() for part in sampling.streams(self.latent))
+        return sum(12 * part.numel() for part in joint_latents.streams(self.latent))
 
     def settle(self, steps: int, of: int, seconds: float) -> None:
         """Whether the run is long, by the steps made so far."""
@@ -256,4 +256,4 @@ class LongRun:
 
 def decoding_fits(latent: Latent) -> bool:
     """Whether the pictures can be decoded whole, by what ComfyUI will ask for."""
-    return decode_bytes(sampling.video_shape(latent)) <= memory.capacity(comfy.model_management.vae_device())
+    return decode_bytes(joint_latents.video_shape(latent)) <= memory.capacity(comfy.model_management.vae_device())

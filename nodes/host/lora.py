@@ -19,8 +19,8 @@ from ...mova_core.model.mova import Mova
 from .lora_adapters import adapter
 from .lora_names import ROOT
 from .lora_report import Report, counted, report
+from .model import check_model
 from .patcher import MovaPatcher
-from .sampling import check_model
 
 log = logging.getLogger("mova")
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...mova_core.errors import ShapeError
 from ...mova_core.inputs.latents import check_finite, check_fit
-from ...mova_core.inputs.numbers import real
+from ...mova_core.inputs.numbers import real, told
 from ...mova_core.sampling.av_schedule import clean_scale, latent_share
 from ...mova_core.shapes import DEFAULT_FPS, FPS_RANGE, steps_during
 from ...mova_core.text import CONTEXT_ROWS, pad_context
@@ -207,3 +207,16 @@ def _fitted(latent: Tensor, frames: int, height: int, width: int, fill: float = 
     if latent.shape[2] < frames:
         latent = torch.nn.functional.pad(latent, (0, 0, 0, 0, 0, frames - latent.shape[2]), value=fill)
     return latent[:, :, :frames]
+
+
+def check_model(model: object) -> None:
+    """Accept MOVA only.
+
+    Raises:
+        ShapeError: the MODEL is another one.
+    """
+    inner = getattr(model, "model", None)
+    if inner is None:
+        raise ShapeError(f"{told(model)} is no MODEL; connect that of 'MOVA Loader'")
+    if not isinstance(inner, MovaModel):
+        raise ShapeError(f"this MODEL is {type(inner).__name__}, not MOVA; connect the MODEL of 'MOVA Loader'")

@@ -10,7 +10,7 @@ from ...mova_core.errors import MovaError
 from ...mova_core.sampling.guidance import Guidance
 from ...mova_core.sampling.schedule import Span
 from ...mova_core.waveform import clip_samples
-from . import checks, every_run, guiders, long_runs, messages, sampling
+from . import checks, every_run, guiders, joint_latents, long_runs, messages, samplers
 from .audio import MovaAudioVAE
 from .audio_preview import AudioPreview
 from .bridge_cache import Keeping
@@ -73,7 +73,7 @@ def run(
         raise MovaError("listen_every needs the audio VAE: connect the AUDIO VAE of 'MOVA Loader', or set it to 0")
     shifted, values, audio_values = schedules(model, settings)
     guider = guiders.guider(shifted, positive, negative, settings.guidance, Span())
-    sampler = sampling.sampler_of(settings.sampler, audio_values, settings.audio_substeps)
+    sampler = samplers.sampler_of(settings.sampler, audio_values, settings.audio_substeps)
     long_run = _long_run(shifted, (positive, negative), latent, settings, (values, audio_values), node)
     notes = [] if long_run is None else [long_run.said]
     sample = partial(
@@ -126,16 +126,16 @@ def _long_run(
 
 def schedules(model: MovaPatcher, settings: SamplerSettings) -> tuple[MovaPatcher, Tensor, Tensor | None]:
     """The model with its shifts, the video's sigmas, and the audio's where they are its own."""
-    shift, audio_shift = sampling.shifts_of(model, settings.shift, settings.audio_shift)
-    shifted = sampling.with_shifts(model, shift, shift if settings.two_schedules else audio_shift)
+    shift, audio_shift = samplers.shifts_of(model, settings.shift, settings.audio_shift)
+    shifted = samplers.with_shifts(model, shift, shift if settings.two_schedules else audio_shift)
     if settings.audio_substeps > 1:
-        shifted = sampling.with_keeping(shifted, Keeping(settings.guidance.evaluations))
-    walk = partial(sampling.schedule, shifted, settings.scheduler)
+        shifted = samplers.with_keeping(shifted, Keeping(settings.guidance.evaluations))
+    walk = partial(samplers.schedule, shifted, settings.scheduler)
     values = walk(settings.steps, shift, settings.denoise)
     if not settings.two_schedules:
         return shifted, values, None
     share = settings.audio_denoise or settings.denoise
-    audio = sampling.audio_schedule(
+    audio = samplers.audio_schedule(
         shifted, settings.scheduler, settings.steps, shift, audio_shift, share, settings.audio_substeps
     )
     return shifted, values, audio
@@ -155,7 +155,7 @@ def watchers(
     notes = [*more, partial(str, every_run.wrong_side(model, values) or "")]
     if settings.listen_every:
         samples = clip_samples(
-            sampling.video_shape(latent).frames, checks.frame_rate(latent), audio_vae.audio_sample_rate
+            joint_latents.video_shape(latent).frames, checks.frame_rate(latent), audio_vae.audio_sample_rate
         )
         preview = AudioPreview(model, audio_vae, every=settings.listen_every, samples=samples)
         found.append(preview)

@@ -16,10 +16,11 @@ from ...mova_core.shapes import latent_frames
 from ...mova_core.text import CONTEXT_ROWS
 from . import memory, sparse
 from .checks import frame_rate
+from .joint_latents import video_shape
 from .keys import run_options
+from .model import check_model
 from .patcher import MovaPatcher
 from .runtime import runtime
-from .sampling import check_model, video_shape
 from .types import Latent
 
 ENOUGH = 0.03  # seconds of one pass that a clock can be trusted with

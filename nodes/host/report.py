@@ -23,9 +23,9 @@ from torch import nn
 from ...mova_core.checkpoint.fingerprint import fingerprint
 from .keys import BOUNDARY, LOW_NOISE, SOURCE_FILES, TIMELINE
 from .lora_names import ROOT
+from .model import check_model
 from .patcher import MovaPatcher
 from .profiling import device_peak
-from .sampling import check_model
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 GIB = 2**30

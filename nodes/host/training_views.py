@@ -15,7 +15,7 @@ from ...mova_core.image import condition_mask
 from ...mova_core.sampling.schedule import sigmas
 from ...mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_samples
 from ...mova_core.training.run import Record
-from . import sampling, training_clips, video
+from . import joint_latents, samplers, training_clips, video
 from .training_clips import Clip, Coders, DataSet
 
 WIDTH, HEIGHT, MARGIN = 960, 540, 48
@@ -58,10 +58,10 @@ class Previews:
         guider.set_conds(*pair)
         guider.set_cfg(self.cfg)
         shape = audio_latent_shape(AudioShape(batch=1, steps=kept["audio"].shape[-1]), kept["audio"].shape[1])
-        latent = {"samples": sampling.joint(torch.zeros_like(kept["video"]), torch.zeros(shape))}
+        latent = {"samples": joint_latents.joint(torch.zeros_like(kept["video"]), torch.zeros(shape))}
         walked = sigmas(self.steps, patched.model.shifts()[0], patched.model.model_config.scheduler.sigma_min)
-        done = sampling.sample(guider, latent, seed=self.seed, sampler=sampling.sampler_of("euler"), values=walked)
-        picture, heard = sampling.streams(done)
+        done = samplers.sample(guider, latent, seed=self.seed, sampler=samplers.sampler_of("euler"), values=walked)
+        picture, heard = joint_latents.streams(done)
         pictures = self.coders.vae.decode(picture)[0].cpu().float()
         sound = self.coders.audio_vae.decode(heard).movedim(-1, 1).cpu().float()
         return pictures, sound[..., : audio_samples(clip.frames, DEFAULT_FPS, self.coders.audio_vae.audio_grid)]

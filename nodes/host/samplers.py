@@ -1,87 +1,30 @@
-"""Joint latents, and ComfyUI's samplers on them."""
+"""ComfyUI's samplers on joint latents: shifts, schedules of both streams, and one run."""
 
 import logging
 from collections.abc import Callable, Sequence
 
 import comfy.model_base
 import comfy.model_management
-import comfy.nested_tensor
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
-import node_helpers
-import torch
-from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
 from ...mova_core.errors import ConfigError, ShapeError
-from ...mova_core.inputs.latents import joint_streams
-from ...mova_core.inputs.numbers import told
 from ...mova_core.sampling.schedule import reshift, sigmas
-from ...mova_core.shapes import SPATIAL_STRIDE, VideoShape, frames_of
 from .av_euler import av_euler
 from .bridge_cache import Keeping
+from .joint_latents import device, joint, streams
 from .keys import asking
-from .model import MovaModel
+from .model import check_model
 from .patcher import MovaPatcher
-from .types import Conditioning, Latent, Values
+from .types import Latent
 
 log = logging.getLogger("mova")
 EXACT = "mova"
 SAMPLERS = list(comfy.samplers.KSampler.SAMPLERS)
 SCHEDULERS = [EXACT, *comfy.samplers.KSampler.SCHEDULERS]
-
-
-def joint(video: Tensor, audio: Tensor) -> NestedTensor:
-    """The NestedTensor of both streams."""
-    return comfy.nested_tensor.NestedTensor((video, audio))
-
-
-def streams(latent: Latent) -> tuple[Tensor, Tensor]:
-    """Video (B, 16, T, H, W) and audio (B, C, A) of a LATENT.
-
-    Raises:
-        ShapeError: it is not a joint latent.
-    """
-    samples = latent["samples"]
-    return joint_streams(samples.unbind() if getattr(samples, "is_nested", False) else [samples])
-
-
-def video_shape(latent: Latent) -> VideoShape:
-    """Batch, frames and pixels of the clip a joint LATENT stands for.
-
-    Raises:
-        ShapeError: it is not a joint latent.
-    """
-    batch, _, length, height, width = streams(latent)[0].shape
-    stride = SPATIAL_STRIDE
-    return VideoShape(batch=batch, frames=frames_of(length), height=height * stride, width=width * stride)
-
-
-def one_of(latent: Latent, index: int) -> Latent:
-    """The joint LATENT of one clip of a batch, without the batch's masks and indices."""
-    video, audio = (stream[index : index + 1] for stream in streams(latent))
-    rest = {key: value for key, value in latent.items() if key not in ("noise_mask", "batch_index")}
-    return {**rest, "samples": joint(video, audio)}
-
-
-def masked_as(latent: Latent, before: Latent) -> Latent:
-    """A LATENT with what `before` holds of the picture, and what it holds itself of the sound."""
-    if "noise_mask" not in before:
-        return latent
-    (shown, _), (_, heard) = (each["noise_mask"].unbind() for each in (before, latent))
-    return {**latent, "noise_mask": joint(shown, heard)}
-
-
-def conditioned(conditioning: Conditioning, values: Values) -> Conditioning:
-    """A copy of a CONDITIONING with `values` set in every entry."""
-    return node_helpers.conditioning_set_values(conditioning, values)
-
-
-def device() -> torch.device:
-    """Where latents wait between nodes."""
-    return comfy.model_management.intermediate_device()
 
 
 def with_shifts(model: MovaPatcher, shift: float, audio_shift: float) -> MovaPatcher:
@@ -112,19 +55,6 @@ def shifts_of(model: MovaPatcher, shift: float, audio_shift: float) -> tuple[flo
     if (video, audio) != trained:
         log.info("shift %g for the picture, %g for the sound; this model is run at %g and %g", video, audio, *trained)
     return video, audio
-
-
-def check_model(model: object) -> None:
-    """Accept MOVA only.
-
-    Raises:
-        ShapeError: the MODEL is another one.
-    """
-    inner = getattr(model, "model", None)
-    if inner is None:
-        raise ShapeError(f"{told(model)} is no MODEL; connect that of 'MOVA Loader'")
-    if not isinstance(inner, MovaModel):
-        raise ShapeError(f"this MODEL is {type(inner).__name__}, not MOVA; connect the MODEL of 'MOVA Loader'")
 
 
 def schedule(model: MovaPatcher, scheduler: str, steps: int, shift: float, denoise: float) -> Tensor:
