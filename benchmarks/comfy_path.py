@@ -33,7 +33,7 @@ def account_host(pack: Pack, clip: Clip, config: MovaConfig, options: dict[str, 
     import comfy.ops
 
     with ungraded():
-        model = pack.module("nodes.host.diffusion").MovaDiffusion(
+        model = pack.module("nodes.host.model.diffusion").MovaDiffusion(
             sizes=config, dtype=torch.bfloat16, device="meta", operations=comfy.ops.manual_cast, image_model="mova"
         )
         model.requires_grad_(False)

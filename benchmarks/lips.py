@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder, clips = parser.parse_args().folder, []
-    faces = load_pack(prepare_comfyui(Path(tempfile.mkdtemp()))).module("nodes.host.faces")
+    faces = load_pack(prepare_comfyui(Path(tempfile.mkdtemp()))).module("nodes.host.meters.faces")
     for path in sorted(folder.iterdir()):
         clip = looked_at(path, faces)
         print(f"{path.name}: {'no face, or no sound' if clip is None else heard(clip, clip)}", flush=True)

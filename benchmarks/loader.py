@@ -83,7 +83,7 @@ def measure(folder: Path) -> dict[str, float]:
     from tests.in_process import load_pack, prepare_comfyui
 
     pack = load_pack(prepare_comfyui(Path(tempfile.mkdtemp())))
-    loading = pack.module("nodes.host.loading")
+    loading = pack.module("nodes.host.loaders.loading")
     source = pack.module("mova_core.checkpoint.source")
     files = sorted(folder.rglob("*.safetensors"))
     size = sum(path.stat().st_size for path in files)

@@ -7,7 +7,8 @@ from comfy_api.latest import io
 from ..mova_core.sampling.fast import QUALITIES, recipe_of
 from . import inputs
 from .base import MovaNode
-from .host import fast, long_runs
+from .host.runs import long_runs
+from .host.sampling import fast
 
 
 class MovaFastSampler(MovaNode):

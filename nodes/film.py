@@ -17,10 +17,11 @@ from ..mova_core.shapes import check_size
 from ..mova_core.text import NEGATIVE_PROMPT
 from . import inputs
 from .base import MovaNode
-from .host import film as host
-from .host import messages, video
-from .host.film import PLAIN, Film, Settings
-from .host.film_graph import Graph
+from .host import messages
+from .host.films import film as host
+from .host.films.film import PLAIN, Film, Settings
+from .host.films.graph import Graph
+from .host.media import video
 from .sampling import MovaSampler
 from .shots import SamplerSettings, Shots
 from .shots import settings as settings_of

@@ -14,10 +14,13 @@ from .conditioning import MovaImageToVideoAudio
 from .decode import MovaDecode
 from .extend import MovaExtend
 from .film import models, outputs
-from .host import film as host
-from .host import film_takes, joint_latents, messages, video
-from .host.film import Film
-from .host.film_graph import Graph
+from .host import messages
+from .host.films import film as host
+from .host.films import take_files
+from .host.films.film import Film
+from .host.films.graph import Graph
+from .host.media import video
+from .host.sampling import joint_latents
 from .streams import MovaSoundToPicture
 
 OfFilm = io.Custom("MOVA_FILM")
@@ -97,7 +100,7 @@ class MovaFilmBegin(MovaNode):
         messages.show(f"{shot} begins", cls.hidden.unique_id)
         given = {"positive": positive, "negative": negative, "vae": vae}
         if each.shot.begins == GOES_ON:
-            images, audio = film_takes.end_of(film, before, each.held, vae)
+            images, audio = take_files.end_of(film, before, each.held, vae)
             begun = MovaExtend.run(
                 **given,
                 audio_vae=audio_vae,
@@ -108,7 +111,7 @@ class MovaFilmBegin(MovaNode):
                 overlap=each.held,
             )
         else:
-            first = film_takes.end_of(film, before, 1, vae)[0] if each.shot.begins == AFTER else each.shot.picture
+            first = take_files.end_of(film, before, 1, vae)[0] if each.shot.begins == AFTER else each.shot.picture
             size = {"width": film.width, "height": film.height, "frames": each.frames, "fps": film.fps}
             begun = MovaImageToVideoAudio.run(**given, **size, batch_size=1, first_frame=first)
         positive, negative, latent = begun.result
@@ -160,7 +163,7 @@ class MovaFilmTake(MovaNode):
         images, audio, _ = MovaDecode.run(latent, vae, audio_vae, film.tile_size, TILE_OVERLAP).result
         decoded = images, Sound(waveform=audio["waveform"], rate=audio["sample_rate"])
         recipes = signature, content
-        made = film_takes.keep(film, film.numbered(shot), before, latent, decoded, recipes, workflow)
+        made = take_files.keep(film, film.numbered(shot), before, latent, decoded, recipes, workflow)
         messages.show(f"{shot} is on disk, take {made.digest[:8]}", cls.hidden.unique_id)
         shown = ui.SavedResult(made.clip.name, video.in_output(made.clip), io.FolderType.output)
         return io.NodeOutput(made.id, ui=ui.PreviewVideo([shown]))
@@ -191,7 +194,7 @@ class MovaFilmJoin(MovaNode):
     @classmethod
     def run(cls, film: Film, report: str, **named: str) -> io.NodeOutput:
         parts = [takes.find(film.folder, named[f"take{each.number}"]) for each in film.planned]
-        path = film_takes.written(film, parts, cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        path = take_files.written(film, parts, cls.hidden.prompt, cls.hidden.extra_pnginfo)
         clips = [InputImpl.VideoFromFile(str(part.clip)) for part in parts]
         shown = ui.SavedResult(path.name, video.in_output(path), io.FolderType.output)
         whole = InputImpl.VideoFromFile(str(path))

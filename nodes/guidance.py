@@ -9,7 +9,7 @@ from ..mova_core.sampling.guidance import Guidance
 from ..mova_core.sampling.schedule import Span
 from . import inputs
 from .base import MovaNode
-from .host import guiders
+from .host.sampling import guiders
 
 
 class MovaBridgeStrength(MovaNode):

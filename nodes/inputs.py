@@ -12,7 +12,9 @@ from comfy_api.latest import io
 from ..mova_core.errors import MovaError
 from ..mova_core.inputs import numbers, pictures, sounds
 from ..mova_core.shapes import DEFAULT_FPS, FPS_RANGE
-from .host import audio, checks, long_runs, text
+from .host import checks
+from .host.loaders import audio_vae, text
+from .host.runs import long_runs
 
 # Inputs that several nodes have
 
@@ -104,7 +106,7 @@ class AudioVae(io.Vae.Input):
         super().__init__("audio_vae", tooltip=tooltip, **options)
 
     def checked(self, value: Any) -> Any:
-        return audio.check(value)
+        return audio_vae.check(value)
 
 
 class OtherCodec(AudioVae):
@@ -149,7 +151,7 @@ CHECKS = {
     "AUDIO": lambda _, value: sounds.sound(value),
     "LATENT": lambda _, value: checks.check_latent(value),
     "CONDITIONING": lambda _, value: checks.check_conditioning(value),
-    "VAE": lambda _, value: audio.check_video(value),
+    "VAE": lambda _, value: audio_vae.check_video(value),
     "CLIP": lambda _, value: text.check_clip(value),
     "MODEL": lambda _, value: checks.checked_model(value),
 }

@@ -8,7 +8,11 @@ from ..mova_core.errors import MovaError
 from ..mova_core.kept.latents import read_latent, write_latent
 from . import inputs
 from .base import MovaNode
-from .host import joint_latents, latent_store, messages, report, video
+from .host import messages
+from .host.machine import bug_report
+from .host.media import video
+from .host.runs import latent_store
+from .host.sampling import joint_latents
 
 NO_SOUND = (
     "A stock latent of the picture alone: its sound is empty, at 24 pictures a second. Make the sound with audio_denoise 1 in "
@@ -46,7 +50,7 @@ class MovaSaveLatent(MovaNode):
     def run(cls, latent: Any, filename_prefix: str) -> io.NodeOutput:
         shape = joint_latents.video_shape(latent)
         path, folder = video.output_file(filename_prefix, shape.width, shape.height, ".safetensors")
-        kept = latent_store.of_latent(latent, {"made_by": report.versions()[0]})
+        kept = latent_store.of_latent(latent, {"made_by": bug_report.versions()[0]})
         notes = video.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         write_latent(path, kept, video.as_texts(notes))
         name = f"{folder}/{path.name}" if folder else path.name

@@ -8,7 +8,13 @@ from comfy_api.latest import io
 from ..mova_core.checkpoint.source import from_files, from_folder
 from . import inputs
 from .base import MovaNode
-from .host import attach, audio, loading, messages, text
+from .host import messages
+from .host.loaders import (
+    attach,
+    audio_vae,
+    loading,
+    text,
+)
 
 log = logging.getLogger("mova")
 WEIGHT_DTYPE_TOOLTIP = (
@@ -55,7 +61,7 @@ class MovaLoader(MovaNode):
     def run(cls, folder: str, weight_dtype: str) -> io.NodeOutput:
         path = loading.find_folder(folder)
         model = loading.load_model(from_folder(path), weight_dtype)
-        sound = audio.load_audio_vae(path)
+        sound = audio_vae.load_audio_vae(path)
         return io.NodeOutput(
             model, text.load_clip(path), loading.load_video_vae(path, sound.latent_channels, sound.audio_grid), sound
         )
@@ -194,4 +200,4 @@ class MovaAudioVAELoader(MovaNode):
 
     @classmethod
     def run(cls, vae_file: str) -> io.NodeOutput:
-        return io.NodeOutput(audio.load_audio_vae(loading.find_file("vae", vae_file)))
+        return io.NodeOutput(audio_vae.load_audio_vae(loading.find_file("vae", vae_file)))

@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from . import inputs
 from .base import MovaNode
-from .host import lora, messages
+from .host import messages
+from .host.loras import lora
 
 
 def _strength(name: str, of: str) -> Any:

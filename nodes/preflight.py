@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from .base import MovaNode
 from .host import messages
-from .host import preflight as facts
+from .host.machine import preflight as facts
 
 
 class MovaPreflight(MovaNode):

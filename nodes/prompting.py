@@ -17,7 +17,8 @@ from ..mova_core.shapes import clip_seconds
 from ..mova_core.text import CONTEXT_ROWS
 from . import inputs
 from .base import MovaNode
-from .host import messages, text
+from .host import messages
+from .host.loaders import text
 
 
 class MovaPromptBuilder(MovaNode):

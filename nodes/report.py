@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from .base import MovaNode
 from .host import messages
-from .host import report as facts
+from .host.machine import bug_report as facts
 
 
 class MovaBugReport(MovaNode):

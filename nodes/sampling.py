@@ -7,9 +7,10 @@ from comfy_api.latest import io
 from ..mova_core.collapse import ACTIONS
 from . import inputs
 from .base import MovaNode
-from .host import experts, mova_sampler, samplers
-from .host.long_runs import Node
-from .host.mova_sampler import SamplerSettings
+from .host.experts import pair
+from .host.runs.long_runs import Node
+from .host.sampling import mova_sampler, samplers
+from .host.sampling.mova_sampler import SamplerSettings
 
 
 class MovaSampler(MovaNode):
@@ -183,7 +184,7 @@ class MovaSplitExperts(MovaNode):
 
     @classmethod
     def run(cls, model: Any) -> io.NodeOutput:
-        return io.NodeOutput(*experts.split(model))
+        return io.NodeOutput(*pair.split(model))
 
 
 class MovaJoinExperts(MovaNode):
@@ -212,4 +213,4 @@ class MovaJoinExperts(MovaNode):
 
     @classmethod
     def run(cls, high_noise: Any, low_noise: Any, boundary: float) -> io.NodeOutput:
-        return io.NodeOutput(experts.join(high_noise, low_noise, boundary))
+        return io.NodeOutput(pair.join(high_noise, low_noise, boundary))

@@ -21,7 +21,8 @@ from ..mova_core.shapes import latent_frames
 from ..mova_core.waveform import clip_samples, five_one
 from . import inputs
 from .base import MovaNode
-from .host import messages, resampling, video
+from .host import messages
+from .host.media import resampling, video
 
 LAST_INDEX = 99999
 

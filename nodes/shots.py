@@ -13,7 +13,7 @@ from ..mova_core.text import is_blank
 from . import inputs
 from .base import MovaNode
 from .fast import MovaFastSampler
-from .host.film import Settings
+from .host.films.film import Settings
 from .sampling import MovaSampler
 
 Shots = io.Custom("MOVA_SHOTS")

@@ -7,7 +7,8 @@ from comfy_api.latest import io
 from ..mova_core.model.sparse import Sparsity
 from . import inputs
 from .base import MovaNode
-from .host import sparse
+from .host.model import sparse
+from .host.model.base_model import check_model
 
 
 class MovaSparseAttention(MovaNode):
@@ -47,5 +48,5 @@ class MovaSparseAttention(MovaNode):
 
     @classmethod
     def run(cls, model: Any, sparsity: float, cdf: float, dense_share: float) -> io.NodeOutput:
-        model.check_model(model)
+        check_model(model)
         return io.NodeOutput(sparse.with_sparse_attention(model, Sparsity(sparsity=sparsity, cdf=cdf), dense_share))

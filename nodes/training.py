@@ -11,7 +11,14 @@ from ..mova_core.training.optim import Rates
 from ..mova_core.training.run import Settings
 from . import inputs, training_inputs
 from .base import MovaNode
-from .host import messages, training, training_checks, training_clips, training_files, training_views
+from .host import messages
+from .host.training import (
+    checks,
+    data_set,
+    loop,
+    run_files,
+    views,
+)
 
 NAMINGS = ("official", "diffsynth")
 
@@ -244,7 +251,7 @@ class MovaTrainLora(MovaNode):
                 ),
                 io.Combo.Input(
                     "memory",
-                    options=list(training_checks.MEMORY),
+                    options=list(checks.MEMORY),
                     default="auto",
                     optional=True,
                     advanced=True,
@@ -294,7 +301,7 @@ class MovaTrainLora(MovaNode):
             raise MovaError(f"{name!r} cannot name a LoRA; use letters, digits, - and _")
         values = _with_defaults(cls.define_schema(), given)
         settings = _settings(values)
-        saving = training_files.Saving(
+        saving = run_files.Saving(
             name=name,
             every=values["save_every"],
             keep=values["keep"],
@@ -305,22 +312,22 @@ class MovaTrainLora(MovaNode):
         if values["preview_every"]:
             if vae is None or audio_vae is None:
                 raise MovaError("previews need vae and audio_vae: connect both, or set preview_every to 0")
-            previews = training_views.Previews(
+            previews = views.Previews(
                 model=model,
                 data=clips,
-                coders=training_clips.Coders(vae, audio_vae, None),
+                coders=data_set.Coders(vae, audio_vae, None),
                 folder=saving.folder,
                 steps=values["preview_steps"],
                 cfg=values["preview_cfg"],
                 seed=settings.seed,
             )
-        watching = training.Watching(
+        watching = loop.Watching(
             evaluate_every=values["evaluate_every"],
             preview_every=values["preview_every"],
             preview=previews,
             node_id=cls.hidden.unique_id,
         )
-        lora, loss, report = training.train(model, clips, settings, saving, watching, values["memory"])
+        lora, loss, report = loop.train(model, clips, settings, saving, watching, values["memory"])
         messages.show(report, cls.hidden.unique_id)
         return io.NodeOutput(lora, loss, report, ui=ui.PreviewText(report))
 

@@ -9,7 +9,8 @@ from ..mova_core.training.optim import Rates
 from ..mova_core.training.run import Settings
 from . import training_inputs
 from .base import MovaNode
-from .host import messages, training_budget, training_checks
+from .host import messages
+from .host.training import budget, checks
 
 
 class MovaTrainingBudget(MovaNode):
@@ -85,7 +86,7 @@ class MovaTrainingBudget(MovaNode):
             accumulate=accumulate,
         )
         if clips is not None:
-            shape, clip_count = training_checks.largest(clips), len(clips.clips)
-        report = training_budget.report(model, settings, shape, clip_count, measure)
+            shape, clip_count = checks.largest(clips), len(clips.clips)
+        report = budget.report(model, settings, shape, clip_count, measure)
         messages.show(report, cls.hidden.unique_id)
         return io.NodeOutput(report, ui=ui.PreviewText(report))

@@ -8,7 +8,8 @@ from ..mova_core.shapes import VideoShape
 from ..mova_core.training.clips import CUTS, SIZES
 from . import inputs
 from .base import MovaNode
-from .host import messages, training_clips
+from .host import messages
+from .host.training import data_set
 from .training_inputs import CLIPS
 
 
@@ -147,7 +148,7 @@ class MovaTrainingClips(MovaNode):
         name = folder[0] if isinstance(folder, list) and folder else folder
         if not isinstance(name, str) or not name.strip():
             return ""
-        place = training_clips.input_folder(name)
+        place = data_set.input_folder(name)
         if not place.is_dir():
             return float("nan")
         return sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in place.iterdir() if p.is_file())
@@ -173,7 +174,7 @@ class MovaTrainingClips(MovaNode):
         captions: list[str] | None = None,
     ) -> io.NodeOutput:
         shape = VideoShape(batch=1, frames=frames, height=height, width=width)
-        wishes = training_clips.Wishes(
+        wishes = data_set.Wishes(
             frames=shape.frames,
             height=height,
             width=width,
@@ -182,11 +183,11 @@ class MovaTrainingClips(MovaNode):
             level=loudness if even_loudness else None,
         )
         sources = (
-            training_clips.from_lists(videos, captions or [], default_caption)
+            data_set.from_lists(videos, captions or [], default_caption)
             if videos
-            else training_clips.from_folder(folder, default_caption)
+            else data_set.from_folder(folder, default_caption)
         )
-        coders = training_clips.Coders(vae, audio_vae, clip)
-        made = training_clips.build(sources, caption_prefix, wishes, coders)
+        coders = data_set.Coders(vae, audio_vae, clip)
+        made = data_set.build(sources, caption_prefix, wishes, coders)
         messages.show(made.report, cls.hidden.unique_id)
-        return io.NodeOutput(made, *training_clips.preview(made, coders, preview_clips), made.report)
+        return io.NodeOutput(made, *data_set.preview(made, coders, preview_clips), made.report)

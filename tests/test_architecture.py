@@ -22,7 +22,7 @@ KITCHEN = "mova_core/checkpoint/kitchen.py"  # may import comfy_kitchen, in a fu
 NEVER = {"ctypes", "diffusers", "einops", "http", "huggingface_hub", "marshal", "multiprocessing", "numpy", "pickle"}
 NEVER |= {"requests", "shelve", "socket", "subprocess", "transformers", "urllib", "runpy", "importlib"}
 CLOSURES = {"getclosurevars", "cell_contents", "__closure__"}
-COPIES_FUNCTIONS = "nodes/host/namesakes.py"  # hands a closure on, unread, to the same code with other defaults
+COPIES_FUNCTIONS = "nodes/host/experts/namesakes.py"  # hands a closure on, unread, to the same code with other defaults
 CALLS = {"print", "eval", "exec", "compile", "__import__", "breakpoint", "input"}
 
 
@@ -132,14 +132,14 @@ def test_every_module_keeps_the_rules(path):
         ("nodes/sampling.py", "from mova_core.shapes import audio_steps"),
         ("nodes/sampling.py", "import torch\ntorch.cuda.empty_cache()"),
         ("nodes/sampling.py", "print('hello')"),
-        ("nodes/host/model.py", "import requests"),
-        ("nodes/host/model.py", "from mova_core.ops import cast"),
-        ("nodes/host/model.py", "from ..sampling import MovaSampler"),
+        ("nodes/host/model/base_model.py", "import requests"),
+        ("nodes/host/model/base_model.py", "from mova_core.ops import cast"),
+        ("nodes/host/model/base_model.py", "from ...sampling import MovaSampler"),
         ("nodes/host.py", "import subprocess"),
-        ("nodes/host/experts.py", "import inspect\ninspect.getclosurevars(f)"),
-        ("nodes/host/experts.py", "f.__closure__[0].cell_contents"),
-        ("nodes/host/namesakes.py", "f.__closure__[0].cell_contents"),
-        ("nodes/host/patcher.py", "made.__class__ = Other"),
+        ("nodes/host/experts/pair.py", "import inspect\ninspect.getclosurevars(f)"),
+        ("nodes/host/experts/pair.py", "f.__closure__[0].cell_contents"),
+        ("nodes/host/experts/namesakes.py", "f.__closure__[0].cell_contents"),
+        ("nodes/host/experts/patcher.py", "made.__class__ = Other"),
         ("__init__.py", "import comfy"),
         ("__init__.py", "eval('1')"),
     ],
@@ -155,7 +155,7 @@ def test_a_broken_rule_is_caught(path, source):
         ("mova_core/checkpoint/load.py", "from . import configs\nfrom ..model.mova import Mova\nmodel.eval()"),
         ("mova_core/checkpoint/convert.py", "import json, safetensors.torch\nfrom ..config import MOVA"),
         ("nodes/sampling.py", "from comfy_api.latest import io\nfrom . import host\nfrom ..mova_core import shapes"),
-        ("nodes/host/model.py", "import comfy.ops, folder_paths\nfrom ...mova_core.model.mova import Mova"),
+        ("nodes/host/model/base_model.py", "import comfy.ops, folder_paths\nfrom ....mova_core.model.mova import Mova"),
         ("__init__.py", "async def comfy_entrypoint():\n    from .nodes import MovaExtension"),
     ],
 )

@@ -20,7 +20,7 @@ PACKAGES = {"PIL": "pillow", "yaml": "pyyaml"}  # package of a module, where it 
 NEWER = "nodes/host/newer.py"  # may ask for what not every ComfyUI has, and go on without
 
 
-OPTIONAL = {"nodes/host/faces.py": {"cv2"}}  # asked for where it is installed, and done without
+OPTIONAL = {"nodes/host/meters/faces.py": {"cv2"}}  # asked for where it is installed, and done without
 
 
 def own() -> set[str]:
@@ -72,13 +72,16 @@ def test_every_import_comes_with_comfyui_or_with_the_pack(path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("nodes/host/audio.py", "import torchaudio"),
-        ("nodes/host/audio.py", "def f():\n    try:\n        import torchaudio\n    except ImportError:\n        pass"),
+        ("nodes/host/loaders/audio_vae.py", "import torchaudio"),
+        (
+            "nodes/host/loaders/audio_vae.py",
+            "def f():\n    try:\n        import torchaudio\n    except ImportError:\n        pass",
+        ),
         (NEWER, "import torchaudio"),
         (NEWER, "try:\n    import soundfile\nexcept ImportError:\n    pass"),
         ("mova_core/text.py", "from diffusers.models import x"),
-        ("nodes/host/faces.py", "import cv2"),
-        ("nodes/host/video.py", "try:\n    import cv2\nexcept ImportError:\n    pass"),
+        ("nodes/host/meters/faces.py", "import cv2"),
+        ("nodes/host/media/video.py", "try:\n    import cv2\nexcept ImportError:\n    pass"),
     ],
 )
 def test_an_import_that_nobody_brings_is_caught(path: str, source: str) -> None:
@@ -87,7 +90,7 @@ def test_an_import_that_nobody_brings_is_caught(path: str, source: str) -> None:
 
 def test_what_is_brought_is_not_caught() -> None:
     source = "import torch, PIL.Image, ftfy, av, json, comfy.ops\nfrom comfy_kitchen import x\nfrom . import y"
-    assert lacking("nodes/host/model.py", source) == set()
+    assert lacking("nodes/host/model/base_model.py", source) == set()
     assert lacking(NEWER, "try:\n    import torchaudio\nexcept (ImportError, OSError):\n    pass") == set()
 
 

@@ -42,7 +42,7 @@ def test_the_last_estimate_heard_is_the_sound_of_that_step(
     import folder_paths
 
     saved = []
-    helper = pack.module("nodes.host.audio_preview").ui.AudioSaveHelper
+    helper = pack.module("nodes.host.sampling.audio_preview").ui.AudioSaveHelper
     real = helper.save_audio
     monkeypatch.setattr(helper, "save_audio", lambda sound, *rest: saved.append(sound) or real(sound, *rest))
     widgets = {"audio_vae": scene.audio_vae, "audio_shift": audio_shift}
@@ -90,7 +90,7 @@ def test_listening_without_a_codec_is_refused(run: Run, scene: Scene, pack: Pack
     [("0.0.0.0", "http://127.0.0.1:8188"), ("192.168.0.7", "http://192.168.0.7:8188"), ("::", "http://127.0.0.1:8188")],
 )
 def test_the_link_leads_to_the_server(pack: Pack, monkeypatch: pytest.MonkeyPatch, listens: str, link: str) -> None:
-    module = pack.module("nodes.host.audio_preview")
+    module = pack.module("nodes.host.sampling.audio_preview")
     monkeypatch.setattr(module.PromptServer.instance, "address", listens, raising=False)
     monkeypatch.setattr(module.PromptServer.instance, "port", 8188, raising=False)
     assert module.address() == link

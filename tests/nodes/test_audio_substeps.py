@@ -34,7 +34,7 @@ def bridged(run: Run, scene: Scene, into_video: float, into_audio: float) -> Sce
 @pytest.fixture
 def forwards(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """ "full" or "audio" for every condition evaluated."""
-    module, seen = pack.module("nodes.host.model"), []
+    module, seen = pack.module("nodes.host.model.base_model"), []
     for name, kind in (("_denoise", "full"), ("_audio_only", "audio")):
         real = getattr(module.MovaDiffusion, name)
 
@@ -116,7 +116,9 @@ def test_it_works_with_prompts_windows_masks_and_other_nodes(run: Run, scene: Sc
         patched = scene.but(model=run(node, model=scene.model, **widgets)[0])
         check_finite(sampled(run, patched, audio_substeps=2, bridge_cfg=3.5), scene.latent)
     video, audio = streams(scene.latent)
-    masks = pack.module("nodes.host.joint_latents").joint(torch.ones_like(video[:, :1]), torch.zeros_like(audio[:, :1]))
+    masks = pack.module("nodes.host.sampling.joint_latents").joint(
+        torch.ones_like(video[:, :1]), torch.zeros_like(audio[:, :1])
+    )
     held = scene.but(latent={**scene.latent, "noise_mask": masks})
     assert streams(sampled(run, held, audio_substeps=3))[1].abs().max() < 1e-6
 

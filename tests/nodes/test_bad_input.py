@@ -225,7 +225,7 @@ def test_a_part_without_its_weights_is_said_to_hold_none_once(run: Run, damaged:
 
 
 def test_a_folder_is_listed_only_with_its_index(pack: Any, damaged: Path) -> None:
-    listed = pack.module("nodes.host.loading").folders
+    listed = pack.module("nodes.host.loaders.loading").folders
     assert {"tiny", "damaged"} <= set(listed())
     (damaged / "model_index.json").unlink()
     assert "damaged" not in listed()

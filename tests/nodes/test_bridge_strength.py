@@ -61,7 +61,7 @@ def test_several_nodes_multiply_and_leave_the_model_they_were_given_alone(run: R
 def test_the_range_is_kept_to_the_step_whatever_the_samplers_shift(
     run: Run, scene: Scene, pack: Pack, monkeypatch: pytest.MonkeyPatch, shift: float
 ) -> None:
-    module, seen = pack.module("nodes.host.diffusion"), []
+    module, seen = pack.module("nodes.host.model.diffusion"), []
     real = module.runtime
 
     def logged(*args: Any) -> Any:

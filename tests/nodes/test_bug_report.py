@@ -17,7 +17,7 @@ pytestmark = needs_comfy
 
 @pytest.fixture
 def facts(pack: Pack) -> ModuleType:
-    return pack.module("nodes.host.report")
+    return pack.module("nodes.host.machine.bug_report")
 
 
 def test_it_names_versions_devices_attention_and_the_model(run: Run, scene: Scene) -> None:

@@ -15,7 +15,7 @@ pytestmark = needs_comfy
 def flat_seeds(pack, monkeypatch):
     """Seeds whose denoised picture is replaced, for the guard's eyes, by one colour."""
     seeds: set[int] = set()
-    module = pack.module("nodes.host.collapse_guard")
+    module = pack.module("nodes.host.sampling.collapse_guard")
     plain = module.guard
 
     def guard(values, seed, stop, first=None):
@@ -98,7 +98,10 @@ def test_a_run_after_a_stopped_one_is_whole(run, scene, flat_seeds):
 
 
 def test_a_clip_that_begins_with_a_picture_is_held_against_it(run, scene, pack):
-    guard, given = pack.module("nodes.host.collapse_guard"), {"vae": scene.vae, "width": 32, "height": 32, "frames": 5}
+    guard, given = (
+        pack.module("nodes.host.sampling.collapse_guard"),
+        {"vae": scene.vae, "width": 32, "height": 32, "frames": 5},
+    )
     begun = {"positive": scene.positive, "negative": scene.negative, **given}
     dark = torch.zeros(1, 32, 32, 3)
     dark[:, 8:12, 20:24] = 1

@@ -56,7 +56,7 @@ def test_a_name_by_text_stands_in_the_comfyui_at_hand(name: str) -> None:
 
 def test_every_name_by_text_is_listed_and_used() -> None:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in contract.sources()]
-    host = [tree for path, tree in zip(contract.sources(), trees) if path.parent.name == "host"]
+    host = [tree for path, tree in zip(contract.sources(), trees) if "host" in path.parts]
     own = {getattr(node, "name", None) for tree in trees for node in ast.walk(tree)}
     own |= {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
     asked = {name for tree in host for name in contract.by_text(tree) if name not in own}
@@ -86,10 +86,10 @@ def test_every_keyword_is_taken(comfy_nodes: ModuleType) -> None:
 
 def test_what_stands_in_the_place_of_a_method_takes_what_the_method_takes(pack: Pack) -> None:
     wrong, looked = [], 0
-    for path in sorted((contract.ROOT / "nodes" / "host").glob("*.py")):
+    for path in sorted((contract.ROOT / "nodes" / "host").rglob("*.py")):
         if path.stem == "__init__":
             continue
-        module = pack.module(f"nodes.host.{path.stem}")
+        module = pack.module(".".join(path.relative_to(contract.ROOT).with_suffix("").parts))
         for cls in [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]:
             for name, ours in vars(cls).items():
                 bases = [b for b in cls.__mro__[1:] if b.__module__.split(".")[0] in contract.HOSTS]
@@ -103,7 +103,7 @@ def test_what_stands_in_the_place_of_a_method_takes_what_the_method_takes(pack: 
 
 
 def test_the_mixed_patcher_takes_what_comfyuis_own_takes(pack: Pack) -> None:
-    cls, wrong = pack.module("nodes.host.patcher").MovaDynamicPatcher, []
+    cls, wrong = pack.module("nodes.host.experts.patcher").MovaDynamicPatcher, []
     base = contract.resolve("comfy.model_patcher.ModelPatcher")
     for name in sorted(set(dir(cls)) & set(vars(base))):
         ours, theirs = getattr(cls, name), vars(base)[name]

@@ -65,7 +65,7 @@ def on_card(pack: Pack, diffusers: Path, card: Card, monkeypatch: pytest.MonkeyP
     """The tiny MODEL with its weights in host memory, beside a card."""
     card.install(monkeypatch)
     source = pack.module("mova_core.checkpoint.source").from_folder(diffusers / "tiny")
-    model = pack.module("nodes.host.loading").load_model(source, "fp32")
+    model = pack.module("nodes.host.loaders.loading").load_model(source, "fp32")
     model.model_options.setdefault("transformer_options", {}).update(in_chunks(pack, *CHUNKS))
     assert model.is_dynamic()
     assert model.low.is_dynamic()
@@ -147,7 +147,7 @@ def test_sound_is_decoded_from_host_weights(
     latent = torch.randn(1, 8, 20, generator=torch.Generator().manual_seed(4))
     wanted = scene.audio_vae.decode(latent)
     Card(0).install(monkeypatch)
-    vae = pack.module("nodes.host.audio").load_audio_vae(diffusers / "tiny")
+    vae = pack.module("nodes.host.loaders.audio_vae").load_audio_vae(diffusers / "tiny")
     assert vae.patcher.is_dynamic()
     hold(vae.first_stage_model)
     assert torch.equal(vae.decode(latent), wanted)

@@ -43,7 +43,7 @@ def made(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:
 
 def by_recipe(pack: Pack, scene: Scene, model: Any = None, untaught: Any = None, **changes: Any) -> dict[str, Any]:
     """A run by a recipe that no quality stands for."""
-    fast, recipes = pack.module("nodes.host.fast"), pack.module("mova_core.sampling.fast")
+    fast, recipes = pack.module("nodes.host.sampling.fast"), pack.module("mova_core.sampling.fast")
     recipe = replace(recipes.Recipe(steps=STEPS), **changes)
     conds = scene.positive, scene.negative
     return fast.sample_fast(model or scene.model, untaught or scene.model, conds, scene.latent, recipe, SEED)
@@ -107,7 +107,7 @@ def test_the_teacher_is_the_plain_model(run: Run, scene: Scene, pack: Pack) -> N
 
 def held(scene: Scene, pack: Pack) -> dict[str, Any]:
     video, audio = streams(scene.latent)
-    joint = pack.module("nodes.host.joint_latents").joint
+    joint = pack.module("nodes.host.sampling.joint_latents").joint
     picture = torch.randn(video.shape, generator=torch.Generator().manual_seed(2))
     masks = joint(torch.zeros_like(video[:, :1]), torch.ones_like(audio[:, :1]))
     return {**scene.latent, "samples": joint(picture, audio), "noise_mask": masks}
@@ -116,7 +116,7 @@ def held(scene: Scene, pack: Pack) -> dict[str, Any]:
 @pytest.fixture
 def forwards(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every evaluation, by its kind."""
-    module, seen = pack.module("nodes.host.model"), []
+    module, seen = pack.module("nodes.host.model.base_model"), []
     for name in ("_denoise", "_audio_only", "_taught"):
         real = getattr(module.MovaDiffusion, name)
 
@@ -147,7 +147,9 @@ def test_a_batch_is_its_clips(run: Run, scene: Scene, pack: Pack) -> None:
     video, audio = streams(scene.latent)
     two = {
         **scene.latent,
-        "samples": pack.module("nodes.host.joint_latents").joint(video.repeat(2, 1, 1, 1, 1), audio.repeat(2, 1, 1)),
+        "samples": pack.module("nodes.host.sampling.joint_latents").joint(
+            video.repeat(2, 1, 1, 1, 1), audio.repeat(2, 1, 1)
+        ),
     }
     model = patched(scene)
     both = by_recipe(pack, scene.but(latent={**two, "batch_index": [0, 1]}), model, teacher=0)

@@ -201,7 +201,7 @@ def test_an_error_of_a_node_within_names_the_shot(studio: Studio, pack: Pack, mo
         raise errors.CheckpointError("the disk is full")
 
     studio.made(graph(TWO.split("[two]")[0], "within"))
-    monkeypatch.setattr(pack.module("nodes.host.video"), "write", full)
+    monkeypatch.setattr(pack.module("nodes.host.media.video"), "write", full)
     assert studio(graph(TWO, "within")).error.startswith("shot 2 of 2: the disk is full")
     assert list((studio.films / "within" / "two").iterdir()) == []
     monkeypatch.undo()

@@ -41,7 +41,7 @@ def roots(tmp_path: Path, diffusers: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def test_every_folder_of_the_stock_loader_is_listed(roots: Path, pack: Pack, comfy_nodes: Any) -> None:
-    loading = pack.module("nodes.host.loading")
+    loading = pack.module("nodes.host.loaders.loading")
     stock = comfy_nodes.DiffusersLoader._model_paths()
     assert set(loading.folders()) == {Path(name).as_posix() if name != "." else "MOVA-own" for name in stock}
     assert len(stock) == 4
@@ -56,7 +56,7 @@ def test_what_is_listed_loads(roots: Path, run: Run, name: str) -> None:
 
 
 def test_links_that_lead_back_end_and_links_to_models_are_found(roots: Path, pack: Pack) -> None:
-    loading = pack.module("nodes.host.loading")
+    loading = pack.module("nodes.host.loaders.loading")
     before = set(loading.folders())
     (roots / "usual" / "loop").symlink_to(roots / "usual")
     (roots / "usual" / "video" / "back").symlink_to(roots / "usual" / "video")

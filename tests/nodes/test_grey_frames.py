@@ -32,7 +32,7 @@ def test_the_latents_are_those_of_the_whole_clip(
     whole = scene.vae.encode(pictures)
     real = scene.vae.encode
     monkeypatch.setattr(scene.vae, "encode", lambda part: seen.append(len(part)) or real(part))
-    made = pack.module("nodes.host.grey_frames").encoded(scene.vae, pictures, max(guides))
+    made = pack.module("nodes.host.loaders.grey_frames").encoded(scene.vae, pictures, max(guides))
     torch.testing.assert_close(made, whole, atol=1e-6, rtol=1e-6)
     assert seen == [frames_to_encode(max(guides), 112, frames)]
     assert seen[0] == {0: min(frames, 117), 20: 137, 150: 193}[max(guides)]
@@ -53,4 +53,4 @@ def test_another_kind_of_vae_encodes_every_frame(pack: Pack) -> None:
         def encode(self, pictures: torch.Tensor) -> int:
             return len(pictures)
 
-    assert pack.module("nodes.host.grey_frames").encoded(Other(), clip({0: 1}, 193), 0) == 193
+    assert pack.module("nodes.host.loaders.grey_frames").encoded(Other(), clip({0: 1}, 193), 0) == 193

@@ -108,7 +108,7 @@ def test_the_guider_walks_equation_6(run: Run, scene: Scene, diffusers: Path, ca
 @pytest.fixture
 def evaluations(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     """(conditions evaluated, whether the towers hear each other) of every forward."""
-    module, seen = pack.module("nodes.host.diffusion"), []
+    module, seen = pack.module("nodes.host.model.diffusion"), []
     real = module.runtime
 
     def logged(options: Any, context: Tensor, *rest: Any) -> Any:
@@ -237,7 +237,7 @@ def test_prompts_and_context_windows_are_combined_in_every_evaluation(
 def test_evaluations_without_the_bridge_have_an_identity_of_their_own(
     run: Run, scene: Scene, pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, seen = pack.module("nodes.host.diffusion"), {True: set(), False: set()}
+    module, seen = pack.module("nodes.host.model.diffusion"), {True: set(), False: set()}
     real = module.runtime
 
     def logged(options: Any, *rest: Any) -> Any:

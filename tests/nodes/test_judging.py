@@ -141,14 +141,14 @@ def mix(channels):
 
 @pytest.mark.parametrize("channels", LOUD)
 def test_loudness_is_what_ffmpeg_measures(pack, channels):
-    found = pack.module("nodes.host.loudness").measure(mix(channels), 48000)
+    found = pack.module("nodes.host.meters.loudness").measure(mix(channels), 48000)
     assert found.lufs == pytest.approx(LOUD[channels][0], abs=0.2)
     assert found.true_peak == pytest.approx(LOUD[channels][1], abs=0.2)
 
 
 @pytest.mark.parametrize("sound", [torch.zeros(2, 48000), torch.rand(1, 9000), torch.rand(1, 1)])
 def test_silence_and_snippets_have_no_loudness(pack, sound):
-    assert pack.module("nodes.host.loudness").measure(sound, 48000).lufs is None
+    assert pack.module("nodes.host.meters.loudness").measure(sound, 48000).lufs is None
 
 
 def test_a_missing_pyloudnorm_is_named(run, monkeypatch):

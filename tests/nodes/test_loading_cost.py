@@ -33,7 +33,7 @@ def test_a_folder_that_is_let_go_is_unmapped(pack: Pack, tmp_path: Path) -> None
     """360p, then 720p, then 360p again, as a user switches: each time the other folder's weights and maps are gone."""
     from comfy import model_management
 
-    loading = pack.module("nodes.host.loading")
+    loading = pack.module("nodes.host.loaders.loading")
     source = pack.module("mova_core.checkpoint.source")
     folders = {name: make_folder(tmp_path / name, 0.06) for name in ("360p", "720p")}
 

@@ -40,7 +40,7 @@ class Counted:
     """Counts the model's evaluations, full ones; and stops the run before one of them."""
 
     def __init__(self, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.module = pack.module("nodes.host.guiders")
+        self.module = pack.module("nodes.host.sampling.guiders")
         self.plain, self.count, self.stop = self.module.MovaGuidance.predict_noise, 0, 10**9
         monkeypatch.setattr(self.module.MovaGuidance, "predict_noise", self._counting())
 
@@ -242,8 +242,8 @@ def test_a_patch_that_cannot_be_read_is_told_by_the_workflow_above(run, scene, p
     def patched(eta: float) -> Any:
         return run("APG", model=scene.model, eta=eta, norm_threshold=5.0, momentum=0.0)[0]
 
-    mova_sampler = pack.module("nodes.host.mova_sampler")
-    node, settings = pack.module("nodes.host.long_runs").Node, mova_sampler.SamplerSettings
+    mova_sampler = pack.module("nodes.host.sampling.mova_sampler")
+    node, settings = pack.module("nodes.host.runs.long_runs").Node, mova_sampler.SamplerSettings
     widgets = {"shift": 5.0, "audio_shift": 5.0, "sampler": "euler", "scheduler": "mova", "denoise": 1.0}
 
     def go(eta: float, stop: int = 10**9) -> Any:
@@ -286,7 +286,7 @@ def test_cfg_pp_is_refused_before_the_first_step_and_runs_as_before_unasked(run,
 
 
 def test_short_runs_leave_nothing_and_long_ones_are_kept_unasked(run, scene, pack, folder, evaluations, monkeypatch):
-    module = pack.module("nodes.host.long_runs")
+    module = pack.module("nodes.host.runs.long_runs")
     for sampler in ("euler", "dpmpp_2m"):
         stopped(run, scene, evaluations, 5, resume="auto", sampler=sampler)
         assert not folder.exists()
@@ -301,7 +301,7 @@ def test_short_runs_leave_nothing_and_long_ones_are_kept_unasked(run, scene, pac
 
 
 def test_the_guards_seed_comes_back(run, scene, pack, folder, evaluations, monkeypatch):
-    guard = pack.module("nodes.host.collapse_guard")
+    guard = pack.module("nodes.host.sampling.collapse_guard")
     plain = guard.guard
 
     def flat(values, seed, *rest):
@@ -421,7 +421,7 @@ def test_the_folder_is_bounded(run, scene, pack, folder, evaluations, monkeypatc
 
 
 def test_a_clip_that_may_not_decode_is_kept_and_given_again(run, scene, pack, folder, evaluations, monkeypatch):
-    monkeypatch.setattr(pack.module("nodes.host.long_runs"), "decoding_fits", lambda latent: False)
+    monkeypatch.setattr(pack.module("nodes.host.runs.long_runs"), "decoding_fits", lambda latent: False)
     whole = sampled(run, scene, resume="auto")
     kept = list(folder.rglob("*.safetensors"))
     assert [path.name for path in kept] == ["result.safetensors"]

@@ -37,7 +37,7 @@ def forward(
     """Velocities on the CPU in float32, of the tiny model under ComfyUI's signature."""
     import comfy.ops
 
-    made = pack.module("nodes.host.diffusion").MovaDiffusion(
+    made = pack.module("nodes.host.model.diffusion").MovaDiffusion(
         sizes=SIZES, dtype=dtype, device=device, operations=comfy.ops.manual_cast, image_model="mova"
     )
     made.load_state_dict(tiny_model(SIZES).state_dict())

@@ -38,7 +38,7 @@ def walk(progress: Any, clock: Clock, seconds: list[float], steps: int) -> None:
 
 def test_the_pace_is_that_of_the_last_steps_without_loading(pack: Pack, shown: list[str]) -> None:
     clock = Clock()
-    progress = pack.module("nodes.host.profiling").Progress(torch.device("cpu"), "7", clock=clock)
+    progress = pack.module("nodes.host.machine.profiling").Progress(torch.device("cpu"), "7", clock=clock)
     walk(progress, clock, [60.0, 9.0, 9.0, 40.0, 9.0], 50)
     assert shown[0] == "Step 1 of 50"  # the first one loaded the model: nothing can be said yet
     assert shown[1] == "Step 2 of 50, 9 s a step, 7 min 12 s to go"
@@ -49,14 +49,14 @@ def test_the_end_is_logged_once_with_total_and_pace(
     pack: Pack, shown: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
-    progress = pack.module("nodes.host.profiling").Progress(torch.device("cpu"), "7", clock=clock)
+    progress = pack.module("nodes.host.machine.profiling").Progress(torch.device("cpu"), "7", clock=clock)
     with caplog.at_level(logging.INFO, "mova"):
         walk(progress, clock, [5.0, 2.0, 2.0], 3)
     assert [record.message for record in caplog.records] == ["3 steps in 9.0 s, 2 s a step"] == shown[-1:]
 
 
 def test_the_most_memory_is_kept(pack: Pack, shown: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    module, used = pack.module("nodes.host.profiling"), iter([3, 5, 4])
+    module, used = pack.module("nodes.host.machine.profiling"), iter([3, 5, 4])
     monkeypatch.setattr(module, "device_peak", lambda device: next(used) * 2**30)
     clock = Clock()
     walk(module.Progress(torch.device("cpu"), "7", clock=clock), clock, [1.0, 1.0, 1.0], 4)
@@ -65,7 +65,7 @@ def test_the_most_memory_is_kept(pack: Pack, shown: list[str], monkeypatch: pyte
 
 def test_what_stands_beside_it_stays(pack: Pack, shown: list[str]) -> None:
     clock = Clock()
-    progress = pack.module("nodes.host.profiling").Progress(
+    progress = pack.module("nodes.host.machine.profiling").Progress(
         torch.device("cpu"), "7", lambda: "listen here", clock=clock
     )
     walk(progress, clock, [1.0], 4)
@@ -74,7 +74,7 @@ def test_what_stands_beside_it_stays(pack: Pack, shown: list[str]) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(8.44, "8.4 s"), (345, "5 min 45 s"), (7620, "2 h 07 min")])
 def test_durations_are_read_at_a_glance(pack: Pack, seconds: float, text: str) -> None:
-    assert pack.module("nodes.host.profiling").format_duration(seconds) == text
+    assert pack.module("nodes.host.machine.profiling").format_duration(seconds) == text
 
 
 def test_the_sampler_shows_every_step_and_logs_one_line(

@@ -43,7 +43,7 @@ def resampled(request: pytest.FixtureRequest, pack: Pack, monkeypatch: pytest.Mo
         if request.config.pluginmanager.hasplugin("tests.nodes.no_torchaudio"):
             pytest.skip("torchaudio is denied")
         monkeypatch.setitem(sys.modules, "comfy.audio", None)
-    return pack.module("nodes.host.resampling").resampled
+    return pack.module("nodes.host.media.resampling").resampled
 
 
 def sine(hertz: float, rate: int) -> Tensor:
@@ -104,7 +104,7 @@ def test_channels_dtype_and_a_sound_of_the_right_rate_stay_as_they_are(resampled
 @pytest.mark.parametrize("rate", [0, -48000, 7999, 384001, 44100.5, float("nan"), float("inf"), None, "44100"])
 def test_no_rate_of_sound_is_refused(pack: Pack, rate: Any) -> None:
     with pytest.raises(ValueError, match=r"has a sample rate of .* Hz; it must be a whole number from 8000 to 384000"):
-        pack.module("nodes.host.resampling").resampled(torch.zeros(1, 1, 10), rate, 48000)
+        pack.module("nodes.host.media.resampling").resampled(torch.zeros(1, 1, 10), rate, 48000)
 
 
 def test_cores_resampler_is_preferred_and_asked_for_a_long_filter(
@@ -118,7 +118,7 @@ def test_cores_resampler_is_preferred_and_asked_for_a_long_filter(
         return real(*arguments, **settings)
 
     monkeypatch.setattr(without_torchaudio, "resample", noted)
-    host = pack.module("nodes.host.resampling")
+    host = pack.module("nodes.host.media.resampling")
     host.resampled(sine(100, 44100), 44100, 48000)
     assert asked == [(147, 160, host.SHARP)]
 
@@ -127,7 +127,7 @@ def test_without_any_resampler_the_message_says_what_to_install(pack: Pack, monk
     monkeypatch.setitem(sys.modules, "comfy.audio", None)
     monkeypatch.setattr(builtins, "__import__", denying(builtins.__import__))
     with pytest.raises(pack.module("mova_core.errors").MovaError, match="update ComfyUI, or install the torchaudio"):
-        pack.module("nodes.host.resampling").resampled(sine(100, 44100), 44100, 48000)
+        pack.module("nodes.host.media.resampling").resampled(sine(100, 44100), 44100, 48000)
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ def test_a_killed_save_leaves_the_part_as_it_was(run, pack, comfy_base, monkeypa
 def test_a_part_beyond_the_thousandth_joins(run, pack, tmp_path):
     core = pack.module("mova_core.segments")
     save(run, "many", index=1000, audio=waveform(1))
-    part = core.segment_path(pack.module("nodes.host.video").segment_folder("many"), 1000)
+    part = core.segment_path(pack.module("nodes.host.media.video").segment_folder("many"), 1000)
     for index in range(1002):
         os.link(part, core.segment_path(tmp_path, index))
     assert [segment.path.stem for segment in core.segments(tmp_path)][-3:] == ["999", "1000", "1001"]

@@ -48,7 +48,7 @@ def test_three_files_or_one_give_what_the_folder_gives(run, scene, models, from_
 
 
 def test_weights_of_one_file_are_mapped_once_for_both_experts(run, models, pack: Pack):
-    high, low = pack.module("nodes.host.experts").split(load(run, models["merged"], weight_dtype="default"))
+    high, low = pack.module("nodes.host.experts.pair").split(load(run, models["merged"], weight_dtype="default"))
     for part in ("audio_dit", "dual_tower_bridge"):
         one, other = (getattr(model.model.diffusion_model, part) for model in (high, low))
         pairs = zip(one.parameters(), other.parameters(), strict=True)
@@ -205,7 +205,9 @@ def test_the_loader_shows_what_a_relative_was_trained_with(run, pack, prism, mon
 def test_prism_hears_a_prompt_of_its_own(run, scene, prism, pack):
     model = load(run, prism[0])
     sound = torch.randn(1, 512, 32, generator=torch.Generator().manual_seed(1))
-    changed = pack.module("nodes.host.joint_latents").conditioned(scene.positive, {"mova_audio_context": sound})
+    changed = pack.module("nodes.host.sampling.joint_latents").conditioned(
+        scene.positive, {"mova_audio_context": sound}
+    )
     assert not equal(sampled(run, scene.but(positive=changed), model), sampled(run, scene, model))
 
 

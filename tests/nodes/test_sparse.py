@@ -81,7 +81,7 @@ def test_comfys_own_node_is_asked_with_all_queries_for_the_video_alone(
     run: Run, scene: Scene, pack: Pack, comfys: tuple[Any, list[tuple[int, int]]], mode: str, monkeypatch: Any
 ) -> None:
     model, seen = comfys
-    memory, chunks = pack.module("nodes.host.memory"), pack.module("mova_core.estimate").ChunkSizes
+    memory, chunks = pack.module("nodes.host.machine.memory"), pack.module("mova_core.estimate").ChunkSizes
     monkeypatch.setitem(memory.MODES, "low", chunks(feed_forward=5, queries=5))
     sampled(run, scene, run("MOVAMemory", model=model, mode=mode)[0])
     video, layers = streams(scene.latent)[0], scene.model.model.sizes.video.layers
@@ -96,7 +96,7 @@ def test_two_kinds_of_it_are_refused(run: Run, pack: Pack, comfys: tuple[Any, An
 
 
 def test_a_card_that_cannot_compile_is_told_so(pack: Pack, monkeypatch: Any) -> None:
-    host, core = pack.module("nodes.host.sparse"), pack.module("mova_core.model.sparse")
+    host, core = pack.module("nodes.host.model.sparse"), pack.module("mova_core.model.sparse")
     monkeypatch.setattr("comfy.model_management.is_device_cuda", lambda device: True)
 
     def broken(*_: Any) -> Tensor:

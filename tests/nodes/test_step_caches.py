@@ -18,7 +18,7 @@ CACHES = ["EasyCache", "LazyCache"]
 @pytest.fixture
 def evaluated(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, str]]:
     """(video sigma, expert) of every forward that reached the towers."""
-    host = pack.module("nodes.host.diffusion")
+    host = pack.module("nodes.host.model.diffusion")
     forward, calls = host.Mova.forward, []
 
     def counted(self: Any, video: Any, audio: Any, context: Any, timestep: Any, *rest: Any, **more: Any) -> Any:
@@ -94,6 +94,6 @@ def test_an_emptied_cache_keeps_its_count_and_expects_nothing(stock: dict[str, t
 
     holder = EasyCacheHolder(0.2, 0.0, 1.0, subsample_factor=8, offload_cache_diff=False, output_channels=16)
     holder.total_steps_skipped, holder.relative_transformation_rate = 4, 0.7
-    pack.module("nodes.host.step_caches").forget(holder)
+    pack.module("nodes.host.experts.step_caches").forget(holder)
     assert holder.total_steps_skipped == 4
     assert not holder.has_relative_transformation_rate()

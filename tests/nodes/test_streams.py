@@ -67,7 +67,7 @@ def test_given_pictures_come_out_unchanged_and_get_a_sound(run, scene, finished)
 
 def test_a_held_picture_is_shown_clean_to_the_low_noise_expert(run, scene, pack, finished, monkeypatch):
     seen = []
-    model = pack.module("nodes.host.diffusion").MovaDiffusion
+    model = pack.module("nodes.host.model.diffusion").MovaDiffusion
     plain = model._denoise
 
     def spy(self, x, timestep, *args, **kwargs):

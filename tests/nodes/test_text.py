@@ -41,7 +41,7 @@ def wan_clip(diffusers: Path, pack: Pack) -> Any:
 def test_a_stock_wan_clip_and_the_folder_give_the_same_ids(
     scene: Scene, pack: Pack, wan_clip: Any, prompt: str
 ) -> None:
-    ids = pack.module("nodes.host.text").prompt_ids
+    ids = pack.module("nodes.host.loaders.text").prompt_ids
     assert ids(wan_clip, prompt) == ids(scene.clip, prompt)
     assert len(ids(scene.clip, prompt)[0]) > 1
 
@@ -55,7 +55,7 @@ def test_a_prompt_is_cleaned_before_it_is_read(run: Run, scene: Scene) -> None:
 
 
 def test_parentheses_are_text_and_not_weights(run: Run, scene: Scene, pack: Pack) -> None:
-    ids = pack.module("nodes.host.text").prompt_ids
+    ids = pack.module("nodes.host.loaders.text").prompt_ids
     tokenizer = scene.clip.tokenizer
     read = getattr(tokenizer, tokenizer.clip).tokenizer("a (cat:1.2)")["input_ids"]
     assert ids(scene.clip, "a (cat:1.2)") == (read, 0)
@@ -67,7 +67,7 @@ def test_parentheses_are_text_and_not_weights(run: Run, scene: Scene, pack: Pack
 
 
 def test_the_prompt_is_512_rows_and_zero_beyond_its_end(run: Run, scene: Scene, pack: Pack) -> None:
-    ids, _ = pack.module("nodes.host.text").prompt_ids(scene.clip, PROMPTS[0])
+    ids, _ = pack.module("nodes.host.loaders.text").prompt_ids(scene.clip, PROMPTS[0])
     rows = run("MOVATextEncode", clip=scene.clip, prompt=PROMPTS[0], negative_prompt="")[0][0][0]
     assert rows.shape == (1, 512, 32)
     assert rows[:, : len(ids)].abs().sum(-1).min() > 0

@@ -65,7 +65,7 @@ def model(pack: Pack) -> nn.Module:
     import comfy.ops
 
     config = pack.module("mova_core.config").MOVA
-    built = pack.module("nodes.host.diffusion").MovaDiffusion(
+    built = pack.module("nodes.host.model.diffusion").MovaDiffusion(
         sizes=config, dtype=torch.bfloat16, device="meta", operations=comfy.ops.manual_cast, image_model="mova"
     )
     return built.requires_grad_(False)
@@ -168,7 +168,7 @@ class Elsewhere(nn.Parameter):
 
 
 def test_a_failed_forward_leaves_the_weights_where_they_were(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    resident = pack.module("nodes.host.weights").resident
+    resident = pack.module("nodes.host.model.weights").resident
     import comfy.ops
 
     layer = comfy.ops.manual_cast.Linear(4, 4, device="cpu")

@@ -42,7 +42,7 @@ def captioned(folder: Path, *names: str) -> Path:
 
 
 def media(pack: Pack, clip: Any) -> dict[str, torch.Tensor]:
-    return pack.module("nodes.host.training_clips").media(clip)
+    return pack.module("nodes.host.training.data_set").media(clip)
 
 
 # What is fed
@@ -64,7 +64,7 @@ def test_what_is_learned_can_be_seen_and_heard(build: Build, clips_folder: Path,
 @pytest.mark.parametrize("fps", [12.0, 23.976, 30.0, 60.0])
 def test_a_recording_of_another_rate_keeps_its_speed(pack: Pack, tmp_path: Path, fps: float) -> None:
     """The ball of the fixture is where it was at that moment, within the picture that was shown."""
-    recordings, clips = pack.module("nodes.host.recordings"), pack.module("mova_core.training.clips")
+    recordings, clips = pack.module("nodes.host.media.recordings"), pack.module("mova_core.training.clips")
     grid = pack.module("mova_core.shapes").PUBLISHED_GRID
     path = write_clip(tmp_path / "x.mp4", frames=round(1.5 * fps), fps=fps)
     source = recordings.Source("x", path)
@@ -81,7 +81,7 @@ def test_a_recording_of_another_rate_keeps_its_speed(pack: Pack, tmp_path: Path,
 
 
 def test_sound_begins_where_the_picture_does(pack: Pack, tmp_path: Path) -> None:
-    recordings, clips = pack.module("nodes.host.recordings"), pack.module("mova_core.training.clips")
+    recordings, clips = pack.module("nodes.host.media.recordings"), pack.module("mova_core.training.clips")
     grid = pack.module("mova_core.shapes").PUBLISHED_GRID
     source = recordings.Source("x", write_clip(tmp_path / "x.mp4", frames=25, late=0.4))
     (piece,) = recordings.pieces(source, recordings.probe(source), [clips.Window(0.0, 25)], (48, 80), grid)
@@ -102,8 +102,8 @@ def test_a_trimmed_video_is_its_part(build: Build, pack: Pack, tmp_path: Path) -
     one, other, same = (media(pack, clip)["video"] for clip in data.clips)
     assert not torch.equal(one, other)
     assert torch.equal(one, same)
-    source = pack.module("nodes.host.recordings").Source("x", path, 0.5, 1.0)
-    found = pack.module("nodes.host.recordings").probe(source)
+    source = pack.module("nodes.host.media.recordings").Source("x", path, 0.5, 1.0)
+    found = pack.module("nodes.host.media.recordings").probe(source)
     assert len([time for time in found.times if time >= -1e-3]) == 24
     with pytest.raises(Exception, match="3 videos and 2 captions"):
         build(videos=[whole, part, memory], captions=["a", "b"])
@@ -229,7 +229,7 @@ def test_pictures_and_waveform_become_the_official_latents(
     with safe_open(TRAINED / "end_to_end.safetensors", framework="pt") as file:
         given, told = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
     model, clip, vae, audio_vae = run("MOVALoader", folder="larger", weight_dtype="fp32")
-    host, recordings = pack.module("nodes.host.training_clips"), pack.module("nodes.host.recordings")
+    host, recordings = pack.module("nodes.host.training.data_set"), pack.module("nodes.host.media.recordings")
     clips = pack.module("mova_core.training.clips")
     frames = int(told["num_frames"])
     pictures = clips.fitted(given["src.frames"].movedim(1, -1)[:frames], 32, 48)
@@ -243,8 +243,8 @@ def test_pictures_and_waveform_become_the_official_latents(
     host._encode([recordings.Piece(pictures, sound)], paths, wishes, coders)
     kept = host._cached(paths[0])
     mask = pack.module("mova_core.image").condition_mask(frames, 4, 6)
-    plain_ids = pack.module("nodes.host.text").prompt_ids
-    monkeypatch.setattr(pack.module("nodes.host.text"), "prompt_ids", lambda *given: begun(*plain_ids(*given)))
+    plain_ids = pack.module("nodes.host.loaders.text").prompt_ids
+    monkeypatch.setattr(pack.module("nodes.host.loaders.text"), "prompt_ids", lambda *given: begun(*plain_ids(*given)))
     prompt = host._prompt(told["caption"], clip, "golden", host._Told())
     for ours, name in (
         (kept["video"], "video_latents"),
@@ -254,7 +254,7 @@ def test_pictures_and_waveform_become_the_official_latents(
     ):
         assert relative_error(ours, given[f"enc.{name}"]) < 1e-5, name
     step = pack.module("mova_core.training.step")
-    with pack.module("nodes.host.training").learning_mode():
+    with pack.module("nodes.host.training.loop").learning_mode():
         plain = pack.module("mova_core.model.mova").Mova(model.model.sizes)
         plain.load_state_dict({k: v.clone() for k, v in _weights(model).items()})
         nothing = type("Nothing", (), {"beside": lambda self: torch.no_grad()})()

@@ -168,7 +168,7 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_what_was_saved(
     train: Train, pack: Pack, comfy_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, _, _ = train("nan", 2)
-    samples = pack.module("nodes.host.training_samples").Samples
+    samples = pack.module("nodes.host.training.samples").Samples
     plain = samples.learn
     monkeypatch.setattr(
         samples, "learn", lambda self, expert, count, scale: (float("nan"), plain(self, expert, count, scale)[1])
@@ -185,7 +185,7 @@ def test_a_disk_that_fills_up_is_named_before_the_first_step(
 ) -> None:
     files = pack.module("mova_core.training.files")
     monkeypatch.setattr(files.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1000})())
-    monkeypatch.setattr(pack.module("nodes.host.training").Trainer, "train", lambda self: pytest.fail("it began"))
+    monkeypatch.setattr(pack.module("nodes.host.training.loop").Trainer, "train", lambda self: pytest.fail("it began"))
     with pytest.raises(Exception, match="GiB free"):
         train("full", 2)
 
@@ -312,7 +312,7 @@ class Long:
             alive = gc.get_objects()
             self.tensors[step] = sum(issubclass(type(each), torch.Tensor) for each in alive)
             kinds = [type(each) for each in alive]
-            pack = type(trainer).__module__.removesuffix(".nodes.host.training")
+            pack = type(trainer).__module__.removesuffix(".nodes.host.training.loop")
             self.ours[step] = Counter(kind.__qualname__ for kind in kinds if kind.__module__.startswith(pack))
             self.spare[step] = sum(len(spare) for spare in trainer.samples.shelf.spare.values())
         self.evaluations = trainer.run.evaluations
@@ -320,7 +320,7 @@ class Long:
 
 @pytest.fixture(scope="module")
 def long(pack: Pack, run: Run, scene: Scene, data: Any) -> Long:
-    found, trainer = Long(), pack.module("nodes.host.training").Trainer
+    found, trainer = Long(), pack.module("nodes.host.training.loop").Trainer
     plain = trainer._between
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(trainer, "_between", lambda self, saved: (plain(self, saved), found.look(self))[0])

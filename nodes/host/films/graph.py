@@ -1,0 +1,126 @@
+"""What leads to an input, read from the prompt alone: nothing is loaded.
+
+Links are told by what they lead to, whatever the ids; a name of a file in one of ComfyUI's folders by what the file holds.
+A node that says when it has changed (fingerprint_inputs, IS_CHANGED) is told by what it says, and where it says nothing
+that can be compared, the graph is none that is known.
+"""
+
+import hashlib
+import inspect
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import folder_paths
+from comfy_execution.graph_utils import is_link
+
+import nodes
+
+from ....mova_core.errors import MovaError
+from ..runs.fingerprints import digest
+from ..types import DynamicPrompt, Link, Values
+
+HEAD, PLACES, EACH = 2**20, 64, 2**16  # bytes of a file that are read: its beginning, and so many at so many places
+LONGEST = 1000  # characters of a name
+OWN = "MOVA"  # our nodes are told by their files: what they say themselves holds times
+UNKNOWN = "unknown"
+CHANGED = "is_changed"
+
+
+class Graph:
+    """A prompt, and what was found out about it."""
+
+    def __init__(self, dynprompt: DynamicPrompt) -> None:
+        self.dynprompt = dynprompt
+        self.known: dict[str, str] = {}
+
+    def above(self, link: Link) -> str:
+        """A hash of all that leads to a link; UNKNOWN where it cannot be compared; of a value, of the value."""
+        if not is_link(link):
+            return digest(self._value(link))
+        found = self._node(str(link[0]))
+        return UNKNOWN if found == UNKNOWN else digest([found, link[1]])
+
+    def node(self, link: Link) -> Values:
+        """The node that a link comes from: class_type and inputs."""
+        found: Values = self.dynprompt.get_node(link[0])
+        return found
+
+    def told(self, node: Mapping[str, object], leave_out: tuple[str, ...] = ()) -> str:
+        """A hash of a node's class and what leads to its inputs."""
+        inputs = {name: self.above(value) for name, value in node["inputs"].items() if name not in leave_out}
+        if UNKNOWN in inputs.values():
+            return UNKNOWN
+        return digest([node["class_type"], sorted(inputs.items())])
+
+    def _node(self, node_id: str) -> str:
+        if node_id not in self.known:
+            node = self.dynprompt.get_node(node_id)
+            said = _says(node)
+            told = self.told(node)
+            self.known[node_id] = UNKNOWN if UNKNOWN in (said, told) else digest([told, said])
+        return self.known[node_id]
+
+    def _value(self, value: object) -> object:
+        return _file(value) if isinstance(value, str) else repr(value)
+
+
+def _says(node: Mapping[str, object]) -> str:
+    """What a node of others says of whether it has changed; "" where it never says."""
+    if node["class_type"].startswith(OWN):
+        return ""
+    kind = nodes.NODE_CLASS_MAPPINGS.get(node["class_type"])
+    if not (hasattr(kind, "IS_CHANGED") or _overrides(kind, "fingerprint_inputs")):
+        return ""
+    said = node.get(CHANGED)
+    values = said if isinstance(said, list) else [said]
+    if any(value is None or (isinstance(value, float) and math.isnan(value)) for value in values):
+        return UNKNOWN
+    return repr(values)
+
+
+def _overrides(kind: type, name: str) -> bool:
+    """Whether a class of the newer kind has a method of its own."""
+    classes = inspect.getmro(kind) if isinstance(kind, type) else ()
+    return any(name in vars(each) for each in classes if not each.__module__.startswith("comfy_api"))
+
+
+def _file(name: str) -> object:
+    """What a text stands for: the content of the files that it names, else itself."""
+    found = _found(name)
+    return [_content(path, path.stat().st_size, path.stat().st_mtime_ns) for path in found] or name
+
+
+def _found(name: str) -> list[Path]:
+    if not name or len(name) > LONGEST or "\n" in name:
+        return []
+    for kind in folder_paths.folder_names_and_paths:
+        if kind == "custom_nodes":
+            continue
+        for root in folder_paths.get_folder_paths(kind):
+            place = Path(root) / name
+            if place.is_file():
+                return [place]
+            if kind == "diffusers" and (place / "model_index.json").is_file():
+                return sorted(path for path in place.rglob("*") if path.is_file())
+    try:
+        place = Path(folder_paths.get_annotated_filepath(name))
+    except (ValueError, OSError):
+        return []
+    return [place] if place.is_file() else []
+
+
+@lru_cache(maxsize=4096)
+def _content(path: Path, size: int, _: int) -> str:
+    """A hash of a file's size and samples; looked at again when its size or time changes."""
+    told = hashlib.sha256(str(size).encode())
+    try:
+        with path.open("rb") as file:
+            told.update(file.read(HEAD))
+            for n in range(PLACES):
+                file.seek(size * n // PLACES)
+                told.update(file.read(EACH))
+    except OSError as error:
+        raise MovaError(f"{path} cannot be read: {error.strerror or error}. Check the file") from error
+    return told.hexdigest()[:32]

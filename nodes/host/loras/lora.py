@@ -1,0 +1,102 @@
+"""LoRA files onto a MOVA MODEL, as ComfyUI's own weight adapters: strengths by part, one expert or both, and a report."""
+
+import logging
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import folder_paths
+
+from ....mova_core.checkpoint.experts import EXPERTS, Expert
+from ....mova_core.checkpoint.lora import Lora, choose, parse
+from ....mova_core.checkpoint.lora_changes import Change
+from ....mova_core.checkpoint.lora_files import read_lora
+from ....mova_core.checkpoint.lora_keys import PARTS, Part
+from ....mova_core.checkpoint.lora_owner import short
+from ....mova_core.config import MovaConfig
+from ....mova_core.errors import CheckpointError
+from ....mova_core.model.mova import Mova
+from ..experts.patcher import MovaPatcher
+from ..model.base_model import check_model
+from ..model.lora_names import ROOT
+from .adapters import adapter
+from .report import Report, counted, report
+
+log = logging.getLogger("mova")
+
+
+def files() -> list[str]:
+    """LoRA files in ComfyUI's `loras` folders, by relative name."""
+    return folder_paths.get_filename_list("loras")
+
+
+def apply(model: MovaPatcher, name: str, expert: str, strengths: Mapping[Part, float]) -> tuple[MovaPatcher, Report]:
+    """A clone of the MODEL with the file's changes, and what was applied to what.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another model, or nothing of it is for the expert asked for.
+        ShapeError: the MODEL is not MOVA.
+    """
+    check_model(model)
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        raise CheckpointError(
+            f"there is no file {short(str(name), 200)!r} in {', '.join(folder_paths.get_folder_paths('loras'))}. "
+            "Put it there and press R"
+        )
+    file = read_lora(Path(path))
+    shapes = _shapes(model.model.diffusion_model.sizes)
+    lora, why = choose(parse(file.tensors, shapes, name=name, scales=file.scales), expert, name)
+    patched = model.clone()
+    alone = f" This MODEL is the {patched.expert}-noise expert alone." if patched.low is None and patched.expert else ""
+    applied = [f"{short(name, 200)}, for {why}.{alone}"]
+    for target in _experts(patched, lora, short(name, 200), why):
+        changes = [change for change in lora.of(target) if strengths[change.part]]
+        _patch(patched, target if patched.expert else None, changes, shapes, strengths)
+        applied.append(f"{target}-noise expert: {counted(changes)}")
+    made = report(lora, applied, strengths)
+    log.info("%s", made.short)
+    return patched, made
+
+
+@cache
+def _shapes(sizes: MovaConfig) -> dict[str, tuple[int, ...]]:
+    """Parameters of the joint model in full precision, whatever its weights are kept in."""
+    return {key: tuple(tensor.shape) for key, tensor in Mova(sizes, device="meta").state_dict().items()}
+
+
+def _experts(model: MovaPatcher, lora: Lora, name: str, why: str) -> tuple[Expert, ...]:
+    """The experts of this MODEL that the file is for."""
+    if model.low is not None:
+        return tuple(EXPERTS)
+    if model.expert is not None:
+        if not lora.of(model.expert):
+            raise CheckpointError(
+                f"{name} has nothing for the {model.expert}-noise expert, which this MODEL is: it is for {why}. Connect "
+                "the other expert's MODEL, or choose another expert here"
+            )
+        return (model.expert,)
+    named: list[Expert] = sorted({change.expert for change in lora.changes if change.expert})
+    if len(named) > 1:
+        raise CheckpointError(
+            f"{name} is for both experts, and this MODEL is one of them without saying which; choose high or low"
+        )
+    return (named[0] if named else "high",)
+
+
+def _patch(
+    model: MovaPatcher,
+    expert: str | None,
+    changes: list[Change],
+    shapes: Mapping[str, tuple[int, ...]],
+    strengths: Mapping[Part, float],
+) -> None:
+    for part in PARTS:
+        for whole in (False, True):  # apart: a layer may have both, and a dict holds one patch a weight
+            patches = {
+                ROOT + change.parameter: adapter(change, shapes[change.parameter])
+                for change in changes
+                if change.part == part and (change.form == "diff") == whole
+            }
+            if patches:
+                model.patch_expert(expert, patches, strengths[part])

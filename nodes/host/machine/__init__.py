@@ -1,0 +1,1 @@
+"""What this machine can do and did: memory, preflight, profiling and the bug report."""

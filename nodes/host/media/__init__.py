@@ -1,0 +1,1 @@
+"""Recordings in and clips out through PyAV, and sound at another rate."""

@@ -1,0 +1,198 @@
+"""Recordings read by FFmpeg, a window at a time: pictures at 24 a second by time, and the sound that belongs to them.
+
+Axes: F pictures, H W pixels, C channels, S samples.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import av
+import torch
+from torch import Tensor
+
+from ....mova_core.errors import MovaError
+from ....mova_core.shapes import DEFAULT_FPS, AudioGrid, audio_samples
+from ....mova_core.training.clips import Window, fitted, shown
+from ....mova_core.waveform import CHANNELS, fit, mono
+from .resampling import resampled
+
+AHEAD = 1.0  # seconds before a window from which decoding begins, at the latest
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a recording comes from, and the part of it, in seconds, that is meant; `duration` 0 is to its end."""
+
+    name: str
+    content: Path | BytesIO
+    start: float = 0.0
+    duration: float = 0.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is known before decoding: size in pixels as shown, when each picture begins in seconds, length in seconds."""
+
+    height: int
+    width: int
+    times: tuple[float, ...]
+    seconds: float
+    sound: bool
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A window: (F, H, W, 3) uint8 pictures, and (1, S) float32 sound at the codec's rate or None."""
+
+    pictures: Tensor
+    sound: Tensor | None
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[av.container.InputContainer]:
+    """The container, with every error of it told as one of this clip.
+
+    Raises:
+        MovaError: it cannot be read.
+    """
+    if isinstance(source.content, BytesIO):
+        source.content.seek(0)
+    try:
+        with av.open(source.content if isinstance(source.content, BytesIO) else str(source.content)) as container:
+            yield container
+    except (av.error.FFmpegError, OSError, EOFError) as error:
+        raise MovaError(
+            f"{source.name} cannot be read ({error!s:.150}); play it, and replace it if it is damaged"
+        ) from error
+
+
+def probe(source: Source) -> Probe:
+    """Look at a recording without decoding more than one picture of it.
+
+    Raises:
+        MovaError: damaged, or without pictures.
+    """
+    with opened(source) as container:
+        stream = _video(container, source)
+        stamps = sorted(p.pts for p in container.demux(stream) if p.pts is not None and p.size)
+        if not stamps:
+            raise MovaError(f"{source.name} holds no pictures; is it sound alone, or cut off?")
+        container.seek(0)
+        picture = next(container.decode(stream), None)
+        if picture is None:
+            raise MovaError(f"{source.name} cannot be decoded; replace it")
+        turned = _turns(picture) % 2
+        base, rate = float(stream.time_base), float(stream.average_rate or DEFAULT_FPS)
+        sides = (picture.width, picture.height) if turned else (picture.height, picture.width)
+        sound = bool(_audio(container))
+    first = stamps[0] * base + source.start
+    times = [stamp * base - first for stamp in stamps]
+    begin = max(0, bisect_left(times, 1e-3) - 1) if source.start else 0
+    times = [time for time in times[begin:] if not source.duration or time < source.duration - 1e-3]
+    if not times:
+        raise MovaError(f"{source.name} has no picture in the part from {source.start:g} s on")
+    seconds = times[-1] + 1 / rate
+    return Probe(*sides, tuple(times), min(seconds, source.duration) if source.duration else seconds, sound)
+
+
+def pieces(
+    source: Source, found: Probe, windows: Sequence[Window], size: tuple[int, int], grid: AudioGrid
+) -> list[Piece]:
+    """The windows of a recording, pictures fitted to (height, width), sound for a codec that counts by `grid`.
+
+    Raises:
+        MovaError: it ends before its header says, or is damaged on the way.
+    """
+    wanted = [shown(found.times, window) for window in windows]
+    pictures = _pictures(source, found, {index for indices in wanted for index in indices}, size)
+    sound = _sound(source, grid.sample_rate) if found.sound else None
+    return [
+        Piece(
+            torch.stack([pictures[index] for index in indices]), None if sound is None else _part(sound, window, grid)
+        )
+        for window, indices in zip(windows, wanted, strict=True)
+    ]
+
+
+def _pictures(source: Source, found: Probe, wanted: set[int], size: tuple[int, int]) -> dict[int, Tensor]:
+    """Index in `found.times` -> (H, W, 3) uint8."""
+    made: dict[int, Tensor] = {}
+    last = max(wanted)
+    with opened(source) as container:
+        stream = _video(container, source)
+        stream.thread_type = "AUTO"
+        first = None
+        for picture in container.decode(stream):
+            if picture.pts is None:
+                continue
+            time = float(picture.pts * stream.time_base)
+            first = time if first is None else first
+            index = bisect_left(found.times, time - first - source.start - 1e-4)
+            if index in wanted and index not in made and abs(found.times[index] - (time - first - source.start)) < 1e-3:
+                pixels = torch.from_numpy(picture.to_ndarray(format="rgb24"))
+                made[index] = fitted(torch.rot90(pixels, _turns(picture))[None], *size)[0]
+            if index >= last and last in made:
+                break
+    if missing := sorted(wanted - made.keys()):
+        raise MovaError(
+            f"{source.name} is damaged: of {len(wanted)} pictures, {len(missing)} cannot be decoded (the first at "
+            f"{found.times[missing[0]]:.2f} s). Convert it again, or leave it out"
+        )
+    return made
+
+
+def _sound(source: Source, to: int) -> Tensor | None:
+    """(1, S) float32 at `to` Hz from the first picture on, by the clocks of both streams; None where it holds nothing."""
+    with opened(source) as container:
+        stream = _audio(container)
+        start = float((container.streams.video[0].start_time or 0) * container.streams.video[0].time_base)
+        rate, blocks, begun = 0, [], None
+        for frame in container.decode(stream):
+            if begun is None:
+                begun, rate = float((frame.pts or 0) * frame.time_base), frame.sample_rate
+            blocks.append(_samples(frame))
+    if not blocks or begun is None:
+        return None
+    whole = torch.cat(blocks, dim=1)[None]
+    if whole.shape[1] not in CHANNELS:
+        raise MovaError(f"{source.name} has {whole.shape[1]} channels of sound; mix it down to stereo")
+    late = round((begun - start - source.start) * to)
+    sound = resampled(mono(whole), rate, to)[0]
+    return torch.nn.functional.pad(sound, (late, 0)) if late >= 0 else sound[:, -late:]
+
+
+def _samples(frame: av.AudioFrame) -> Tensor:
+    """(C, S) float32 in -1..1, of any format."""
+    values = torch.from_numpy(frame.to_ndarray())
+    if not frame.format.is_planar:
+        values = values.view(-1, frame.layout.nb_channels).t()
+    if values.is_floating_point():
+        return values.float()
+    if values.dtype == torch.uint8:
+        return (values.float() - 128) / 128
+    return values.float() / -float(torch.iinfo(values.dtype).min)
+
+
+def _part(sound: Tensor, window: Window, grid: AudioGrid) -> Tensor:
+    begin = round(window.start * grid.sample_rate)
+    return fit(sound[None, :, begin:], audio_samples(window.frames, DEFAULT_FPS, grid))[0]
+
+
+def _video(container: av.container.InputContainer, source: Source) -> av.VideoStream:
+    if not container.streams.video:
+        raise MovaError(f"{source.name} holds no pictures; is it sound alone?")
+    return container.streams.video[0]
+
+
+def _audio(container: av.container.InputContainer) -> av.AudioStream | None:
+    """The first track that can be decoded; None without one."""
+    return next((s for s in container.streams.audio if s.codec_context is not None), None)
+
+
+def _turns(picture: av.VideoFrame) -> int:
+    """Quarter turns, against the clock, to what a player shows."""
+    return round(getattr(picture, "rotation", 0) / 90) % 4

@@ -1,0 +1,262 @@
+"""A run that is kept on its way: what the sampler needs to go on lies on disk, and the same inputs again go on from there.
+
+All of it stands outside the sampler functions, which see a schedule that begins later, or a model that answers from disk:
+
+steps  our own samplers: they ask where to begin, and say where they are at the beginning of each step
+start  samplers that remember nothing between steps: begun at a later sigma, the first evaluation answered from disk
+log    all others: run again from the first step, with every answer of the model so far from disk; history, noise and
+       adaptive steps come out again by themselves
+
+The guider is given the whole schedule each time, so what depends on it (percentages, progress) stays what it was. Equal
+means to the bit, as far as two runs on one machine are. Samplers whose names end in `cfg_pp` take more from a step than the
+model's answer, and are not kept.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import folder_paths
+from comfy.samplers import KSAMPLER, KSamplerX0Inpaint
+from torch import Tensor
+
+from ....mova_core.errors import ConfigError, MovaError
+from ....mova_core.estimate import decode_bytes
+from ....mova_core.kept import runs
+from ....mova_core.kept.latents import write_latent
+from ....mova_core.kept.runs import RunState
+from .. import messages
+from ..keys import Options
+from ..machine import memory
+from ..sampling import joint_latents
+from ..types import Latent
+from . import latent_store
+from .fingerprints import digest, fingerprint, workflow_above
+from .ways import WAYS, Callback
+
+log = logging.getLogger("mova")
+AUTO, ON, OFF = MODES = ("auto", "on", "off")
+LONG_SECONDS = 300.0  # a run that will take longer is kept by itself
+FROM_A_STEP = {"euler", "ddim", "heun", "dpm_2", "exp_heun_2_x0"}
+FOLDER = "mova_runs"
+FEW = 4  # inputs that differ: so many are named
+
+
+@dataclass(frozen=True)
+class Node:
+    """Where a run stands in a workflow; None where there is none."""
+
+    node_id: str | None = None
+    workflow: Any = None  # ComfyUI's DYNPROMPT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """How a run is to be kept: `mode` of MODES, and every how many steps."""
+
+    mode: str = AUTO
+    every: int = 1
+
+
+NOWHERE, NOT_KEPT = Node(), Keeping(mode=OFF)
+
+
+def way_of(sampler: str, mode: str) -> str | None:
+    """How a stock sampler goes on; None where it cannot and need not.
+
+    Raises:
+        ConfigError: it cannot, and was asked to.
+    """
+    if sampler.endswith("cfg_pp"):
+        if mode == ON:
+            raise ConfigError(
+                f"sampler {sampler!r} takes more from a step than can be kept, so this run could not go on after a stop; "
+                "choose another sampler, or resume 'off'"
+            )
+        return None
+    return "start" if sampler in FROM_A_STEP else "log"
+
+
+def long_run(
+    inputs: Mapping[str, object], latent: Latent, way: str | None, keeping: Keeping, node: Node, options: Options
+) -> "LongRun | None":
+    """The run with these inputs, or None where it is not kept. `options`: model options, to name what keeps a state."""
+    if way is None or keeping.mode == OFF:
+        return None
+    told = {name: fingerprint(value) for name, value in {**inputs, "latent": latent}.items()}
+    parts = {name: found.digest for name, found in told.items()}
+    opaque = sorted({name for found in told.values() for name in found.opaque})
+    if opaque:
+        if node.workflow is None or node.node_id is None:
+            log.info("this run is not kept on its way: %s cannot be compared with what it will be then", opaque[0])
+            return None
+        parts["workflow"] = _workflow(node)
+    root = Path(folder_paths.get_output_directory()) / FOLDER
+    return LongRun(root, parts, way, keeping, latent, node, stateful(options))
+
+
+def _workflow(node: Node) -> str:
+    """A hash of all that leads to the node, for what no hash of a value can tell."""
+    inputs = node.workflow.get_node(node.node_id)["inputs"]
+    links = {key: value for key, value in inputs.items() if isinstance(value, list) and len(value) == 2}
+    return digest({key: [workflow_above(node.workflow, link[0]), link[1]] for key, link in links.items()})
+
+
+def stateful(options: Options) -> list[str]:
+    """Patches that keep something from step to step, which is lost when a run stops."""
+    found = []
+    holder = options.get("transformer_options", {}).get("easycache")
+    if holder is not None:
+        found.append(type(holder).__name__.removesuffix("Holder"))
+    before = options.get("sampler_pre_cfg_function", [])
+    if any(getattr(function, "__qualname__", "").startswith("APG.") for function in before):
+        found.append("APG (unless its momentum is 0)")
+    return found
+
+
+class LongRun:
+    """One run of a sampler node, over all the seeds it tries."""
+
+    def __init__(
+        self,
+        root: Path,
+        parts: Mapping[str, str],
+        way: str,
+        keeping: Keeping,
+        latent: Latent,
+        node: Node,
+        stateful: list[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.root, self.folder, self.parts = root, root / digest([way, sorted(parts.items())]), dict(parts)
+        self.way, self.mode, self.every, self.clock = way, keeping.mode, keeping.every, clock
+        self.latent, self.node, self.stateful = latent, node, stateful
+        self.device = f"{comfy.model_management.get_torch_device_name(comfy.model_management.get_torch_device())}"
+        self.lines: list[str] = []
+        self.state = self._found()
+        self.keeping = keeping.mode == ON or self.state is not None
+        if self.state is None:
+            self._tell_of_another()
+
+    def said(self) -> str:
+        """What stands under the node of it."""
+        return "\n".join(self.lines)
+
+    def seed(self, first: int) -> int:
+        """The seed to begin with: the one that was being tried."""
+        return first if self.state is None else self.state.seed
+
+    def around(self, sampler: KSAMPLER) -> KSAMPLER:
+        """`sampler`, kept on its way."""
+        function = sampler.sampler_function
+
+        def walk(
+            model: KSamplerX0Inpaint,
+            x: Tensor,
+            sigmas: Tensor,
+            extra_args: Options,
+            callback: Callback | None = None,
+            disable: bool | None = None,
+            **more: Any,
+        ) -> Tensor:
+            attempt = WAYS[self.way](self, model, x, sigmas, extra_args)
+            try:
+                return attempt.walk(
+                    function, x, sigmas, callback, {"extra_args": extra_args, "disable": disable, **more}
+                )
+            except BaseException:  # cancelled, out of memory, a server that is stopped: the last step is not lost
+                with suppress(RuntimeError):  # of a device that is lost
+                    attempt.flush()
+                raise
+
+        return KSAMPLER(walk, sampler.extra_options, sampler.inpaint_options)
+
+    def result(self) -> tuple[Latent, int] | None:
+        """The finished LATENT of these inputs, where it was kept because decoding was expected to fail, and its seed."""
+        try:
+            kept, seed = runs.read_result(self.folder)
+        except MovaError:
+            return None
+        self.tell(f"Taken from {FOLDER}: it was made from the same inputs before.")
+        messages.show(self.said(), self.node.node_id)
+        return {**self.latent, "samples": latent_store.to_latent(kept)["samples"]}, seed  # type: ignore[typeddict-item]
+
+    def finished(self, made: Latent, seed: int) -> None:
+        """The run is done: what was kept goes. Where decoding is expected not to fit, the latent itself stays."""
+        if not decoding_fits(made):
+            name = f"{FOLDER}/{self.folder.name}/{runs.RESULT}"
+            kept = latent_store.of_latent(made, {"seed": str(seed)})
+            if self.written(lambda: write_latent(self.folder / runs.RESULT, kept, {"seed": str(seed)})):
+                self.tell(
+                    f"Kept as {name}, as decoding it whole may not fit: set tile_size of 'MOVA Decode', nothing is lost."
+                )
+                messages.show(self.said(), self.node.node_id)
+                runs.forget(self.folder, but=runs.RESULT)
+                return
+        runs.forget(self.folder)
+
+    def forget(self) -> None:
+        """What was kept is of no use."""
+        runs.forget(self.folder)
+
+    def tell(self, line: str) -> None:
+        """In the log, and under the node."""
+        log.info("%s", line)
+        self.lines.append(line)
+
+    def written(self, write: Callable[[], None]) -> bool:
+        """Whether the disk took it. The run goes on if not, and is not kept any more."""
+        try:
+            for gone in runs.make_room(self.root, self.size(), self.folder):
+                log.info("the kept run %s/%s went, to make room for this one", FOLDER, gone)
+            write()
+        except MovaError as error:
+            self.keeping = False
+            log.warning("this run is not kept on its way: %s", error)
+            self.lines.append("Not kept on its way: the disk did not take it.")
+            return False
+        return True
+
+    def size(self) -> int:
+        """Bytes of one file, about."""
+        return sum(12 * part.numel() for part in joint_latents.streams(self.latent))
+
+    def settle(self, steps: int, of: int, seconds: float) -> None:
+        """Whether the run is long, by the steps made so far."""
+        self.keeping = self.keeping or (self.mode == AUTO and steps > 0 and seconds / steps * of > LONG_SECONDS)
+
+    def _found(self) -> RunState | None:
+        if not (self.folder / runs.STATE).exists():
+            return None
+        try:
+            return runs.read_state(self.folder)
+        except MovaError as error:
+            self.tell(f"A kept state of this run cannot be used, it begins anew: {error}")
+            return None
+
+    def _tell_of_another(self) -> None:
+        """Of the kept run that is most like this one, say what differs."""
+        likely = []
+        for state in runs.states(self.root):
+            differ = sorted(
+                name for name in self.parts.keys() | state.parts if self.parts.get(name) != state.parts.get(name)
+            )
+            likely.append((len(differ), differ, state))
+        if not likely:
+            return
+        count, differ, state = min(likely, key=lambda each: each[0])
+        if 0 < count <= FEW:
+            self.tell(
+                f"A run that was cut off at step {state.step} of {state.steps} is kept, and differs from this one in "
+                f"{', '.join(differ)}. This one begins anew."
+            )
+
+
+def decoding_fits(latent: Latent) -> bool:
+    """Whether the pictures can be decoded whole, by what ComfyUI will ask for."""
+    return decode_bytes(joint_latents.video_shape(latent)) <= memory.capacity(comfy.model_management.vae_device())

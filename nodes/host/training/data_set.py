@@ -1,0 +1,337 @@
+"""Recordings -> a cached data set: each window encoded once, kept under a key of everything it came from.
+
+A clip's file holds what the model is shown of it, on the model's own scale: video latents, the latents of its first
+picture, audio latents. Prompts have files of their own, so that a better caption costs no new encoding of the picture.
+
+Axes: F pictures, H W pixels, S samples.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import torch
+from torch import Tensor
+
+from ....mova_core.checkpoint.files import read_tensors
+from ....mova_core.errors import CheckpointError, MovaError
+from ....mova_core.image import condition_clip
+from ....mova_core.shapes import DEFAULT_FPS, audio_samples
+from ....mova_core.text import pad_context
+from ....mova_core.training import captions, clips, files
+from ..loaders import text
+from ..media import recordings
+from ..media.recordings import Piece, Source
+
+log = logging.getLogger("mova")
+FOLDER = "mova_training"
+VERSION = "1"  # of what is in a cached file
+READ = 2**22  # bytes hashed at once
+SHEET = 6  # pictures of a clip on the contact sheet
+TILE = 160  # pixels of a picture's longer side there
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One window of a recording, encoded. `audible`: whether its sound is learned."""
+
+    name: str
+    caption: str
+    media: Path
+    prompt: Path
+    frames: int
+    height: int
+    width: int
+    audible: bool
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What 'MOVA Train LoRA' trains on. `blank` is the empty prompt, for captions that are left out."""
+
+    clips: tuple[Clip, ...]
+    blank: Path
+    report: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """How clips are made of recordings. `level`: dB of loudness, None leaves it."""
+
+    frames: int
+    height: int
+    width: int
+    cut: str
+    sizes: str
+    level: float | None
+
+
+@dataclass(frozen=True)
+class Coders:
+    """What encodes: both VAEs and the text encoder, as they come into the node."""
+
+    vae: Any
+    audio_vae: Any
+    clip: Any
+
+
+def folder() -> Path:
+    """Where the pack keeps what it trains on and what it makes, in ComfyUI's output folder."""
+    return Path(folder_paths.get_output_directory()) / FOLDER
+
+
+def input_folder(name: str) -> Path:
+    """The folder a user means: a whole path, or one in ComfyUI's input folder."""
+    return Path(folder_paths.get_input_directory(), name.strip().strip('"'))
+
+
+def from_folder(name: str, default: str) -> list[tuple[Source, str]]:
+    """Recordings with captions, of a folder.
+
+    Raises:
+        MovaError: as `captions.recordings`.
+    """
+    if not name.strip():
+        raise MovaError("no folder of clips; write its path, or connect videos and captions")
+    return [
+        (Source(each.path.name, each.path), each.caption) for each in captions.recordings(input_folder(name), default)
+    ]
+
+
+def from_lists(videos: Sequence[Any], texts: Sequence[str], default: str) -> list[tuple[Source, str]]:
+    """Recordings with captions, of lists such as ComfyUI's data set nodes give.
+
+    Raises:
+        MovaError: not as many captions as videos, or an empty caption.
+    """
+    if len(texts) not in (0, len(videos)):
+        raise MovaError(f"{len(videos)} videos and {len(texts)} captions; connect one caption for each video, in order")
+    found = []
+    for number, video in enumerate(videos, 1):
+        content = video.get_stream_source()
+        named = f"video {number}" if isinstance(content, BytesIO) else Path(content).name
+        caption = (texts[number - 1].strip() if texts else "") or default.strip()
+        if not caption:
+            raise MovaError(f"{named} has no caption; connect captions, or give a default caption")
+        source = content if isinstance(content, BytesIO) else Path(content)
+        found.append((Source(named, source, *video.get_active_trim_window()), caption))
+    return found
+
+
+def build(sources: Sequence[tuple[Source, str]], prefix: str, wishes: Wishes, coders: Coders) -> DataSet:
+    """Encode what is not in the cache yet.
+
+    Raises:
+        MovaError: a recording cannot be read, or none of them is long enough.
+    """
+    probes = [recordings.probe(source) for source, _ in sources]  # all of them, before any is encoded
+    prints = _prints(coders)
+    bar, told, made = comfy.utils.ProgressBar(len(sources)), _Told(), []
+    for (source, caption), found in zip(sources, probes, strict=True):
+        cuts = clips.windows(found.seconds, wishes.frames, wishes.cut)
+        if not cuts:
+            told.short.append(f"{source.name} ({found.seconds:.2f} s)")
+        size = clips.bucket((found.height, found.width), (wishes.height, wishes.width), wishes.sizes)
+        prompt = _prompt(f"{prefix.strip()} {caption}".strip(), coders.clip, prints.text, told)
+        keys = [_key(source, window, size, wishes, prints.media) for window in cuts]
+        if any(not path.is_file() for path in keys):
+            _encode(recordings.pieces(source, found, cuts, size, coders.audio_vae.audio_grid), keys, wishes, coders)
+            told.encoded += len(keys)
+        for number, (window, path) in enumerate(zip(cuts, keys, strict=True), 1):
+            name = source.name if len(cuts) == 1 else f"{source.name} #{number}"
+            audible = _audible(path, name, found.sound, told)
+            made.append(Clip(name, caption, path, prompt, window.frames, *size, audible))
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update(1)
+    if not made:
+        raise MovaError(
+            f"every one of {len(sources)} clips is shorter than {clips.SHORTEST} pictures at 24 a second: {told.few('short')}"
+        )
+    report = told.report(made)
+    log.info("%s", report)
+    return DataSet(tuple(made), _prompt("", coders.clip, prints.text, told), report)
+
+
+class _Told:
+    """What a user should hear of a data set."""
+
+    def __init__(self) -> None:
+        self.short: list[str] = []
+        self.mute: list[str] = []
+        self.silent: list[str] = []
+        self.cut: list[str] = []
+        self.encoded = 0
+
+    def few(self, kind: str) -> str:
+        return ", ".join(getattr(self, kind))
+
+    def report(self, made: Sequence[Clip]) -> str:
+        sizes: dict[tuple[int, int, int], int] = {}
+        for clip in made:
+            key = (clip.width, clip.height, clip.frames)
+            sizes[key] = sizes.get(key, 0) + 1
+        seconds = sum(clip.frames for clip in made) / DEFAULT_FPS
+        lines = [f"{len(made)} clips, {seconds:.1f} s in all; {self.encoded} encoded now, the rest was in the cache."]
+        lines += [f"{count} of {w}x{h}, {frames} pictures" for (w, h, frames), count in sorted(sizes.items())]
+        for kind, words in (
+            ("short", f"too short, left out (under {clips.SHORTEST} pictures)"),
+            ("mute", "without sound, the picture alone is learned"),
+            ("silent", f"silent (below {clips.SILENCE_DB:g} dB), the picture alone is learned"),
+            ("cut", "captions too long, cut at 512 tokens"),
+        ):
+            if getattr(self, kind):
+                lines.append(f"{words}: {self.few(kind)}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Prints:
+    media: str
+    text: str
+
+
+def _prints(coders: Coders) -> _Prints:
+    """What tells these encoders from others."""
+    media = [_print(coders.vae.first_stage_model), _print(coders.audio_vae.first_stage_model)]
+    return _Prints("-".join(media), _print(coders.clip.cond_stage_model))
+
+
+def _print(module: Any) -> str:
+    """Names and shapes of a module's weights, and the values of the smallest that are there."""
+    state = {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
+    digest = hashlib.sha256("".join(f"{name}{tuple(t.shape)}" for name, t in sorted(state.items())).encode())
+    there = [name for name, t in state.items() if not t.is_meta and type(t) in (Tensor, torch.nn.Parameter)]
+    for name in sorted(there, key=lambda name: (state[name].numel(), name))[:16]:
+        digest.update(state[name].detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _key(source: Source, window: Any, size: tuple[int, int], wishes: Wishes, prints: str) -> Path:
+    told = (VERSION, _content(source), source.start, source.duration, window.start, window.frames, size, wishes.level)
+    digest = hashlib.sha256(repr((*told, prints)).encode()).hexdigest()[:32]
+    return folder() / "clips" / f"{digest}.safetensors"
+
+
+def _content(source: Source) -> str:
+    """Of a recording's bytes: the same clip under another name is the same."""
+    digest = hashlib.sha256()
+    if isinstance(source.content, BytesIO):
+        digest.update(source.content.getbuffer())
+        return digest.hexdigest()
+    with source.content.open("rb") as file:
+        while block := file.read(READ):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _prompt(caption: str, clip: Any, prints: str, told: _Told) -> Path:
+    """The file of a prompt's embeddings, encoded as 'MOVA Text Encode' does; rows of zeros at its end are left out."""
+    digest = hashlib.sha256(repr((VERSION, caption, prints)).encode()).hexdigest()[:32]
+    path = folder() / "prompts" / f"{digest}.safetensors"
+    ids, cut = text.prompt_ids(clip, caption)
+    if cut:
+        told.cut.append(f"{caption[:40]}... ({cut} tokens)")
+    if not path.is_file():
+        rows = text.rows(text.encode(clip, ids))[0].cpu()
+        files.write(path, {"context": rows[: len(ids)].clone()}, {"caption": caption})
+    return path
+
+
+def _encode(pieces: Sequence[Piece], paths: Sequence[Path], wishes: Wishes, coders: Coders) -> None:
+    """Write the files of a recording's windows."""
+    scale = comfy.latent_formats.Wan21()
+    for piece, path in zip(pieces, paths, strict=True):
+        shown = piece.pictures.float() / 255  # (F, H, W, 3)
+        first = condition_clip(2 * shown[:1].movedim(-1, 1) - 1, len(shown))
+        video, image = (coders.vae.encode(each) for each in (shown, (first[0].movedim(0, -1) + 1) / 2))
+        tensors = {"video": scale.process_in(video), "image": scale.process_in(image)}
+        loud = -120.0 if piece.sound is None else clips.loudness(piece.sound)
+        heard = piece.sound
+        if heard is None:
+            heard = torch.zeros(1, audio_samples(len(shown), DEFAULT_FPS, coders.audio_vae.audio_grid))
+        elif wishes.level is not None:
+            heard = clips.as_loud(heard, wishes.level)
+        tensors["audio"] = coders.audio_vae.encode(heard[..., None])
+        kept = {name: tensor.float().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        files.write(path, kept, {"loudness": f"{loud:.2f}", "frames": str(len(shown))})
+
+
+def _audible(path: Path, name: str, track: bool, told: _Told) -> bool:
+    if not track:
+        told.mute.append(name)
+        return False
+    loud = float(files.read_header(path).metadata.get("loudness", "0"))
+    if loud <= clips.SILENCE_DB:
+        told.silent.append(f"{name} ({loud:.0f} dB)")
+    return loud > clips.SILENCE_DB
+
+
+def media(clip: Clip) -> dict[str, Tensor]:
+    """`video` and `image` (1, 16, T, h, w) on the model's scale, `audio` (1, C, A).
+
+    Raises:
+        CheckpointError: the cache was emptied or damaged.
+    """
+    return _cached(clip.media)
+
+
+def context(path: Path) -> Tensor:
+    """(1, 512, width) embeddings of a prompt.
+
+    Raises:
+        CheckpointError: the cache was emptied or damaged.
+    """
+    return pad_context(_cached(path)["context"][None])
+
+
+def _cached(path: Path) -> dict[str, Tensor]:
+    try:
+        return {name: tensor.clone() for name, tensor in read_tensors(path).items()}
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{path.name} of the data set's cache is gone or damaged; run 'MOVA Training Clips' again ({error!s:.120})"
+        ) from error
+
+
+def decoded(clip: Clip, coders: Coders) -> tuple[Tensor, Tensor]:
+    """(F, H, W, 3) pictures and (1, 1, S) sound of a clip, back from the cache: what is really fed."""
+    kept = media(clip)
+    raw = comfy.latent_formats.Wan21().process_out(kept["video"])
+    pictures = coders.vae.decode(raw)[0].cpu().float()
+    sound = coders.audio_vae.decode(kept["audio"]).movedim(-1, 1).cpu().float()
+    return pictures, sound[..., : audio_samples(clip.frames, DEFAULT_FPS, coders.audio_vae.audio_grid)]
+
+
+def contact_sheet(strips: Iterable[Tensor]) -> Tensor:
+    """(1, H, W, 3): a row of `SHEET` pictures for each clip, evenly spread over it."""
+    rows = []
+    for pictures in strips:
+        chosen = pictures[torch.linspace(0, len(pictures) - 1, SHEET).round().long()]
+        share = TILE / max(chosen.shape[1:3])
+        sides = [max(1, round(share * side)) for side in chosen.shape[1:3]]
+        small = torch.nn.functional.interpolate(chosen.movedim(-1, 1), sides, mode="area").movedim(1, -1)
+        square = torch.ones(SHEET, TILE, TILE, 3)
+        square[:, : sides[0], : sides[1]] = small
+        rows.append(torch.cat([*square], dim=1))
+    return torch.cat(rows)[None].clamp(0, 1)
+
+
+Show = Callable[[str], None]
+
+
+def preview(made: DataSet, coders: Coders, count: int) -> tuple[Tensor, dict[str, Any]]:
+    """Contact sheet and sound of the first clips, decoded back from the cache; without any, a white one and silence."""
+    shown = [decoded(clip, coders) for clip in made.clips[:count]]
+    rate = coders.audio_vae.audio_sample_rate
+    if not shown:
+        return torch.ones(1, TILE, TILE, 3), {"waveform": torch.zeros(1, 1, rate // 10), "sample_rate": rate}
+    sheet = contact_sheet(pictures for pictures, _ in shown)
+    return sheet, {"waveform": torch.cat([sound for _, sound in shown], dim=-1), "sample_rate": rate}

@@ -1,0 +1,184 @@
+"""LoRA training of a MOVA MODEL: the loop, with saves, previews and progress.
+
+training_checks  whether a run can be made of this MODEL and data set here
+training_samples a sample shown to its expert, there and back; training_weights brings a layer's weights
+training_files   the LoRA and the state; training_report and training_views tell and show
+training_clips   the data set
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ....mova_core.estimate import Workload
+from ....mova_core.training import files
+from ....mova_core.training.adapters import fresh
+from ....mova_core.training.budget import kept
+from ....mova_core.training.noise import generator
+from ....mova_core.training.run import (
+    LossError,
+    Record,
+    Run,
+    Settings,
+)
+from .. import messages
+from ..machine.profiling import begin_peak, device_peak
+from . import data_set, run_files, words
+from .checks import (
+    check_channels,
+    check_host_memory,
+    chosen_path,
+    experts_of,
+    largest,
+)
+from .run_files import Saving
+from .samples import Samples
+from .views import curve
+from .words import line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """What is looked at meanwhile. `preview(tensors, step)` makes a clip with the adapters as they are."""
+
+    evaluate_every: int = 100
+    preview_every: int = 0
+    preview: Callable[[dict[str, Tensor], int], str] | None = None
+    node_id: Any = None
+
+
+@dataclass
+class Trainer:
+    """One run on one MODEL. What it changes is its own: adapters, optimizer, files."""
+
+    samples: Samples
+    run: Run
+    saving: Saving
+    watching: Watching
+    begun: float = field(default_factory=time.time)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The LoRA as it is, as stock loaders take it."""
+        return files.lora_tensors(self.run.parameters, self.run.settings.alpha, torch.bfloat16)
+
+    def save(self, *, last: bool) -> list[Path]:
+        """The LoRA and the state to go on from."""
+        told = {
+            "num_train_items": len(self.samples.data.clips),
+            "mixed_precision": str(self.samples.dtype).removeprefix("torch."),
+            "discrete_flow_shift": self.samples.draws.shift,
+        }
+        return run_files.save(self.saving, self.run, told, self.begun, last=last)
+
+    def train(self) -> str:
+        """All steps that are left. Whatever ends it, what was learned up to the last whole step is kept."""
+        settings, bar = self.run.settings, comfy.utils.ProgressBar(self.run.settings.steps)
+        begin_peak(self.samples.device)
+        saved = self.run.step
+        try:
+            while self.run.step < settings.steps:
+                started = time.perf_counter()
+                record = self._advance()
+                record.seconds = time.perf_counter() - started
+                bar.update_absolute(self.run.step, settings.steps)
+                messages.show(line(self.run, record, device_peak(self.samples.device)), self.watching.node_id)
+                saved = self._between(saved)
+        except BaseException:
+            if self.run.step > saved:
+                self.save(last=True)
+            raise
+        self.save(last=True)
+        return self.report()
+
+    def _advance(self) -> Record:
+        try:
+            return self.run.advance(self.samples.learn)
+        except LossError as error:
+            raise LossError(f"{error} (the last one was {self.samples.last_clip})") from error
+
+    def _between(self, saved: int) -> int:
+        """Evaluation, save and preview where they are due; the step that is saved now."""
+        step, last = self.run.step, self.run.step == self.run.settings.steps
+        if self.watching.evaluate_every and (step % self.watching.evaluate_every == 0 or last):
+            self.samples.evaluate()
+        if self.saving.every and step % self.saving.every == 0 and not last:
+            self.save(last=False)
+            saved = step
+        every, preview = self.watching.preview_every, self.watching.preview
+        if preview is not None and every and (step % every == 0 or last):
+            messages.show(preview(self.tensors(), step), self.watching.node_id)
+            self.samples.active = None  # sampling loaded what it needed
+        return saved
+
+    def report(self) -> str:
+        """The run in words."""
+        written = f"saved: {self.saving.lora.name}, state in {self.saving.state.parent.name}"
+        return words.report(self.run, written, low=self.samples.low)
+
+    def loss_map(self) -> dict[str, list[float]]:
+        """What ComfyUI's 'Plot Loss Graph' takes."""
+        return {"loss": [record.total(self.run.settings.audio_weight) for record in self.run.records]}
+
+
+def trainer(
+    model: Any, data: data_set.DataSet, settings: Settings, saving: Saving, watching: Watching, memory: str
+) -> Trainer:
+    """A run that is ready to go, or to go on: everything that can be wrong is said now.
+
+    Raises:
+        MovaError: the MODEL, the data set, the device, the disk or the kept state does not fit.
+    """
+    patchers = experts_of(model, settings)
+    check_channels(model, data)
+    low = chosen_path(model, settings, largest(data), memory)
+    sizes = model.model.sizes
+    state = fresh(sizes, settings.parts, settings.rank, generator(settings.seed, "adapters"), settings.layers)
+    values = sum(parameter.numel() for parameter in state.values())
+    files.check_room(saving.lora.parent, 2 * values * (2 + saving.keep))
+    files.check_room(saving.folder, 2 * 12 * values)  # the state there is, and the one that takes its place
+    check_host_memory(kept(sizes, Workload.of(largest(data)), model.model.element))
+    device = model.load_device
+    placed = {name: torch.nn.Parameter(parameter.detach().to(device)) for name, parameter in state.items()}
+    run = Run.begin(settings, placed)
+    if saving.state.is_file() and not saving.again:
+        run.restore(*files.load_state(saving.state))
+    return Trainer(Samples(model, data, run, low, patchers), run, saving, watching)
+
+
+@contextmanager
+def learning_mode() -> Iterator[None]:
+    """Out of the inference mode that ComfyUI runs nodes in, and its models told."""
+    management = comfy.model_management
+    before = management.in_training
+    management.in_training = True
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        management.in_training = before
+
+
+def train(
+    model: Any, data: data_set.DataSet, settings: Settings, saving: Saving, watching: Watching, memory: str
+) -> tuple[dict[str, Tensor], dict[str, list[float]], str]:
+    """Run, and the LoRA's tensors, the losses, and a report; the loss curve lies beside the LoRA.
+
+    Raises:
+        MovaError: see `trainer` and `Run.advance`; DiskError: a save did not fit.
+    """
+    with learning_mode():
+        made = trainer(model, data, settings, saving, watching, memory)
+        try:
+            report = made.train()
+        finally:
+            if made.run.records:
+                curve(saving.lora.with_suffix(".png"), made.run.records, made.run.evaluations)
+        return made.tensors(), made.loss_map(), report

@@ -1,0 +1,133 @@
+"""What is looked at while a run learns: a picture of its losses, and clips made with the adapters as they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.samplers
+import comfy.sd
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ....mova_core.image import condition_mask
+from ....mova_core.sampling.schedule import sigmas
+from ....mova_core.shapes import (
+    DEFAULT_FPS,
+    AudioShape,
+    audio_latent_shape,
+    audio_samples,
+)
+from ....mova_core.training.run import Record
+from ..media import video
+from ..sampling import joint_latents, samplers
+from . import data_set
+from .data_set import Clip, Coders, DataSet
+
+WIDTH, HEIGHT, MARGIN = 960, 540, 48
+COLOURS = {"high": ("#c2410c", "#fdba74"), "low": ("#1d4ed8", "#93c5fd")}  # picture, sound
+SMOOTH = 0.05  # share of a new value in the drawn mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Previews:
+    """How a clip is made on the way: the pack's own sampler at few steps, on the first clips of the data set."""
+
+    model: Any
+    data: DataSet
+    coders: Coders
+    folder: Path
+    steps: int
+    cfg: float
+    seed: int
+
+    def __call__(self, tensors: dict[str, Tensor], step: int) -> str:
+        """Write an MP4 made with a LoRA's tensors and say where."""
+        with torch.inference_mode():
+            clip = self.data.clips[0]
+            patched, _ = comfy.sd.load_lora_for_models(self.model, None, tensors, 1.0, 0.0)
+            pictures, sound = self._made(patched, clip)
+        path = self.folder / f"preview-{step:06}.mp4"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        size, rate = (pictures.shape[2], pictures.shape[1]), self.coders.audio_vae.audio_sample_rate
+        frames = (255 * pictures).round().clamp(0, 255).to(torch.uint8)
+        video.write(path, size, [frames], sound[0], DEFAULT_FPS, rate, {"caption": clip.caption}, frames=len(frames))
+        return f"preview after step {step}: {path.name} in {path.parent.name}"
+
+    def _made(self, patched: Any, clip: Clip) -> tuple[Tensor, Tensor]:
+        kept = data_set.media(clip)
+        image = patched.model.latent_format.process_out(kept["image"])
+        mask = condition_mask(clip.frames, *image.shape[3:])
+        values = {"concat_latent_image": image, "concat_mask": 1.0 - mask, "frame_rate": DEFAULT_FPS}
+        pair = ([[data_set.context(path), dict(values)]] for path in (clip.prompt, self.data.blank))
+        guider = comfy.samplers.CFGGuider(patched)
+        guider.set_conds(*pair)
+        guider.set_cfg(self.cfg)
+        shape = audio_latent_shape(AudioShape(batch=1, steps=kept["audio"].shape[-1]), kept["audio"].shape[1])
+        latent = {"samples": joint_latents.joint(torch.zeros_like(kept["video"]), torch.zeros(shape))}
+        walked = sigmas(self.steps, patched.model.shifts()[0], patched.model.model_config.scheduler.sigma_min)
+        done = samplers.sample(guider, latent, seed=self.seed, sampler=samplers.sampler_of("euler"), values=walked)
+        picture, heard = joint_latents.streams(done)
+        pictures = self.coders.vae.decode(picture)[0].cpu().float()
+        sound = self.coders.audio_vae.decode(heard).movedim(-1, 1).cpu().float()
+        return pictures, sound[..., : audio_samples(clip.frames, DEFAULT_FPS, self.coders.audio_vae.audio_grid)]
+
+
+def curve(path: Path, records: Sequence[Record], evaluations: Sequence[dict[str, Any]]) -> None:
+    """Draw the losses of a run into a PNG: a faint dot a step, their running mean, and the fixed samples as rings."""
+    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    pen = ImageDraw.Draw(image)
+    points = [(r.step, r.expert, kind, getattr(r, kind)) for r in records for kind in ("video", "audio")]
+    rings = [
+        (e["step"], expert, kind, e[expert][number])
+        for e in evaluations
+        for expert in COLOURS
+        if expert in e
+        for number, kind in enumerate(("video", "audio"))
+    ]
+    top = max((value for *_, value in points + rings), default=1.0) or 1.0
+    last = max((step for step, *_ in points + rings), default=1) or 1
+
+    def place(step: int, value: float) -> tuple[float, float]:
+        return MARGIN + (WIDTH - 2 * MARGIN) * step / last, HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * min(
+            value / top, 1
+        )
+
+    _axes(pen, top, last)
+    for expert, colours in COLOURS.items():
+        for number, kind in enumerate(("video", "audio")):
+            own = [(step, value) for step, e, k, value in points if (e, k) == (expert, kind)]
+            _line(pen, [place(*each) for each in own], [place(*each) for each in _means(own)], colours[number])
+            for x, y in (place(step, value) for step, e, k, value in rings if (e, k) == (expert, kind)):
+                pen.ellipse((x - 4, y - 4, x + 4, y + 4), outline=colours[number], width=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def _means(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The running mean of values by step."""
+    found: list[tuple[int, float]] = []
+    for step, value in points:
+        before = found[-1][1] if found else value
+        found.append((step, before + SMOOTH * (value - before)))
+    return found
+
+
+def _line(pen: Any, dots: Sequence[Any], mean: Sequence[Any], colour: str) -> None:
+    for x, y in dots:
+        pen.point((x, y), fill=colour)
+    if len(mean) > 1:
+        pen.line(mean, fill=colour, width=2)
+
+
+def _axes(pen: Any, top: float, last: int) -> None:
+    pen.line([(MARGIN, MARGIN), (MARGIN, HEIGHT - MARGIN), (WIDTH - MARGIN, HEIGHT - MARGIN)], fill="black", width=1)
+    pen.text((8, MARGIN - 6), f"{top:.3g}", fill="black")
+    pen.text((8, HEIGHT - MARGIN - 6), "0", fill="black")
+    pen.text((WIDTH - MARGIN - 40, HEIGHT - MARGIN + 8), f"step {last + 1}", fill="black")
+    for number, (expert, colours) in enumerate(COLOURS.items()):
+        for second, (kind, colour) in enumerate(zip(("picture", "sound"), colours, strict=True)):
+            x = MARGIN + 8 + 230 * number + 115 * second
+            pen.line([(x, 20), (x + 16, 20)], fill=colour, width=3)
+            pen.text((x + 20, 14), f"{expert} {kind}", fill="black")

@@ -1,0 +1,167 @@
+"""Weights and states of a training step on ComfyUI's memory management.
+
+Autograd keeps weights for the way back. It refuses tensors that were made in inference mode, as ComfyUI's are, and it
+would read what the next layer's weights have overwritten where both pass through one buffer. So each layer's weights are
+made plain for as long as the layer runs, there and back; nothing of it outlives that.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import comfy.model_management
+import comfy.ops
+import torch
+from comfy.quant_ops import QuantizedTensor
+from torch import Tensor, nn
+
+from ....mova_core.errors import CheckpointError
+from ....mova_core.ops import Prefetch
+from ..model.runtime import prefetch
+
+FORCED = "comfy_force_cast_weights"
+
+
+@contextmanager
+def plain(
+    layer: Sequence[nn.Module], device: torch.device, dtype: torch.dtype, *, copied: bool = False
+) -> Iterator[None]:
+    """The weights of a layer as ordinary tensors in `dtype`: unpacked where they are quantised, once.
+
+    They must be `resident` meanwhile, or are `copied`.
+    """
+    with ExitStack() as after:
+        for module in {id(m): m for root in layer for m in root.modules() if hasattr(m, "comfy_cast_weights")}.values():
+            if getattr(module, "weight", None) is not None:
+                after.callback(_restore, module, dict(module._parameters), dict(vars(module)))
+                for name, value in _cast(module, device, dtype, copied).items():
+                    setattr(module, name, nn.Parameter(value, requires_grad=False))
+                setattr(module, FORCED, True)  # or ComfyUI's layers would quantise what comes in
+        yield
+
+
+def _cast(module: Any, device: torch.device, dtype: torch.dtype, copied: bool) -> dict[str, Tensor]:
+    asked = {"dtype": dtype, "device": device, "bias_dtype": dtype}
+    weight, bias, stream = comfy.ops.cast_bias_weight(module, **asked, offloadable=True)
+    if isinstance(weight, QuantizedTensor):
+        weight = weight.dequantize().to(dtype)
+    cast = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    made = {name: ordinary(value).clone() if copied else ordinary(value) for name, value in cast.items()}
+    comfy.ops.uncast_bias_weight(module, weight, bias, stream)
+    return made
+
+
+def _restore(module: nn.Module, parameters: dict[str, Any], state: dict[str, Any]) -> None:
+    module._parameters.update(parameters)
+    if FORCED in state:
+        setattr(module, FORCED, state[FORCED])
+    else:
+        delattr(module, FORCED)
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """The tensor, or one over the same memory that autograd may keep."""
+    if not tensor.is_inference():
+        return tensor.detach()
+    empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return empty.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def check_unpackable(model: nn.Module) -> None:
+    """Accept weights that training can read: floating point, or quantised in a way that ComfyUI unpacks.
+
+    Raises:
+        CheckpointError: another loader's own packing, such as GGUF.
+    """
+    for name, parameter in model.named_parameters():
+        value = parameter.data
+        if not isinstance(value, QuantizedTensor) and not value.is_floating_point():
+            raise CheckpointError(
+                f"{name} is packed as {str(value.dtype).removeprefix('torch.')} by the loader of this MODEL, which training "
+                "cannot unpack. Load it with 'MOVA Loader' or 'MOVA Model Loader'; int8 there needs as little memory"
+            )
+
+
+class Windows:
+    """Brings each layer's weights, plain, for as long as it runs; `close` ends what an exception left open."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, options: dict[str, Any]) -> None:
+        self.device, self.dtype, self.options = device, dtype, options
+        self.open: list[Any] = []
+
+    def __call__(self, layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
+        """Fits `Runtime.prefetch`."""
+        self.open = [self._through(layers)]
+        return self.open[0]  # type: ignore[no-any-return]
+
+    def _through(self, layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
+        fetched: Prefetch | Any = prefetch(self.device, self.options)(layers)
+        try:
+            for layer in layers:
+                next(fetched)
+                with plain(layer, self.device, self.dtype):
+                    yield
+            next(fetched)
+            yield
+        finally:
+            fetched.close()
+
+    def close(self) -> None:
+        for through in self.open:
+            through.close()
+
+
+@contextmanager
+def heads(model: Any, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """The weights after the last layer, a megabyte, as copies: their graph spans both heads."""
+    with plain([model.head, model.audio_dit.head], device, dtype, copied=True):
+        yield
+
+
+class HostShelf:
+    """Layers' inputs in host memory, pinned and copied beside the computation where the device can do that.
+
+    Buffers are kept from step to step: pinning takes long.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.cuda = device, comfy.model_management.is_device_cuda(device)
+        self.stream: Any = torch.cuda.Stream(device) if self.cuda else None
+        self.spare: dict[tuple[Any, ...], list[Tensor]] = {}
+        self.held: list[Tensor] = []
+
+    def empty(self) -> "HostShelf":
+        """Itself, with nothing on it: what a step that was broken off left is spare again."""
+        while self.held:
+            self._give_back(self.held.pop())
+        return self
+
+    def put(self, state: Tensor) -> None:
+        spare = self.spare.get((state.shape, state.dtype))
+        buffer = spare.pop() if spare else torch.empty(state.shape, dtype=state.dtype, pin_memory=self.cuda)
+        self.held.append(buffer)
+        if self.stream is None:
+            buffer.copy_(state)
+            return
+        leaving = state.clone()  # the layer overwrites `state` at once
+        self._beside(lambda: buffer.copy_(leaving, non_blocking=True))
+        leaving.record_stream(self.stream)
+
+    def take(self) -> Tensor:
+        buffer = self.held.pop()
+        state = torch.empty_like(buffer, device=self.device, pin_memory=False)
+        if self.stream is None:
+            state.copy_(buffer)
+        else:
+            self._beside(lambda: state.copy_(buffer, non_blocking=True))
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        self._give_back(buffer)  # the next copy into it waits its turn in the same stream
+        return state
+
+    def _beside(self, copy: Callable[[], Any]) -> None:
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            copy()
+
+    def _give_back(self, buffer: Tensor) -> None:
+        self.spare.setdefault((buffer.shape, buffer.dtype), []).append(buffer)

@@ -1,0 +1,42 @@
+"""A run in words: a line a step, and a report at the end."""
+
+from ....mova_core.preflight import format_duration
+from ....mova_core.training.run import Record, Run
+
+GIB = 2**30
+RECENT = 20  # steps whose mean is shown and whose time the rest is told from
+
+
+def line(run: Run, record: Record, peak: float | None) -> str:
+    """`Step 120 of 1000, low: 28.1 s a step, 6 h 52 min to go; picture 0.081, sound 0.412`; `peak` in bytes of VRAM."""
+    done, total = run.step, run.settings.steps
+    recent = run.records[-RECENT:]
+    pace = sum(each.seconds for each in recent) / len(recent)
+    parts = [
+        f"Step {done} of {total}, {record.expert}: {pace:.3g} s a step, {format_duration(pace * (total - done))} to go"
+    ]
+    for expert in run.settings.experts:
+        own = [each for each in recent if each.expert == expert]
+        if own:
+            video, audio = (sum(getattr(r, kind) for r in own) / len(own) for kind in ("video", "audio"))
+            parts.append(f"{expert}-noise expert: picture {video:.4g}, sound {audio:.4g}")
+    return "\n".join(parts + ([f"{peak / GIB:.1f} GiB of VRAM at most"] if peak else []))
+
+
+def report(run: Run, files: str, *, low: bool) -> str:
+    """What was trained, losses of the fixed samples, and `files`: which there are now."""
+    settings = run.settings
+    seconds = sum(record.seconds for record in run.records)
+    lines = [
+        f"{run.step} steps of {settings.accumulate} samples in {format_duration(seconds)}: "
+        f"{', '.join(settings.parts)}, rank {settings.rank}, alpha {settings.alpha:g}, {settings.optimizer}",
+        f"{'low-memory' if low else 'whole'} path, attention by PyTorch (others give no gradient)",
+    ]
+    for evaluation in (run.evaluations[:1] + run.evaluations[-1:])[: len(run.evaluations)]:
+        told = ", ".join(
+            f"{expert} picture {values[0]:.4g} sound {values[1]:.4g}"
+            for expert, values in evaluation.items()
+            if expert != "step"
+        )
+        lines.append(f"fixed samples after step {evaluation['step']}: {told}")
+    return "\n".join([*lines, files])
