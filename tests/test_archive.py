@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.templates.library import TEMPLATES
+
 ROOT = Path(__file__).resolve().parents[1]
 MEGABYTE = 2**20
 REFUSED = (
@@ -59,8 +61,7 @@ def test_names_are_plain_so_that_the_publisher_finds_every_file() -> None:
 
 def test_every_workflow_and_its_picture_is_in_the_archive() -> None:
     shipped = {path.relative_to(ROOT).as_posix() for path in archive()}
-    names = json.loads((ROOT / "tools" / "templates" / "names.json").read_text(encoding="utf-8"))
-    wanted = {f"workflows/{name['file']}{kind}" for name in names.values() for kind in (".json", ".jpg")}
+    wanted = {f"workflows/{found.file}{kind}" for found in TEMPLATES.values() for kind in (".json", ".jpg")}
     assert wanted == {name for name in shipped if name.startswith("workflows/")}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.test_architecture import LAYERS
+from tools.templates.library import TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -53,8 +53,7 @@ def test_every_workflow_is_listed_and_every_one_listed_is_there() -> None:
     listed = re.findall(r"^\| \[([^\]]+)\]\(<\.\./workflows/([^>]+)\.json>\)", text, re.MULTILINE)
     assert all(name == file for name, file in listed)
     assert {name for name, _ in listed} == {path.stem for path in (ROOT / "workflows").glob("*.json")}
-    names = json.loads((ROOT / "tools" / "templates" / "names.json").read_text(encoding="utf-8"))
-    assert [key for key, name in names.items() if f"| {name['chinese']} | `{key}` |" not in text] == []
+    assert [key for key, found in TEMPLATES.items() if f"| {found.chinese} | `{key}` |" not in text] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

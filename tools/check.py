@@ -22,11 +22,23 @@ from tools.comfy.find import REPOSITORY, find_comfyui
 # One version of the tools whose verdicts change with their version.
 DEVELOPMENT = (
     *("ruff==0.17.6", "mypy==2.4.1", "pytest", "pytest-xdist", "diffusers", "transformers"),
-    *("playwright", "soxr", "pyloudnorm"),
+    *("playwright", "soxr", "pyloudnorm", "pyyaml"),
 )
 MODULES = (
-    *("ruff", "mypy", "pytest", "xdist", "diffusers", "transformers", "playwright", "soxr", "pyloudnorm", "tqdm"),
-    *("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy"),
+    *(
+        "ruff",
+        "mypy",
+        "pytest",
+        "xdist",
+        "diffusers",
+        "transformers",
+        "playwright",
+        "soxr",
+        "pyloudnorm",
+        "tqdm",
+        "yaml",
+    ),
+    *("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy", "yaml"),
 )
 COMFYUI_MODULES = ("torchsde", "aiohttp", "einops", "comfy_kitchen")
 CHECKS = (("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",))

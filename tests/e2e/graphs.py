@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.templates.workflows import TEMPLATES, workflow_file
+from tools.templates.library import TEMPLATES
+from tools.templates.workflows import workflow_file
 
 Graph = dict[str, dict[str, Any]]
 Workflow = dict[str, Any]
@@ -38,7 +39,7 @@ SMALL: Mapping[str, Any] = {
 
 
 def read(name: str) -> Workflow:
-    """A workflow by its key in tools.templates.workflows.TEMPLATES."""
+    """A workflow by its key in tools.templates.library.TEMPLATES."""
     return json.loads(workflow_file(name).read_text(encoding="utf-8"))
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from tests.comfy import needs_browser, needs_comfy
 from tools.comfy.page import Page
-from tools.templates.apps import APP_TEMPLATES
+from tools.templates.library import TEMPLATES
 
 from .graphs import NAMES, SMALL, Workflow, api_graph, node_of, read, small
 
-(NAME,) = APP_TEMPLATES
+(NAME,) = (key for key, template in TEMPLATES.items() if template.app)
 LABELS = """
 [...document.querySelectorAll('[data-testid=linear-widgets] [data-testid=builder-widget-label]')]
     .map((label) => label.innerText.trim())"""

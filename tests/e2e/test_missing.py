@@ -8,7 +8,7 @@ import pytest
 
 from tests.comfy import needs_browser, needs_comfy
 from tools.comfy.page import Page
-from tools.templates.apps import APP_TEMPLATES
+from tools.templates.library import TEMPLATES
 
 from .graphs import MODEL, Workflow, read
 
@@ -29,7 +29,7 @@ def told(page: Page) -> str:
     return page.evaluate("document.body.innerText")
 
 
-@pytest.mark.parametrize("name", [FIRST, *APP_TEMPLATES])
+@pytest.mark.parametrize("name", [FIRST, *(key for key, template in TEMPLATES.items() if template.app)])
 def test_a_missing_folder_is_told_with_its_size_its_address_and_the_command(page: Page, name: str) -> None:
     page.load(naming(name, MODEL, ABSENT), f"{name} absent")
     words = told(page)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.comfy import PACK
-from tools.templates.workflows import NAMES as FILE_NAMES
+from tools.templates.library import TEMPLATES
 from tools.templates.workflows import WORKFLOWS, thumbnail
 
 from .graphs import NAMES, Workflow, read
@@ -100,7 +100,7 @@ def test_one_note_says_what_it_does_and_where_the_model_comes_from(workflow: Wor
 @pytest.mark.parametrize("name", NAMES)
 def test_the_note_ends_in_chinese(name: str) -> None:
     (note,) = (node for node in read(name)["nodes"] if node["type"] == "MarkdownNote")
-    title, about = FILE_NAMES[name].chinese, FILE_NAMES[name].about
+    title, about = TEMPLATES[name].chinese, TEMPLATES[name].about
     assert about
     assert note["widgets_values"][0].rstrip().endswith(about)
     assert f"# {title}" in note["widgets_values"][0]
@@ -148,12 +148,11 @@ def test_no_two_thumbnails_are_alike() -> None:
 
 
 def test_files_are_named_for_people_and_begin_here_is_first() -> None:
-    names = sorted(name.file for name in FILE_NAMES.values())
-    assert FILE_NAMES.keys() == set(NAMES)
+    names = sorted(name.file for name in TEMPLATES.values())
     assert sorted(path.stem for path in WORKFLOWS.glob("*.json")) == names
     assert names[0] == "01 Begin here"
     assert len({name[:2] for name in names}) == len(names)
-    for name in FILE_NAMES.values():
+    for name in TEMPLATES.values():
         number, _, words = name.file.removesuffix(".app").partition(" ")
         assert number.isdigit()
         assert re.fullmatch(r"[A-Za-z0-9 ]+", words)

@@ -19,7 +19,7 @@ from tests.fixtures.single_files import STOCK_CHANNELS
 from tools.comfy.page import Page, differences
 from tools.comfy.server import ComfyServer, PromptRefused, Result
 from tools.routes.media import describe_mp4
-from tools.templates.workflows import NAMES as FILE_NAMES
+from tools.templates.library import TEMPLATES
 from tools.templates.workflows import thumbnail
 
 from .graphs import (
@@ -101,7 +101,7 @@ def same(one: Result, other: Result) -> bool:
 def test_the_templates_are_listed_with_their_thumbnails(comfy: ComfyServer) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{comfy.url}/api/workflow_templates", timeout=30) as answer:
-        assert sorted(json.load(answer)["mova"]) == sorted(name.file for name in FILE_NAMES.values())
+        assert sorted(json.load(answer)["mova"]) == sorted(template.file for template in TEMPLATES.values())
     for name in NAMES:
         picture = urllib.parse.quote(thumbnail(name).name)
         with opener.open(f"{comfy.url}/api/workflow_templates/mova/{picture}", timeout=30) as answer:

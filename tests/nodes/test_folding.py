@@ -10,8 +10,9 @@ import pytest
 
 from tests.comfy import PACK, needs_comfy
 from tests.in_process import Pack
+from tools.templates.library import TEMPLATES
 from tools.templates.template import ids
-from tools.templates.workflows import TEMPLATES, workflow_file
+from tools.templates.workflows import workflow_file
 
 pytestmark = needs_comfy
 
@@ -56,7 +57,7 @@ def test_a_node_with_other_values_than_the_folded_defaults_is_unfolded(pack: Pac
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_what_a_template_does_not_name_is_at_its_default(pack: Pack, name: str) -> None:
     """The page keeps values from graph to graph by id and name; none of another template may be left in a file."""
-    template = TEMPLATES[name]()
+    template = TEMPLATES[name]
     nodes = {str(node["id"]): node for node in saved(workflow_file(name))}
     for key, number in ids(template).items():
         node = template.nodes[key]

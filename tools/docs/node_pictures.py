@@ -25,7 +25,7 @@ from tools.comfy.graph_picture import AROUND, SETTINGS, graph_picture
 from tools.comfy.page import Page
 from tools.comfy.server import ComfyServer
 from tools.docs.node_docs import PAGES
-from tools.templates.parts import FIRST_FRAME
+from tools.templates.published import FIRST_FRAME
 from tools.templates.workflows import write_models
 
 ROOT = Path(__file__).resolve().parents[2]

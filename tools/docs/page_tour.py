@@ -19,8 +19,9 @@ from tools.comfy.graph_picture import SETTINGS
 from tools.comfy.page import Page
 from tools.comfy.page_scripts import CLOSE_OTHER_TABS
 from tools.comfy.server import ComfyServer
-from tools.templates.parts import FIRST_FRAME
-from tools.templates.workflows import IMAGES, NAMES, write_models
+from tools.templates.library import TEMPLATES
+from tools.templates.published import FIRST_FRAME
+from tools.templates.workflows import IMAGES, write_models
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "mova_image_to_video_audio"
@@ -93,7 +94,7 @@ def tour(page: Page) -> Reel:
     page.tab.get_by_text("mova", exact=True).first.click()
     page.settle(3)
     reel.take(2200)
-    page.tab.get_by_text(NAMES[KEY].file, exact=True).first.click()
+    page.tab.get_by_text(TEMPLATES[KEY].file, exact=True).first.click()
     page.wait_for("app.graph._nodes.some((node) => node.type === 'MOVASampler')")
     page.settle(1)
     page.evaluate(CLOSE_OTHER_TABS)

@@ -28,11 +28,9 @@ from tools.comfy.graph_picture import graph_picture
 from tools.comfy.page import Page, Workflow
 from tools.comfy.page_scripts import CONVERT_TO_SUBGRAPH, SUBGRAPH_TROUBLE
 from tools.comfy.server import ComfyServer
-from tools.templates.basics import image_to_video_audio, prompt_builder
-from tools.templates.film import STORY, six_shots
-from tools.templates.parts import FIRST_FRAME, MODEL, clip_graph, sampler, save_video, with_inputs
-from tools.templates.streams import NEXT_PROMPT, picture_to_sound
-from tools.templates.template import Area, Node, Template, ids
+from tools.templates.library import changed, graph
+from tools.templates.published import FIRST_FRAME, MODEL
+from tools.templates.template import Area, Template, ids
 from tools.templates.workflows import Press, to_workflow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,22 +60,16 @@ class Blueprint:
     after_generate: str = "randomize"
 
 
+KNOBS = [("loader", "folder", "folder"), ("sampler", "seed", "seed"), ("sampler", "steps", "steps")]
+
+
 def talk() -> Blueprint:
-    plain = prompt_builder()
-    builder = plain.nodes["builder"]
     unsaid = {"action": "", "sounds": "", "camera": ""}  # what is hidden in the node must fit every scene
-    written = replace(builder, inputs={**builder.inputs, **unsaid})
-    nodes = {**plain.nodes, "builder": written, "sampler": with_inputs(plain.nodes["sampler"], bridge_cfg=3.5)}
-    knobs = [(name, name) for name in ("scene", "speakers", "lines")]
+    nodes = {"builder": {"inputs": unsaid}, "sampler": {"inputs": {"bridge_cfg": 3.5}}}
     return Blueprint(
-        template=replace(plain, nodes=nodes),
+        template=changed(graph("mova_prompt_builder"), {"nodes": nodes}),
         outside=["picture", "save"],
-        knobs=[
-            ("loader", "folder", "folder"),
-            *(("builder", widget, name) for widget, name in knobs),
-            ("sampler", "seed", "seed"),
-            ("sampler", "steps", "steps"),
-        ],
+        knobs=[KNOBS[0], *(("builder", name, name) for name in ("scene", "speakers", "lines")), *KNOBS[1:]],
         renamed={"first_frame": "image"},
         description=f"A person in the picture speaks the lines, with the dual guidance of MOVA's paper. {GET_IT}",
         aliases=["mova", "talking head", "lip sync", "speech", "dialogue"],
@@ -86,14 +78,9 @@ def talk() -> Blueprint:
 
 def scene() -> Blueprint:
     return Blueprint(
-        template=image_to_video_audio(),
+        template=graph("mova_image_to_video_audio"),
         outside=["picture", "save"],
-        knobs=[
-            ("loader", "folder", "folder"),
-            ("text", "prompt", "prompt"),
-            ("sampler", "seed", "seed"),
-            ("sampler", "steps", "steps"),
-        ],
+        knobs=[KNOBS[0], ("text", "prompt", "prompt"), *KNOBS[1:]],
         renamed={"first_frame": "image"},
         description=f"A clip with its ambience and effects from a prompt, and a first frame if given. {GET_IT}",
         aliases=["mova", "ambience", "sound effects", "image to video with audio"],
@@ -102,14 +89,9 @@ def scene() -> Blueprint:
 
 def foley() -> Blueprint:
     return Blueprint(
-        template=picture_to_sound(from_file=True),
+        template=graph("foley"),
         outside=["clip", "save"],
-        knobs=[
-            ("loader", "folder", "folder"),
-            ("text", "prompt", "prompt"),
-            ("sampler", "seed", "seed"),
-            ("sampler", "steps", "steps"),
-        ],
+        knobs=[KNOBS[0], ("text", "prompt", "prompt"), *KNOBS[1:]],
         renamed={},
         description=f"A sound for a silent clip of at most 8 seconds; MOVA was not trained for this. {GET_IT}",
         aliases=["mova", "foley", "video to audio", "sound effects"],
@@ -117,40 +99,11 @@ def foley() -> Blueprint:
 
 
 def extend() -> Blueprint:
-    vaes = {"vae": ("loader", 2), "audio_vae": ("loader", 3)}
-    clip = {"images": ("parts", 0), "audio": ("parts", 1), "fps": ("parts", 2)}
-    given = {"positive": ("text", 0), "negative": ("text", 1), **vaes, **clip}
-    joined = {**clip, "next_images": ("decode", 0), "next_audio": ("decode", 1), "overlap": 25}
+    overlap = [(node, "overlap", "overlap") for node in ("extend", "join")]
     return Blueprint(
-        template=clip_graph(
-            prefix="MOVA_extended",
-            prompt=NEXT_PROMPT,
-            nodes={
-                "picture": None,
-                "conditions": None,
-                "clip": Node("LoadVideo", {"file": ""}, width=340, height=110),
-                "parts": Node("GetVideoComponents", {"video": ("clip", 0)}, width=340),
-                "extend": Node("MOVAExtend", {**given, "frames": 217, "overlap": 25}, width=500),
-                "sampler": sampler("extend"),
-                "join": Node("MOVAJoinClips", joined, width=360),
-            },
-            inputs={"video": {"images": ("join", 0), "audio": ("join", 1), "fps": ("parts", 2)}},
-            columns=[
-                [Area("Model", [["loader"]]), Area("Clip", [["clip", "parts"]])],
-                [Area("What comes next", [["text", "extend"]])],
-                [Area("Sample", [["sampler"]])],
-                [Area("Decode, join and save", [["decode", "join", "video", "save"]])],
-            ],
-        ),
+        template=graph("extend"),
         outside=["clip", "save"],
-        knobs=[
-            ("loader", "folder", "folder"),
-            ("text", "prompt", "prompt"),
-            ("extend", "overlap", "overlap"),
-            ("join", "overlap", "overlap"),
-            ("sampler", "seed", "seed"),
-            ("sampler", "steps", "steps"),
-        ],
+        knobs=[KNOBS[0], ("text", "prompt", "prompt"), *overlap, *KNOBS[1:]],
         renamed={},
         description=f"8 seconds more of a clip with sound; MOVA was not trained for this. {GET_IT}",
         aliases=["mova", "continue video", "longer video"],
@@ -158,15 +111,15 @@ def extend() -> Blueprint:
 
 
 def film() -> Blueprint:
-    plain = six_shots()
-    unseen = STORY.replace("picture 1, ", "")  # nothing may be linked
-    nodes = {**plain.nodes, "shots": with_inputs(plain.nodes["shots"], text=unseen)}
-    saved = with_inputs(save_video("MOVA_film"), video=("film", 0))
+    plain = graph("mova_film")
+    unseen = plain.nodes["shots"].inputs["text"].replace("picture 1, ", "")  # nothing may be linked
+    saved = {"like": "save", "inputs": {"filename_prefix": "video/MOVA_film", "video": ["film", 0]}}
+    whole = changed(plain, {"nodes": {"shots": {"inputs": {"text": unseen}}, "save": saved}})
     return Blueprint(
-        template=replace(plain, nodes={**nodes, "save": saved}, columns=[*plain.columns, [Area("Save", [["save"]])]]),
+        template=replace(whole, columns=[*plain.columns, [Area("Save", [["save"]])]]),
         outside=["picture", "save"],
         knobs=[
-            ("loader", "folder", "folder"),
+            KNOBS[0],
             ("shots", "text", "text"),
             ("film", "name", "name"),
             ("film", "seed", "seed"),

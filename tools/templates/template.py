@@ -36,7 +36,7 @@ class Node:
     type: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
-    width: float = 320
+    width: float = 340
     height: float = 0
     room: float = 0
     stretch: bool = False
@@ -51,7 +51,6 @@ class Area:
 
     title: str
     stacks: Sequence[Sequence[str]]
-    color: str = "#3f789e"
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,10 @@ class Template:
     """A workflow: its nodes by name, its areas in columns from left to right, and the note before them.
 
     Attributes:
+        file: name of its file, which is all that ComfyUI shows: a number for the order, and ASCII, since the registry's
+            publisher leaves out files whose names git quotes. Empty for a graph that is no template.
+        chinese: its title, drawn into the thumbnail.
+        about: the note in short, in Chinese, which stands under the title at the end of the English one.
         card: what its thumbnail shows.
         note: Markdown; paragraphs and list items become headings, which can be read when the whole graph is shown.
         app: (node, widget) of what an app shows, from top to bottom; with any, the workflow opens as an app.
@@ -81,6 +84,9 @@ class Template:
     nodes: Mapping[str, Node]
     columns: Sequence[Sequence[Area]]
     note: str
+    file: str = ""
+    chinese: str = ""
+    about: str = ""
     card: Card = Card(("words",))
     note_height: float = 500
     after_generate: str = "fixed"
@@ -142,7 +148,7 @@ def layout(template: Template, heights: Mapping[str, float]) -> Layout:
         sizes={number[name]: (width, height) for name, (_, _, width, height) in places.items()},
         titles={number[name]: node.title for name, node in nodes.items() if node.title},
         properties={number[name]: node.properties for name, node in nodes.items() if node.properties},
-        groups=[Group(a.title, [number[name] for stack in a.stacks for name in stack], a.color) for a in areas],
+        groups=[Group(a.title, [number[name] for stack in a.stacks for name in stack]) for a in areas],
         notes=[_note(template, max(NOTE_WIDTH, *(_area_width(area, nodes) for area in template.columns[0])))]
         if template.note
         else [],

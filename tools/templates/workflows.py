@@ -14,8 +14,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -30,17 +29,10 @@ from tools.comfy.graph_picture import SETTINGS
 from tools.comfy.page import SIZE, Page, Workflow
 from tools.comfy.page_scripts import NODE_BOXES, VUE_HEIGHTS
 from tools.comfy.server import ComfyServer
-from tools.templates.apps import APP_TEMPLATES
-from tools.templates.basics import BASIC_TEMPLATES, LORAS
 from tools.templates.card import write_card
-from tools.templates.chains import CHAIN_TEMPLATES
-from tools.templates.fast import FAST_LORAS, FAST_TEMPLATES
-from tools.templates.files import FILE_TEMPLATES
-from tools.templates.film import FILM_TEMPLATES
-from tools.templates.parts import FIRST_FRAME, MODEL
-from tools.templates.streams import STREAM_TEMPLATES
+from tools.templates.library import TEMPLATES
+from tools.templates.published import FAST_LORAS, FIRST_FRAME, MODEL
 from tools.templates.template import WIDE, Template, api_graph, app_mode, layout
-from tools.templates.training import TRAINING_TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
@@ -49,51 +41,19 @@ IMAGES = ROOT / "docs" / "images"
 APP_SIZE = (1280, 1060)
 CHINESE_HEIGHT, LARGE_CHINESE_HEIGHT = 90, 160  # pixels of a title and three lines, in either size of letters
 
-TEMPLATES: Mapping[str, Callable[[], Template]] = {
-    **BASIC_TEMPLATES,
-    **APP_TEMPLATES,
-    **FILE_TEMPLATES,
-    **FAST_TEMPLATES,
-    **STREAM_TEMPLATES,
-    **CHAIN_TEMPLATES,
-    **FILM_TEMPLATES,
-    **TRAINING_TEMPLATES,
-}
-
-
-@dataclass(frozen=True)
-class Name:
-    """What people call a template.
-
-    Attributes:
-        file: of its file, which is all that ComfyUI shows: a number for the order, and ASCII, since the registry's
-            publisher leaves out files whose names git quotes.
-        chinese: its title, drawn into the thumbnail.
-        about: the note in short, in Chinese, which stands under the title at the end of the English one.
-    """
-
-    file: str
-    chinese: str
-    about: str = ""
-
-
-NAMES: Mapping[str, Name] = {
-    key: Name(**name)
-    for key, name in json.loads(Path(__file__).with_name("names.json").read_text(encoding="utf-8")).items()
-}
-
 
 def workflow_file(key: str) -> Path:
-    return WORKFLOWS / f"{NAMES[key].file}.json"
+    return WORKFLOWS / f"{TEMPLATES[key].file}.json"
 
 
 def thumbnail(key: str) -> Path:
     """The name that ComfyUI's page asks for: that of the template, which may hold a point, and .jpg."""
-    return WORKFLOWS / f"{NAMES[key].file}.jpg"
+    return WORKFLOWS / f"{TEMPLATES[key].file}.jpg"
 
 
 def draw_thumbnail(key: str) -> None:
-    write_card(TEMPLATES[key]().card, NAMES[key].file, NAMES[key].chinese, thumbnail(key))
+    template = TEMPLATES[key]
+    write_card(template.card, template.file, template.chinese, thumbnail(key))
 
 
 # --------------------------------------------------------------------------------------------------- from code to files
@@ -137,18 +97,16 @@ def to_workflow(press: Press, template: Template) -> Workflow:
     return workflow
 
 
-def in_both_languages(template: Template, name: Name) -> Template:
+def in_both_languages(template: Template) -> Template:
     """With the note in Chinese after the English, and room for it."""
-    if not name.about:
-        return template
-    note = f"{template.note}\n\n# {name.chinese}\n\n{name.about}"
+    note = f"{template.note}\n\n# {template.chinese}\n\n{template.about}"
     more = LARGE_CHINESE_HEIGHT if len(template.columns) >= WIDE else CHINESE_HEIGHT
     return replace(template, note=note, note_height=template.note_height + more)
 
 
 def write_template(press: Press, key: str) -> None:
     """The file of a template and its thumbnail."""
-    template = in_both_languages(TEMPLATES[key](), NAMES[key])
+    template = in_both_languages(TEMPLATES[key])
     workflow = to_workflow(press, template)
     workflow["extra"] |= app_mode(template)
     content = json.dumps(workflow, ensure_ascii=False, indent=1)
@@ -188,7 +146,7 @@ def main() -> None:
             for key in keys:
                 write_template(press, key)
                 print(workflow_file(key))
-            for key in APP_TEMPLATES.keys() & set(keys):
+            for key in (key for key in keys if TEMPLATES[key].app):
                 write_app_picture(press.page, key)
 
 
@@ -196,7 +154,7 @@ def write_models(models: Path) -> None:
     """Tiny files by all names that templates ask for."""
     write_tiny_checkpoint(models / "diffusers" / MODEL)
     write_single_files(models)
-    for name in (*LORAS.values(), *FAST_LORAS.values()):
+    for name in FAST_LORAS:
         write_tiny_lora(models / "loras" / name)
     write_companions(models)
 
