@@ -2,7 +2,7 @@
 
 A forward of the picture, a teacher's where there is one, and the sound's own steps with two streams. What the sound
 asks of the video is kept in eight bits between them, on the device or in host memory, whence it comes a layer ahead of
-its use (nodes/host/sampling/bridge_cache.py does so). Over the bus go the weights of layers, were all of them streamed,
+its use (nodes/host/model/bridge_cache.py does so). Over the bus go the weights of layers, were all of them streamed,
 and what is kept.
 
 Not seen: the patched copies of a layer's weights that a LoRA beside a teacher makes, and what benchmarks/peak.py names.

@@ -18,10 +18,9 @@ from ..mova_core.shapes import (
     audio_steps,
     video_latent_shape,
 )
-from .host import checks
+from .host import checks, joint_latents
 from .host.keys import AUDIO_RATE, AUDIO_STEPS, NO_PICTURE
 from .host.loaders import grey_frames
-from .host.sampling import joint_latents
 
 Conditionings = tuple[Any, Any]
 

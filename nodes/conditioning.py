@@ -12,9 +12,8 @@ from ..mova_core.shapes import VideoShape
 from ..mova_core.text import CONTEXT_ROWS, NEGATIVE_PROMPT, is_blank
 from . import clips, inputs
 from .base import MovaNode
-from .host import messages
+from .host import joint_latents, messages
 from .host.loaders import text
-from .host.sampling import joint_latents
 
 log = logging.getLogger("mova")
 SEPARATORS = "[,;\uff0c\u3001\uff1b]"  # as Chinese keyboards write them too

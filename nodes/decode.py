@@ -9,9 +9,8 @@ from ..mova_core.shapes import SPATIAL_STRIDE, frames_of
 from ..mova_core.waveform import clip_samples
 from . import inputs
 from .base import MovaNode
-from .host import checks, messages
+from .host import checks, joint_latents, messages
 from .host.loaders import audio_vae as codec
-from .host.sampling import joint_latents
 
 SMALLEST_TILE = 32  # pixels; of smaller ones hardly anything is left beside the overlap
 SEVERAL = (

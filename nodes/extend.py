@@ -12,8 +12,8 @@ from ..mova_core.shapes import VideoShape, latent_frames
 from ..mova_core.waveform import clip_samples, fit, join_sound
 from . import clips, inputs
 from .base import MovaNode
+from .host import joint_latents
 from .host.media.resampling import resampled
-from .host.sampling import joint_latents
 
 
 def _check_overlap(overlap: int, frames: int) -> None:

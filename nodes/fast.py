@@ -7,8 +7,7 @@ from comfy_api.latest import io
 from ..mova_core.sampling.fast import QUALITIES, recipe_of
 from . import inputs
 from .base import MovaNode
-from .host.runs import long_runs
-from .host.sampling import fast
+from .host.sampling import fast, long_runs
 
 
 class MovaFastSampler(MovaNode):

@@ -14,13 +14,12 @@ from .conditioning import MovaImageToVideoAudio
 from .decode import MovaDecode
 from .extend import MovaExtend
 from .film import models, outputs
-from .host import messages
+from .host import joint_latents, messages
 from .host.films import film as host
 from .host.films import take_files
 from .host.films.film import Film
 from .host.films.graph import Graph
 from .host.media import video
-from .host.sampling import joint_latents
 from .streams import MovaSoundToPicture
 
 OfFilm = io.Custom("MOVA_FILM")

@@ -14,7 +14,7 @@ from ..mova_core.inputs import numbers, pictures, sounds
 from ..mova_core.shapes import DEFAULT_FPS, FPS_RANGE
 from .host import checks
 from .host.loaders import audio_vae, text
-from .host.runs import long_runs
+from .host.sampling import long_runs
 
 # Inputs that several nodes have
 

@@ -8,11 +8,10 @@ from ..mova_core.errors import MovaError
 from ..mova_core.kept.latents import read_latent, write_latent
 from . import inputs
 from .base import MovaNode
-from .host import messages
+from .host import joint_latents, messages
+from .host.kept import latent_store
 from .host.machine import bug_report
 from .host.media import video
-from .host.runs import latent_store
-from .host.sampling import joint_latents
 
 NO_SOUND = (
     "A stock latent of the picture alone: its sound is empty, at 24 pictures a second. Make the sound with audio_denoise 1 in "

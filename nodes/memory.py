@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .base import MovaNode
-from .host.machine import memory
+from .host.model import memory
 
 
 class MovaMemory(MovaNode):

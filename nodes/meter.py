@@ -9,9 +9,8 @@ from ..mova_core.inputs.sounds import Sound
 from ..mova_core.meter.reading import best
 from . import inputs
 from .base import MovaNode
-from .host import checks, messages
+from .host import checks, joint_latents, messages
 from .host.meters import meter
-from .host.sampling import joint_latents
 
 FACES = "FACE_LANDMARKS"
 

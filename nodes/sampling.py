@@ -8,8 +8,8 @@ from ..mova_core.collapse import ACTIONS
 from . import inputs
 from .base import MovaNode
 from .host.experts import pair
-from .host.runs.long_runs import Node
 from .host.sampling import mova_sampler, samplers
+from .host.sampling.long_runs import Node
 from .host.sampling.mova_sampler import SamplerSettings
 
 

@@ -10,10 +10,9 @@ from ..mova_core.shapes import TEMPORAL_STRIDE, VideoShape
 from ..mova_core.waveform import clip_samples, fit
 from . import clips, inputs
 from .base import MovaNode
-from .host import checks, messages
+from .host import checks, joint_latents, messages
 from .host.loaders import audio_vae as codec
 from .host.media.resampling import resampled
-from .host.sampling import joint_latents
 
 
 class MovaSoundToPicture(MovaNode):

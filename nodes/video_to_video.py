@@ -17,9 +17,8 @@ from ..mova_core.shapes import DEFAULT_FPS, FPS_RANGE, VideoShape
 from ..mova_core.waveform import clip_samples, fit
 from . import clips, inputs
 from .base import MovaNode
-from .host import messages
+from .host import joint_latents, messages
 from .host.media.resampling import resampled
-from .host.sampling import joint_latents
 
 BEGINS = (
     "At shift 5, denoise 0.5 begins at noise 0.83 of 1 and 0.3 at 0.68; below 0.64 the high-noise expert is never used, and "

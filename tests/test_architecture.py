@@ -1,6 +1,7 @@
 """The arrows between modules, and what no module may do, read from the source. Each rule is shown to catch its case."""
 
 import ast
+import copy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,19 +18,33 @@ LAYERS = (  # a part imports itself and the layers before its own
     {"kept", "preflight", "prompting", "segments"},
     {"film", "meter", "training"},
 )
+HOST_LAYERS = (  # the same of nodes/host
+    {"logs", "messages", "newer", "types"},
+    {"keys"},
+    {"joint_latents", "media"},
+    {"meters", "patching"},
+    {"model"},
+    {"checks"},
+    {"kept", "machine"},
+    {"experts"},
+    {"loaders", "loras"},
+    {"sampling"},
+    {"films", "training"},
+)
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
+HOST_HEIGHT = {part: height for height, parts in enumerate(HOST_LAYERS) for part in parts}
 KITCHEN = "mova_core/checkpoint/kitchen.py"  # may import comfy_kitchen, in a function that uses it
 NEVER = {"ctypes", "diffusers", "einops", "http", "huggingface_hub", "marshal", "multiprocessing", "numpy", "pickle"}
 NEVER |= {"requests", "shelve", "socket", "subprocess", "transformers", "urllib", "runpy", "importlib"}
 CLOSURES = {"getclosurevars", "cell_contents", "__closure__"}
-COPIES_FUNCTIONS = "nodes/host/experts/namesakes.py"  # hands a closure on, unread, to the same code with other defaults
+COPIES_FUNCTIONS = "nodes/host/patching/namesakes.py"  # hands a closure on, unread, to one with other defaults
 CALLS = {"print", "eval", "exec", "compile", "__import__", "breakpoint", "input"}
 
 
 def imports(path: str, tree: ast.AST) -> Iterator[tuple[str, bool]]:
     """Every module imported, as a dotted name from the root of the repository or from outside, and whether ours."""
     package = path.split("/")[:-1]
-    for node in ast.walk(tree):
+    for node in ast.walk(_run(tree)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, False) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -42,17 +57,27 @@ def imports(path: str, tree: ast.AST) -> Iterator[tuple[str, bool]]:
                 yield from ((".".join([*base, alias.name]), True) for alias in node.names)
 
 
+def _run(tree: ast.AST) -> ast.AST:
+    """Without what is imported for type checkers alone: keys may name the types of what lies under them."""
+
+    class Run(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> ast.AST | None:
+            return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+    return Run().visit(copy.deepcopy(tree))
+
+
 def complaints(path: str, source: str) -> list[str]:
     """What is wrong with a module of the pack at `path`, relative to the repository."""
     tree, found = ast.parse(source), []
     for name, ours in imports(path, tree):
-        top, *rest = name.split(".")
+        top = name.split(".")[0]
         if top in NEVER or (not ours and top in ("mova_core", "tests", "tools")):
             found.append(f"imports {name}")
         elif path.startswith("mova_core/"):
             found += _core(path, name, ours)
-        elif ours and path.startswith("nodes/host") and top == "nodes" and rest[:1] != ["host"]:
-            found.append(f"the host imports {name}")
+        elif ours and path.startswith("nodes/host") and top == "nodes":
+            found += _host(path, name)
         elif not ours and not path.startswith("nodes/host"):
             api = name.startswith("comfy_api.latest") and path.startswith("nodes/")
             if not (api or top == "torch" or top in sys.stdlib_module_names):
@@ -88,6 +113,20 @@ def _core(path: str, name: str, ours: bool) -> list[str]:
     if package != "mova_core" or not {own, other} <= HEIGHT.keys():
         return [f"imports {name}, which has no place in LAYERS"]
     return [] if own == other or HEIGHT[other] < HEIGHT[own] else [f"{own} imports {name}, which is not below it"]
+
+
+def _host(path: str, name: str) -> list[str]:
+    _, host, other = f"{name}..".split(".")[:3]
+    own = path.split("/")[2].removesuffix(".py")
+    if host != "host":
+        return [f"the host imports {name}"]
+    if not {own, other} <= HOST_HEIGHT.keys():
+        return [f"imports {name}, which has no place in HOST_LAYERS"]
+    return (
+        []
+        if own == other or HOST_HEIGHT[other] < HOST_HEIGHT[own]
+        else [f"{own} imports {name}, which is not below it"]
+    )
 
 
 def modules() -> list[Path]:
@@ -135,11 +174,15 @@ def test_every_module_keeps_the_rules(path):
         ("nodes/host/model/base_model.py", "import requests"),
         ("nodes/host/model/base_model.py", "from mova_core.ops import cast"),
         ("nodes/host/model/base_model.py", "from ...sampling import MovaSampler"),
+        ("nodes/host/model/base_model.py", "from ..experts import pair"),
+        ("nodes/host/patching/patcher.py", "from ..model.memory import plan"),
+        ("nodes/host/types.py", "from .keys import Options"),
+        ("nodes/host/newcomer.py", "from .keys import Options"),
         ("nodes/host.py", "import subprocess"),
         ("nodes/host/experts/pair.py", "import inspect\ninspect.getclosurevars(f)"),
         ("nodes/host/experts/pair.py", "f.__closure__[0].cell_contents"),
-        ("nodes/host/experts/namesakes.py", "f.__closure__[0].cell_contents"),
-        ("nodes/host/experts/patcher.py", "made.__class__ = Other"),
+        ("nodes/host/patching/namesakes.py", "f.__closure__[0].cell_contents"),
+        ("nodes/host/patching/patcher.py", "made.__class__ = Other"),
         ("__init__.py", "import comfy"),
         ("__init__.py", "eval('1')"),
     ],
@@ -156,6 +199,7 @@ def test_a_broken_rule_is_caught(path, source):
         ("mova_core/checkpoint/convert.py", "import json, safetensors.torch\nfrom ..config import MOVA"),
         ("nodes/sampling.py", "from comfy_api.latest import io\nfrom . import host\nfrom ..mova_core import shapes"),
         ("nodes/host/model/base_model.py", "import comfy.ops, folder_paths\nfrom ....mova_core.model.mova import Mova"),
+        ("nodes/host/films/film.py", "from ..kept.fingerprints import digest\nfrom .graph import Graph"),
         ("__init__.py", "async def comfy_entrypoint():\n    from .nodes import MovaExtension"),
     ],
 )

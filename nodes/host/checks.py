@@ -10,10 +10,10 @@ from ...mova_core.errors import MovaError, ShapeError
 from ...mova_core.inputs.latents import check_batch_index, check_finite, check_mask
 from ...mova_core.inputs.numbers import real, told
 from ...mova_core.shapes import DEFAULT_FPS, FPS_RANGE
+from .joint_latents import streams
 from .keys import AUDIO_RATE
 from .model import prism
 from .model.base_model import check_model
-from .sampling.joint_latents import streams
 from .types import Conditioning, Latent, Values
 
 AUDIO_RATES = 1.0, 100_000.0

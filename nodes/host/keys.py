@@ -32,9 +32,9 @@ from ...mova_core.estimate import ChunkSizes
 from ...mova_core.sampling.bridge_strength import BridgeStrength
 
 if TYPE_CHECKING:
+    from .model.bridge_cache import BridgeCache, Keeping
     from .model.pass_weights import PassWeights
     from .model.sparse import SparseSpan
-    from .sampling.bridge_cache import BridgeCache, Keeping
 
 Options: TypeAlias = dict[str, Any]
 """ComfyUI's model options or transformer options: whatever anybody puts there."""

@@ -32,7 +32,7 @@ def draft(scene: Scene, pack: Pack) -> Scene:
     generator = torch.Generator().manual_seed(2)
     with torch.inference_mode():
         made = [torch.randn(stream.shape, generator=generator) for stream in streams(scene.latent)]
-        samples = pack.module("nodes.host.sampling.joint_latents").joint(*made)
+        samples = pack.module("nodes.host.joint_latents").joint(*made)
     return scene.but(latent={**scene.latent, "samples": samples})
 
 
@@ -110,7 +110,7 @@ def test_equal_schedules_walked_as_a_pair_are_comfyuis_euler(run: Run, draft: Sc
 
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_held_stream_stays_whatever_its_schedule(run: Run, draft: Scene, pack: Pack, kept: int) -> None:
-    joint = pack.module("nodes.host.sampling.joint_latents").joint
+    joint = pack.module("nodes.host.joint_latents").joint
     masks = [torch.full_like(stream[:, :1], float(n != kept)) for n, stream in enumerate(streams(draft.latent))]
     held = draft.but(latent={**draft.latent, "noise_mask": joint(*masks)})
     made = sampled(run, held, denoise=0.5, audio_denoise=1.0)
@@ -123,7 +123,7 @@ def test_a_part_held_by_the_mask_stays_and_the_rest_is_made(run: Run, draft: Sce
     video, audio = streams(draft.latent)
     mask = torch.ones_like(audio[:, :1])
     mask[..., : mask.shape[-1] // 2] = 0
-    masks = pack.module("nodes.host.sampling.joint_latents").joint(torch.ones_like(video[:, :1]), mask)
+    masks = pack.module("nodes.host.joint_latents").joint(torch.ones_like(video[:, :1]), mask)
     made = sampled(run, draft.but(latent={**draft.latent, "noise_mask": masks}), denoise=0.5, audio_denoise=1.0)
     half = audio.shape[-1] // 2
     assert relative_error(streams(made)[1][..., :half], audio[..., :half]) < 1e-6

@@ -116,9 +116,7 @@ def test_it_works_with_prompts_windows_masks_and_other_nodes(run: Run, scene: Sc
         patched = scene.but(model=run(node, model=scene.model, **widgets)[0])
         check_finite(sampled(run, patched, audio_substeps=2, bridge_cfg=3.5), scene.latent)
     video, audio = streams(scene.latent)
-    masks = pack.module("nodes.host.sampling.joint_latents").joint(
-        torch.ones_like(video[:, :1]), torch.zeros_like(audio[:, :1])
-    )
+    masks = pack.module("nodes.host.joint_latents").joint(torch.ones_like(video[:, :1]), torch.zeros_like(audio[:, :1]))
     held = scene.but(latent={**scene.latent, "noise_mask": masks})
     assert streams(sampled(run, held, audio_substeps=3))[1].abs().max() < 1e-6
 

@@ -103,7 +103,7 @@ def test_what_stands_in_the_place_of_a_method_takes_what_the_method_takes(pack: 
 
 
 def test_the_mixed_patcher_takes_what_comfyuis_own_takes(pack: Pack) -> None:
-    cls, wrong = pack.module("nodes.host.experts.patcher").MovaDynamicPatcher, []
+    cls, wrong = pack.module("nodes.host.patching.patcher").MovaDynamicPatcher, []
     base = contract.resolve("comfy.model_patcher.ModelPatcher")
     for name in sorted(set(dir(cls)) & set(vars(base))):
         ours, theirs = getattr(cls, name), vars(base)[name]

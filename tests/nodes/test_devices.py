@@ -177,7 +177,7 @@ def test_guidance_of_the_bridge_and_sound_steps_split_too(run: Run, scene: Scene
 def test_the_path_is_the_one_that_fits_the_smaller_device(
     run: Run, scene: Scene, pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory, estimate = pack.module("nodes.host.machine.memory"), pack.module("mova_core.estimate")
+    memory, estimate = pack.module("nodes.host.model.memory"), pack.module("mova_core.estimate")
     model = on_two(run, scene.model)
     copy = the_copy(model)
     asked: list[float] = []

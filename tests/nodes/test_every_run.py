@@ -20,7 +20,7 @@ pytestmark = needs_comfy
 def masked(run: Run, scene: Scene, pack: Pack) -> dict[str, Any]:
     """A LATENT of noise whose sound is held whole, and of whose picture the left half."""
     make = torch.Generator().manual_seed(5)
-    joint = pack.module("nodes.host.sampling.joint_latents").joint
+    joint = pack.module("nodes.host.joint_latents").joint
     video, audio = (torch.randn(s.shape, generator=make) for s in streams(scene.latent))
     mask = torch.ones_like(video[:, :1])
     mask[..., : mask.shape[-1] // 2] = 0.0
@@ -179,7 +179,7 @@ def test_numbers_that_are_not_finite_end_the_run_at_once(
 
 
 def test_a_latent_of_nan_is_not_the_models_fault(run: Run, scene: Scene, pack: Pack) -> None:
-    joint = pack.module("nodes.host.sampling.joint_latents").joint
+    joint = pack.module("nodes.host.joint_latents").joint
     video, audio = streams(scene.latent)
     bad = {**scene.latent, "samples": joint(video + float("nan"), audio)}
     with pytest.raises(pack.module("mova_core.errors").NotFiniteError, match="what the model was given"):

@@ -107,7 +107,7 @@ def test_the_teacher_is_the_plain_model(run: Run, scene: Scene, pack: Pack) -> N
 
 def held(scene: Scene, pack: Pack) -> dict[str, Any]:
     video, audio = streams(scene.latent)
-    joint = pack.module("nodes.host.sampling.joint_latents").joint
+    joint = pack.module("nodes.host.joint_latents").joint
     picture = torch.randn(video.shape, generator=torch.Generator().manual_seed(2))
     masks = joint(torch.zeros_like(video[:, :1]), torch.ones_like(audio[:, :1]))
     return {**scene.latent, "samples": joint(picture, audio), "noise_mask": masks}
@@ -147,9 +147,7 @@ def test_a_batch_is_its_clips(run: Run, scene: Scene, pack: Pack) -> None:
     video, audio = streams(scene.latent)
     two = {
         **scene.latent,
-        "samples": pack.module("nodes.host.sampling.joint_latents").joint(
-            video.repeat(2, 1, 1, 1, 1), audio.repeat(2, 1, 1)
-        ),
+        "samples": pack.module("nodes.host.joint_latents").joint(video.repeat(2, 1, 1, 1, 1), audio.repeat(2, 1, 1)),
     }
     model = patched(scene)
     both = by_recipe(pack, scene.but(latent={**two, "batch_index": [0, 1]}), model, teacher=0)

@@ -81,7 +81,7 @@ def test_on_quantised_weights_the_picture_is_that_of_the_lora_put_on(
 def test_what_is_kept_may_lie_in_host_memory_or_in_eight_bits(
     run: Run, pack: Pack, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = pack.module("nodes.host.sampling.bridge_cache")
+    cache = pack.module("nodes.host.model.bridge_cache")
     wanted = by_recipe(pack, scene, patched(scene), teacher=1, **SHORT)
     placed: list[Any] = []
     real = cache.BridgeCache._placed
@@ -91,7 +91,7 @@ def test_what_is_kept_may_lie_in_host_memory_or_in_eight_bits(
         return placed[-1]
 
     monkeypatch.setattr(cache.BridgeCache, "_placed", logged)
-    monkeypatch.setattr(pack.module("nodes.host.machine.memory"), "capacity", lambda device: 0.0)
+    monkeypatch.setattr(pack.module("nodes.host.model.memory"), "capacity", lambda device: 0.0)
     assert error(by_recipe(pack, scene, patched(scene), teacher=1, **SHORT), wanted) == 0
     places = {part.values.data_ptr() for part in placed}
     assert len(placed) == 2 * len(places)  # the same memory for both steps

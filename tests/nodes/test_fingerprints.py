@@ -20,7 +20,7 @@ pytestmark = needs_comfy
 
 @pytest.fixture(scope="module")
 def told(pack: Pack) -> Any:
-    return pack.module("nodes.host.runs.fingerprints").fingerprint
+    return pack.module("nodes.host.kept.fingerprints").fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_what_cannot_be_read_is_named(told):
 
 
 def test_a_workflow_is_told_by_links_and_not_by_ids(pack):
-    above = pack.module("nodes.host.runs.fingerprints").workflow_above
+    above = pack.module("nodes.host.kept.fingerprints").workflow_above
 
     def prompt(names: dict[str, str], eta: float) -> Any:
         nodes = {

@@ -46,7 +46,7 @@ def test_decoded_later_and_in_tiles_it_is_the_same_clip(run, scene):
 def test_each_save_is_a_file_of_its_own_and_the_list_has_them(run, scene, pack):
     names = [saved(run, scene.latent, "latents/again") for _ in range(2)]
     assert len(set(names)) == 2
-    listed = pack.module("nodes.host.runs.latent_store").files()
+    listed = pack.module("nodes.host.kept.latent_store").files()
     assert {f"{name} [output]" for name in names} <= set(listed)
 
 

@@ -243,7 +243,7 @@ def test_a_patch_that_cannot_be_read_is_told_by_the_workflow_above(run, scene, p
         return run("APG", model=scene.model, eta=eta, norm_threshold=5.0, momentum=0.0)[0]
 
     mova_sampler = pack.module("nodes.host.sampling.mova_sampler")
-    node, settings = pack.module("nodes.host.runs.long_runs").Node, mova_sampler.SamplerSettings
+    node, settings = pack.module("nodes.host.sampling.long_runs").Node, mova_sampler.SamplerSettings
     widgets = {"shift": 5.0, "audio_shift": 5.0, "sampler": "euler", "scheduler": "mova", "denoise": 1.0}
 
     def go(eta: float, stop: int = 10**9) -> Any:
@@ -286,7 +286,7 @@ def test_cfg_pp_is_refused_before_the_first_step_and_runs_as_before_unasked(run,
 
 
 def test_short_runs_leave_nothing_and_long_ones_are_kept_unasked(run, scene, pack, folder, evaluations, monkeypatch):
-    module = pack.module("nodes.host.runs.long_runs")
+    module = pack.module("nodes.host.sampling.long_runs")
     for sampler in ("euler", "dpmpp_2m"):
         stopped(run, scene, evaluations, 5, resume="auto", sampler=sampler)
         assert not folder.exists()
@@ -421,7 +421,7 @@ def test_the_folder_is_bounded(run, scene, pack, folder, evaluations, monkeypatc
 
 
 def test_a_clip_that_may_not_decode_is_kept_and_given_again(run, scene, pack, folder, evaluations, monkeypatch):
-    monkeypatch.setattr(pack.module("nodes.host.runs.long_runs"), "decoding_fits", lambda latent: False)
+    monkeypatch.setattr(pack.module("nodes.host.sampling.long_runs"), "decoding_fits", lambda latent: False)
     whole = sampled(run, scene, resume="auto")
     kept = list(folder.rglob("*.safetensors"))
     assert [path.name for path in kept] == ["result.safetensors"]

@@ -65,7 +65,7 @@ def test_comfyui_is_told_what_the_path_needs(
     pack: Pack, books: Any, monkeypatch: pytest.MonkeyPatch, size: str, path: str, sage: bool
 ) -> None:
     """Activations within 15 % of the count, and two layers of weights on their way."""
-    model, memory = full_size(pack), pack.module("nodes.host.machine.memory")
+    model, memory = full_size(pack), pack.module("nodes.host.model.memory")
     estimate = pack.module("mova_core.estimate")
     monkeypatch.setattr("comfy.model_management.sage_attention_enabled", lambda: sage)
     model.rows = memory.MODES[path]
@@ -90,7 +90,7 @@ def full_size(pack: Pack) -> Any:
 
 def plan(pack: Pack, model: Any, noise: list[int], free: float, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
     """Rows in the run's options after planning with `free` bytes."""
-    memory = pack.module("nodes.host.machine.memory")
+    memory = pack.module("nodes.host.model.memory")
     monkeypatch.setattr(memory, "capacity", lambda device: free)
     run: dict[str, Any] = {"transformer_options": dict(options)}
     memory.plan(lambda *a, **k: None, model, noise, {}, run)
@@ -149,7 +149,7 @@ def test_capacity_counts_what_comfyui_can_move_away(pack: Pack, monkeypatch: pyt
 
     monkeypatch.setattr(model_management, "get_free_memory", lambda device: 3e9)
     monkeypatch.setattr(model_management, "current_loaded_models", [Loaded()])
-    capacity = partial(pack.module("nodes.host.machine.memory").capacity)
+    capacity = partial(pack.module("nodes.host.model.memory").capacity)
     reserved = model_management.extra_reserved_memory()
     assert capacity(torch.device("cuda", 0)) == 8e9 - reserved
     assert capacity(torch.device("cpu")) == 3e9 - reserved
@@ -157,7 +157,7 @@ def test_capacity_counts_what_comfyui_can_move_away(pack: Pack, monkeypatch: pyt
 
 def test_the_low_path_gives_the_same_clip(run: Run, pack: Pack, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sampled through the node, in chunks smaller than the clip, with both experts told."""
-    estimate, memory = pack.module("mova_core.estimate"), pack.module("nodes.host.machine.memory")
+    estimate, memory = pack.module("mova_core.estimate"), pack.module("nodes.host.model.memory")
     monkeypatch.setitem(memory.MODES, "low", estimate.ChunkSizes(feed_forward=7, queries=8))
     settings = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent, "steps": 3, "seed": 5}
     low = run("MOVAMemory", model=scene.model, mode="low")[0]

@@ -107,9 +107,7 @@ def test_the_whole_call_is_the_official_one_up_to_its_rounded_sigmas(run: Run, o
 
 def test_decoding_is_the_official_one(run: Run, official: Scene, pack: Any, folder: Path) -> None:
     golden, config = tensors(LOOP, folder)
-    joint = pack.module("nodes.host.sampling.joint_latents").joint(
-        golden["out.video_vae_input"], golden["out.audio_vae_input"]
-    )
+    joint = pack.module("nodes.host.joint_latents").joint(golden["out.video_vae_input"], golden["out.audio_vae_input"])
     latent = {**official.latent, "samples": joint}
     images, audio, fps = run("MOVADecode", latent=latent, vae=official.vae, audio_vae=official.audio_vae)[:3]
     assert fps == FPS

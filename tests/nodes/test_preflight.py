@@ -31,7 +31,7 @@ def test_what_it_tells_of_memory_is_what_the_run_is_planned_with(
     run: Run, scene: Scene, pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = 40e6  # too little for both paths: the low one is taken, and said not to fit
-    monkeypatch.setattr(pack.module("nodes.host.machine.memory"), "capacity", lambda device: free)
+    monkeypatch.setattr(pack.module("nodes.host.model.memory"), "capacity", lambda device: free)
     (text,) = run("MOVAPreflight", model=scene.model, latent=scene.latent, measure=False)
     whole = "whole path" in text.splitlines()[1]
     run(

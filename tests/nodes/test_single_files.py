@@ -205,9 +205,7 @@ def test_the_loader_shows_what_a_relative_was_trained_with(run, pack, prism, mon
 def test_prism_hears_a_prompt_of_its_own(run, scene, prism, pack):
     model = load(run, prism[0])
     sound = torch.randn(1, 512, 32, generator=torch.Generator().manual_seed(1))
-    changed = pack.module("nodes.host.sampling.joint_latents").conditioned(
-        scene.positive, {"mova_audio_context": sound}
-    )
+    changed = pack.module("nodes.host.joint_latents").conditioned(scene.positive, {"mova_audio_context": sound})
     assert not equal(sampled(run, scene.but(positive=changed), model), sampled(run, scene, model))
 
 

@@ -19,14 +19,14 @@ from ....mova_core.errors import NotFiniteError, PatchError
 from .. import messages
 from ..keys import EVERY_RUN, Options
 from ..machine import bug_report
-from ..machine.memory import plan
 from ..model.base_model import MovaModel
-from ..model.lora_names import log
+from ..model.memory import plan
+from ..patching.foreign import explained
+from ..patching.lora_names import log
+from ..patching.namesakes import named
+from ..patching.patcher import MovaPatcher
 from ..types import Executor
 from .fitting import fitting
-from .foreign import explained
-from .namesakes import named
-from .patcher import MovaPatcher
 from .step_caches import renew
 
 PRECISION = (

@@ -25,10 +25,10 @@ from ..keys import (
     TIMELINE,
     Options,
 )
+from ..patching import foreign
+from ..patching.patcher import MovaDynamicPatcher, MovaPatcher
 from ..types import Executor
-from . import foreign
 from .every_run import carry
-from .patcher import MovaDynamicPatcher, MovaPatcher
 
 OURS = {EVERY_RUN, LOW_NOISE, TIMELINE}  # keys of wrappers that are not somebody else's
 

@@ -25,9 +25,9 @@ from ....mova_core.film.decide import (
 from ....mova_core.film.shots import Planned
 from ....mova_core.film.takes import Take
 from ....mova_core.text import is_blank
-from ..experts.patcher import MovaPatcher
+from ..kept.fingerprints import digest, fingerprint, tensor_digest
 from ..loaders import text
-from ..runs.fingerprints import digest, fingerprint, tensor_digest
+from ..patching.patcher import MovaPatcher
 from ..sampling import samplers
 from ..sampling.mova_sampler import NOT_COMPUTED_WITH
 from ..types import Link, Values

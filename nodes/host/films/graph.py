@@ -18,7 +18,7 @@ from comfy_execution.graph_utils import is_link
 import nodes
 
 from ....mova_core.errors import MovaError
-from ..runs.fingerprints import digest
+from ..kept.fingerprints import digest
 from ..types import DynamicPrompt, Link, Values
 
 HEAD, PLACES, EACH = 2**20, 64, 2**16  # bytes of a file that are read: its beginning, and so many at so many places

@@ -21,8 +21,8 @@ from ....mova_core.film.shots import OVERLAP, Planned
 from ....mova_core.film.takes import Recipe, Take
 from ....mova_core.inputs.sounds import Sound
 from ....mova_core.waveform import five_one
+from .. import joint_latents
 from ..media import resampling, video
-from ..sampling import joint_latents
 from ..types import Latent
 from .film import (
     Film,

@@ -22,9 +22,9 @@ from ....mova_core.errors import CheckpointError, ConfigError
 from ....mova_core.model.mova import Mova
 from .. import newer
 from ..experts import pair
-from ..experts.patcher import MovaPatcher
 from ..model.base_model import MovaModel, MovaSettings
-from ..model.self_patching import alias
+from ..patching.patcher import MovaPatcher
+from ..patching.self_patching import alias
 from .loading import is_quantised, read, settings_of
 
 SIZES = {

@@ -41,10 +41,10 @@ from ....mova_core.model.mova import Mova
 from ....mova_core.shapes import AudioGrid
 from .. import newer
 from ..experts import pair
-from ..experts.patcher import MovaPatcher
 from ..keys import SOURCE_FILES
 from ..machine import profiling
 from ..model.base_model import MovaModel, MovaSettings
+from ..patching.patcher import MovaPatcher
 
 WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
     "default": None,

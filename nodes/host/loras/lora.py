@@ -16,9 +16,9 @@ from ....mova_core.checkpoint.lora_owner import short
 from ....mova_core.config import MovaConfig
 from ....mova_core.errors import CheckpointError
 from ....mova_core.model.mova import Mova
-from ..experts.patcher import MovaPatcher
 from ..model.base_model import check_model
-from ..model.lora_names import ROOT
+from ..patching.lora_names import ROOT
+from ..patching.patcher import MovaPatcher
 from .adapters import adapter
 from .report import Report, counted, report
 

@@ -1,1 +1,1 @@
-"""What this machine can do and did: memory, preflight, profiling and the bug report."""
+"""What this machine can do and did: preflight, profiling and the bug report."""

@@ -21,7 +21,6 @@ import torch
 from torch import nn
 
 from ....mova_core.checkpoint.fingerprint import fingerprint
-from ..experts.patcher import MovaPatcher
 from ..keys import (
     BOUNDARY,
     LOW_NOISE,
@@ -29,7 +28,8 @@ from ..keys import (
     TIMELINE,
 )
 from ..model.base_model import check_model
-from ..model.lora_names import ROOT
+from ..patching.lora_names import ROOT
+from ..patching.patcher import MovaPatcher
 from .profiling import device_peak
 
 PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"

@@ -21,14 +21,13 @@ from ....mova_core.preflight import Machine, Plan, report
 from ....mova_core.shapes import latent_frames
 from ....mova_core.text import CONTEXT_ROWS
 from ..checks import frame_rate
-from ..experts.patcher import MovaPatcher
+from ..joint_latents import video_shape
 from ..keys import run_options
-from ..model import sparse
+from ..model import memory, sparse
 from ..model.base_model import check_model
 from ..model.runtime import runtime
-from ..sampling.joint_latents import video_shape
+from ..patching.patcher import MovaPatcher
 from ..types import Latent
-from . import memory
 
 ENOUGH = 0.03  # seconds of one pass that a clock can be trusted with
 FEWEST, MOST = 256, 16384  # tokens of a measured pass

@@ -16,8 +16,8 @@ import torch
 
 from ....mova_core.preflight import format_duration
 from .. import messages
-from ..experts.patcher import MovaPatcher
 from ..keys import TIMELINE
+from ..patching.patcher import MovaPatcher
 from ..types import Executor
 
 log = logging.getLogger("mova")

@@ -25,11 +25,11 @@ from ....mova_core.sampling.av_schedule import clean_scale, latent_share
 from ....mova_core.shapes import DEFAULT_FPS, FPS_RANGE, steps_during
 from ....mova_core.text import CONTEXT_ROWS, pad_context
 from ..keys import AUDIO_CONTEXT, AUDIO_STEPS, CLEAN_STREAMS
-from ..machine.memory import Planned
+from ..patching.lora_names import ListedModel
 from ..types import Shapes, Values
 from . import prism
 from .diffusion import MovaDiffusion
-from .lora_names import ListedModel
+from .memory import Planned
 from .settings import MovaSettings
 
 log = logging.getLogger("mova")

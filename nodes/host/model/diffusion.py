@@ -16,8 +16,8 @@ from ....mova_core.sampling.av_schedule import (
     unscaled,
 )
 from ..keys import Options, run_options
-from ..sampling.bridge_cache import keeping
-from .lora_names import NamedLayer
+from ..patching.lora_names import NamedLayer
+from .bridge_cache import keeping
 from .pass_weights import outside_layers
 from .runtime import runtime
 from .sound_streams import SoundStreams

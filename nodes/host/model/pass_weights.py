@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from ....mova_core.errors import PatchError
-from ..experts.patcher import MovaPatcher
 from ..keys import COPIES
-from .self_patching import patches_itself
+from ..patching.patcher import MovaPatcher
+from ..patching.self_patching import patches_itself
 from .weights import resident
 
 TOWER = "diffusion_model."

@@ -19,8 +19,8 @@ from ....mova_core.model import sparse
 from ....mova_core.model.sparse import Sparsity
 from ....mova_core.ops import Attention, Place
 from ....mova_core.sampling.schedule import Span
-from ..experts.patcher import MovaPatcher
 from ..keys import Options, asking
+from ..patching.patcher import MovaPatcher
 
 log = logging.getLogger("mova")
 OVERRIDE = "optimized_attention_override"

@@ -10,8 +10,8 @@ from comfy.nested_tensor import NestedTensor
 from comfy_api.latest import io, ui
 from server import PromptServer
 
-from ..experts.patcher import MovaPatcher
 from ..loaders.audio_vae import MovaAudioVAE
+from ..patching.patcher import MovaPatcher
 
 EVERYWHERE = {"0.0.0.0", "::", ""}  # a server that listens here is reached under the machine's own name
 

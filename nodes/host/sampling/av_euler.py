@@ -15,7 +15,7 @@ from comfy.samplers import KSamplerX0Inpaint
 from torch import Tensor
 
 from ..keys import Options, asking
-from .bridge_cache import BridgeCache, cache_of
+from ..model.bridge_cache import BridgeCache, cache_of
 
 
 class AtSteps:

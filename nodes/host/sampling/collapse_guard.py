@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ....mova_core.collapse import TRIES, collapsed, spatial_spread
 from ....mova_core.errors import MovaError
-from ..experts.patcher import MovaPatcher
 from ..keys import NO_PICTURE
+from ..patching.patcher import MovaPatcher
 from ..types import Conditioning, Latent
 from .samplers import Watcher, sample
 

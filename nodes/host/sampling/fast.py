@@ -22,18 +22,19 @@ from ....mova_core.sampling.fast import Recipe, audio_steps_between
 from ....mova_core.sampling.guidance import Guidance
 from ....mova_core.sampling.schedule import Span
 from ....mova_core.shapes import video_tokens
-from ..experts.patcher import MovaPatcher
+from .. import joint_latents
 from ..keys import Options, run_options
-from ..machine import memory, profiling
+from ..machine import profiling
 from ..machine.preflight import measured_speed
+from ..model import memory
 from ..model.base_model import check_model
+from ..model.bridge_cache import Keeping, cache_of
 from ..model.pass_weights import PassWeights, two_passes
-from ..runs import long_runs
-from ..runs.long_runs import Node
+from ..patching.patcher import MovaPatcher
 from ..types import Conditioning, Latent
-from . import guiders, joint_latents, samplers
+from . import guiders, long_runs, samplers
 from .av_euler import NOBODY, AtSteps, AVSteps
-from .bridge_cache import Keeping, cache_of
+from .long_runs import Node
 
 Evaluated: TypeAlias = comfy.samplers.KSamplerX0Inpaint
 Callback: TypeAlias = Callable[..., None] | None

@@ -17,7 +17,6 @@ from torch import Tensor
 from ....mova_core.sampling.bridge_strength import BridgeStrength
 from ....mova_core.sampling.guidance import Guidance, rescale_guidance
 from ....mova_core.sampling.schedule import Span
-from ..experts.patcher import MovaPatcher
 from ..keys import (
     AUDIO_NEGATIVE,
     Options,
@@ -26,6 +25,7 @@ from ..keys import (
     run_options,
 )
 from ..model.base_model import check_model
+from ..patching.patcher import MovaPatcher
 from ..types import Conditioning, Conditions
 
 WHOLE = Span()

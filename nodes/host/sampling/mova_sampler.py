@@ -10,23 +10,22 @@ from ....mova_core.errors import MovaError
 from ....mova_core.sampling.guidance import Guidance
 from ....mova_core.sampling.schedule import Span
 from ....mova_core.waveform import clip_samples
-from .. import checks, messages
+from .. import checks, joint_latents, messages
 from ..experts import every_run
-from ..experts.patcher import MovaPatcher
 from ..loaders.audio_vae import MovaAudioVAE
 from ..machine.profiling import Progress
-from ..runs import long_runs
-from ..runs.long_runs import Node
+from ..model.bridge_cache import Keeping
+from ..patching.patcher import MovaPatcher
 from ..types import Conditioning, Latent
-from . import guiders, joint_latents, samplers
+from . import guiders, long_runs, samplers
 from .audio_preview import AudioPreview
-from .bridge_cache import Keeping
 from .collapse_guard import (
     CollapseError,
     Watcher,
     first_spread,
     sample_guarded,
 )
+from .long_runs import Node
 
 NOT_COMPUTED_WITH = {"listen_every", "resume", "keep_every"}  # settings that change nothing of the result
 

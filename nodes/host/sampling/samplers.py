@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ....mova_core.errors import ConfigError, ShapeError
 from ....mova_core.sampling.schedule import reshift, sigmas
-from ..experts.patcher import MovaPatcher
+from ..joint_latents import device, joint, streams
 from ..keys import asking
 from ..model.base_model import check_model
+from ..model.bridge_cache import Keeping
+from ..patching.patcher import MovaPatcher
 from ..types import Latent
 from .av_euler import av_euler
-from .bridge_cache import Keeping
-from .joint_latents import device, joint, streams
 
 log = logging.getLogger("mova")
 EXACT = "mova"

@@ -13,8 +13,8 @@ from ....mova_core.training.forecast import Plan
 from ....mova_core.training.forecast import report as told
 from ....mova_core.training.run import Settings
 from ..keys import LOW_NOISE
-from ..machine import memory
 from ..machine.preflight import link_rate, measured_speed
+from ..model import memory
 
 
 def report(model: Any, settings: Settings, shape: VideoShape, clips: int, measure: bool) -> str:

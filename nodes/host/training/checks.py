@@ -13,7 +13,7 @@ from ....mova_core.training.budget import Budget, budget
 from ....mova_core.training.run import Settings
 from ..experts.pair import OURS
 from ..keys import LOW_NOISE
-from ..machine.memory import capacity
+from ..model.memory import capacity
 from . import data_set
 from .weights import check_unpackable
 

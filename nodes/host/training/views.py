@@ -20,8 +20,9 @@ from ....mova_core.shapes import (
     audio_samples,
 )
 from ....mova_core.training.run import Record
+from .. import joint_latents
 from ..media import video
-from ..sampling import joint_latents, samplers
+from ..sampling import samplers
 from . import data_set
 from .data_set import Clip, Coders, DataSet
 

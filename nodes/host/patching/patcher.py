@@ -35,11 +35,8 @@ from ..keys import (
     LOW_NOISE,
     Options,
 )
-from ..model import lora_names
-from ..model.lora_names import log
-from ..model.self_patching import patches_itself
 from ..types import Key, Patches
-from . import devices
+from . import devices, lora_names
 from .foreign import (
     Bound,
     check_injections,
@@ -47,7 +44,9 @@ from .foreign import (
     mirrored,
     untold,
 )
+from .lora_names import log
 from .namesakes import Namesakes
+from .self_patching import patches_itself
 
 MIRRORED = (CallbacksMP.ON_LOAD, CallbacksMP.ON_DETACH, CallbacksMP.ON_INJECT_MODEL, CallbacksMP.ON_EJECT_MODEL)
 

@@ -7,9 +7,9 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
-from ....mova_core.inputs.latents import joint_streams
-from ....mova_core.shapes import SPATIAL_STRIDE, VideoShape, frames_of
-from ..types import Conditioning, Latent, Values
+from ...mova_core.inputs.latents import joint_streams
+from ...mova_core.shapes import SPATIAL_STRIDE, VideoShape, frames_of
+from .types import Conditioning, Latent, Values
 
 
 def joint(video: Tensor, audio: Tensor) -> NestedTensor:

@@ -22,9 +22,8 @@ from ....mova_core.shapes import (
     audio_steps,
     frames_of,
 )
-from .. import checks
+from .. import checks, joint_latents
 from ..keys import AUDIO_RATE
-from ..sampling import joint_latents
 
 ENDINGS = (".safetensors", ".latent")
 IN_OUTPUT = " [output]"  # as ComfyUI marks a file of its output folder

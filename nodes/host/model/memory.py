@@ -25,15 +25,15 @@ from ....mova_core.estimate import (
     kept_keys_values,
     required,
 )
-from ..experts.devices import everyone
 from ..keys import (
     COPIES,
     Options,
     asking,
     run_options,
 )
-from ..model.sparse import whole_queries
+from ..patching.devices import everyone
 from ..types import Executor
+from .sparse import whole_queries
 
 log = logging.getLogger("mova")
 MODES: dict[str, ChunkSizes | None] = {"auto": None, "normal": FULL, "low": CHUNKED}

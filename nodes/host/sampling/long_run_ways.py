@@ -11,13 +11,12 @@ from torch import Tensor
 from ....mova_core.kept import runs
 from ....mova_core.kept.latents import JointLatent
 from ....mova_core.kept.runs import RunState
-from .. import messages
+from .. import joint_latents, messages
+from ..kept import latent_store
+from ..kept.fingerprints import tensor_digest
 from ..keys import Options
-from ..sampling import joint_latents
-from ..sampling.av_euler import AtSteps
 from ..types import Latent
-from . import latent_store
-from .fingerprints import tensor_digest
+from .av_euler import AtSteps
 
 if TYPE_CHECKING:
     from .long_runs import LongRun

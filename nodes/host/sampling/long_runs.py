@@ -30,14 +30,13 @@ from ....mova_core.estimate import decode_bytes
 from ....mova_core.kept import runs
 from ....mova_core.kept.latents import write_latent
 from ....mova_core.kept.runs import RunState
-from .. import messages
+from .. import joint_latents, messages
+from ..kept import latent_store
+from ..kept.fingerprints import digest, fingerprint, workflow_above
 from ..keys import Options
-from ..machine import memory
-from ..sampling import joint_latents
+from ..model import memory
 from ..types import Latent
-from . import latent_store
-from .fingerprints import digest, fingerprint, workflow_above
-from .ways import WAYS, Callback
+from .long_run_ways import WAYS, Callback
 
 log = logging.getLogger("mova")
 AUTO, ON, OFF = MODES = ("auto", "on", "off")
