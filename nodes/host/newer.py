@@ -7,9 +7,14 @@ this file be missing, and of no other.
 import inspect
 from collections.abc import Callable
 from functools import cache, partial
+from io import BytesIO
 from typing import Any
 
+import av
+
 from ...mova_core.errors import MovaError
+
+FINE = 10.0  # constant rate factor at which H.264 is hardly told from what went in
 
 
 def check_core() -> None:
@@ -74,3 +79,26 @@ def on_device(patcher: Any, load_device: Any, offload_device: Any) -> None:
     patcher.load_device, patcher.offload_device = load_device, offload_device
     if hasattr(patcher, "register_load_device"):
         patcher.register_load_device(load_device)
+
+
+def stream_of(video: Any) -> tuple[str | BytesIO, float, float]:
+    """A VIDEO's file or bytes, and the part of it that is meant: from when and how long, in seconds (0: to its end).
+
+    Newer versions crop and scale a VIDEO without touching its file. Such a one is written out, the part that is meant.
+    """
+    source: str | BytesIO = video.get_stream_source()
+    if not _edited(video, source):
+        return (source, *video.get_active_trim_window())
+    written = BytesIO()
+    video.save_to(written, crf=FINE)
+    return written, 0.0, 0.0
+
+
+def _edited(video: Any, source: str | BytesIO) -> bool:
+    if hasattr(video, "has_pending_frame_edits"):
+        return bool(video.has_pending_frame_edits())
+    if not hasattr(video, "as_cropped"):
+        return False
+    with av.open(source) as container:
+        stream = container.streams.video[0]
+        return bool(video.get_dimensions() != (stream.width, stream.height))

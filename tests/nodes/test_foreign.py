@@ -276,6 +276,47 @@ def test_an_attention_of_another_kernel_is_asked_by_both(run: Run, scene: Scene,
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*(s["samples"].unbind() for s in (made, plain))))
 
 
+def test_sparse_attention_of_newer_comfyui_sees_each_experts_blocks_and_every_token_of_the_picture(
+    run: Run, scene: Scene, plain: dict[str, Any]
+) -> None:
+    """As 'Model Sparse Attention' does: put on again before each step, atop what is there; forgotten after the run."""
+    from comfy.patcher_extension import CallbacksMP
+
+    mine: list[Any] = []
+    asked: list[tuple[float, int, int, int]] = []
+    ended: list[Any] = []
+
+    def put_on(options: dict[str, Any]) -> None:
+        previous = options.get("optimized_attention_override")
+        if previous in mine:
+            return
+
+        def override(func: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Any = None, **more: Any) -> Tensor:
+            told = more["transformer_options"]
+            asked.append((float(told["sigmas"][0]), told["block_index"], q.shape[1], k.shape[1]))
+            return func(q, k, v, heads, mask=mask, **more)
+
+        mine.append(override)
+        options["optimized_attention_override"] = override
+
+    model = scene.model.clone()
+    put_on(model.model_options["transformer_options"])
+    again = (
+        CallbacksMP.ON_PREPARE_STATE,
+        "sparse",
+        lambda patcher, timestep, options: put_on(options["transformer_options"]),
+    )
+    model.add_callback_with_key(*again)
+    model.add_callback_with_key(CallbacksMP.ON_CLEANUP, "sparse", lambda patcher: ended.append(patcher))
+    assert equal(sampled(run, scene, model), plain)
+    assert len({sigma for sigma, *_ in asked}) == STEPS
+    tokens = max(keys for *_, keys in asked)
+    whole = [block for _, block, queries, keys in asked if queries == keys == tokens]
+    assert whole == sorted(set(whole)) * STEPS
+    assert len(mine) == 1
+    assert ended
+
+
 def test_zero_star_guidance_works(run: Run, scene: Scene) -> None:
     def guided(args: Any) -> Tensor:
         sigmas = args["model_options"]["transformer_options"]["sample_sigmas"]
@@ -424,6 +465,19 @@ def test_a_model_function_that_wants_pictures_in_five_dimensions_is_refused_by_n
     model = scene.model.clone()
     model.set_model_unet_function_wrapper(sparse)
     with pytest.raises(error, match=r"sparse.*model_function_wrapper.*IndexError.*another model"):
+        sampled(run, scene, model)
+
+
+@pytest.mark.parametrize("text", ["CUDA error: out of memory", "HIP error: out of memory"])
+def test_a_card_that_is_full_is_no_fault_of_a_patch(run: Run, scene: Scene, text: str) -> None:
+    """Newer drivers tell it as an error of the accelerator, which is a RuntimeError."""
+
+    def full(apply: Any, given: dict[str, Any]) -> Tensor:
+        raise torch.AcceleratorError(text)
+
+    model = scene.model.clone()
+    model.set_model_unet_function_wrapper(full)
+    with pytest.raises(torch.AcceleratorError, match=text):
         sampled(run, scene, model)
 
 

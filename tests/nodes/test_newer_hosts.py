@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.comfy import needs_comfy
+from tests.fixtures.clips import write_clip
 from tests.in_process import Pack
 from tests.nodes import graph
 from tests.nodes.conftest import PROMPT
@@ -134,6 +136,37 @@ def test_a_preview_may_scale_the_picture_back_by_itself(scene: Scene) -> None:
     assert torch.equal(
         scene.model.model.latent_format.process_out(video[:1, :, :1]), Wan21().process_out(video[:1, :, :1])
     )
+
+
+@pytest.mark.parametrize("newest", [True, False], ids=["asked", "measured"])
+def test_a_video_that_was_cropped_is_what_is_left_of_it(pack: Pack, tmp_path: Path, newest: bool) -> None:
+    """Newer 'Load Video' crops without touching the file; a VIDEO says so only in the newest."""
+    from comfy_api.latest import InputImpl
+
+    left = write_clip(tmp_path / "left.mp4", size=(48, 32))
+
+    class Cropped(InputImpl.VideoFromFile):  # type: ignore[misc]
+        def as_cropped(self, x: int, y: int, width: int, height: int) -> Cropped:
+            raise NotImplementedError
+
+        def get_dimensions(self) -> tuple[int, int]:
+            return 32, 48
+
+        def save_to(self, path: Any, **how: Any) -> None:
+            path.write(left.read_bytes())
+
+    class Whole(InputImpl.VideoFromFile):  # type: ignore[misc]
+        as_cropped = None
+
+    if newest:
+        Cropped.has_pending_frame_edits = lambda self: True  # type: ignore[attr-defined]
+        Whole.has_pending_frame_edits = lambda self: False  # type: ignore[attr-defined]
+    path = str(write_clip(tmp_path / "whole.mp4"))
+    from_lists = pack.module("nodes.host.training.data_set").from_lists
+    probe = pack.module("nodes.host.media.recordings").probe
+    (cropped, _), (whole, _) = from_lists([Cropped(path, start_time=0.25), Whole(path, start_time=0.25)], [], "a ball")
+    assert (probe(cropped).width, probe(whole).width) == (32, 80)
+    assert (cropped.start, whole.start, whole.name) == (0.0, 0.25, "whole.mp4")
 
 
 class TestPrism:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import comfy.model_management
-import torch
 from torch import Tensor
 
 from ....mova_core.errors import MovaError, PatchError
@@ -96,7 +95,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, place: Place, sparsity: 
     try:
         return sparse.attend(q, k, v, heads, place, sparsity, kernel=sparse.fused, dense=dense)
     except (ImportError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if comfy.model_management.is_oom(error):
             raise
         raise MovaError(
             f"PyTorch could not compile flex attention here ({type(error).__name__}: {error}). It needs Triton: update "

@@ -287,9 +287,11 @@ def explained(executor: Executor, *args: object, **kwargs: object) -> object:
     """
     try:
         return executor(*args, **kwargs)
-    except (MovaError, comfy.model_management.OOM_EXCEPTION):
+    except MovaError:
         raise
     except (TypeError, AttributeError, IndexError, KeyError, ValueError, RuntimeError) as error:
+        if comfy.model_management.is_oom(error):
+            raise
         guider = executor.class_obj  # type: ignore[attr-defined]
         who = _culprit(error, guider.model_patcher, guider.model_options)
         if who is None:

@@ -27,6 +27,7 @@ from ....mova_core.image import condition_clip
 from ....mova_core.shapes import DEFAULT_FPS, audio_samples
 from ....mova_core.text import pad_context
 from ....mova_core.training import captions, clips, files
+from .. import newer
 from ..loaders import text
 from ..media import recordings
 from ..media.recordings import Piece, Source
@@ -116,13 +117,13 @@ def from_lists(videos: Sequence[Any], texts: Sequence[str], default: str) -> lis
         raise MovaError(f"{len(videos)} videos and {len(texts)} captions; connect one caption for each video, in order")
     found = []
     for number, video in enumerate(videos, 1):
-        content = video.get_stream_source()
+        content, *part = newer.stream_of(video)
         named = f"video {number}" if isinstance(content, BytesIO) else Path(content).name
         caption = (texts[number - 1].strip() if texts else "") or default.strip()
         if not caption:
             raise MovaError(f"{named} has no caption; connect captions, or give a default caption")
         source = content if isinstance(content, BytesIO) else Path(content)
-        found.append((Source(named, source, *video.get_active_trim_window()), caption))
+        found.append((Source(named, source, *part), caption))
     return found
 
 
