@@ -1,10 +1,9 @@
-"""Write a clip as mp4, and say what an mp4 really holds by decoding it: for demos and for tests of whole graphs.
+"""A clip of two tensors as mp4, and what an mp4 really holds by decoding it: for demos and tests of whole graphs.
 
 Axes: F frames, H rows, W columns; a waveform is (C channels, samples).
 """
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,7 +13,7 @@ import torch
 from av.frame import Frame
 from torch import Tensor
 
-LAYOUTS = {1: "mono", 2: "stereo"}
+from mova_core import mp4
 
 
 class MediaFacts(TypedDict):
@@ -31,40 +30,10 @@ class MediaFacts(TypedDict):
 
 
 def write_mp4(path: Path, frames: Tensor, fps: float, waveform: Tensor, sample_rate: int) -> Path:
-    """Write H.264 pictures (yuv420p) with AAC sound, replacing `path`.
-
-    Args:
-        frames: (F, H, W, 3) RGB: uint8, or floating point in [0, 1]. H and W are even.
-        fps: pictures a second.
-        waveform: (C, samples) in [-1, 1], mono or stereo. Neither it nor the pictures are cut to the other's length.
-        sample_rate: samples a second, one that AAC has (48000, 44100, ...).
-
-    Raises:
-        ValueError: the frames or the waveform have another form.
-    """
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.shape[1] % 2 or frames.shape[2] % 2 or not len(frames):
-        raise ValueError(f"frames of shape {tuple(frames.shape)}; wanted (F, H, W, 3) with even H and W")
-    if waveform.ndim != 2 or waveform.shape[0] not in LAYOUTS or not waveform.shape[1]:
-        raise ValueError(f"a waveform of shape {tuple(waveform.shape)}; wanted (1 or 2 channels, samples)")
-    with av.open(str(path), "w", format="mp4") as file:
-        video = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
-        video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        audio = file.add_stream("aac", rate=sample_rate, layout=LAYOUTS[waveform.shape[0]])
-        for picture in _bytes(frames).cpu().numpy():
-            file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        file.mux(video.encode(None))
-        samples = waveform.float().clamp(-1, 1).cpu().contiguous().numpy()
-        sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout=LAYOUTS[waveform.shape[0]])
-        sound.sample_rate, sound.pts = sample_rate, 0  # untimed, AAC's 1024 priming samples would be heard
-        file.mux(audio.encode(sound))
-        file.mux(audio.encode(None))
+    """Write (F, H, W, 3) RGB, uint8 or floating point in [0, 1], with a (C, samples) waveform, replacing `path`."""
+    picture = frames if frames.dtype == torch.uint8 else frames.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    mp4.write(path, (frames.shape[2], frames.shape[1]), [picture.cpu()], waveform, fps, sample_rate, {})
     return path
-
-
-def _bytes(frames: Tensor) -> Tensor:
-    if frames.dtype == torch.uint8:
-        return frames
-    return frames.float().clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
 def describe_mp4(path: Path) -> MediaFacts:

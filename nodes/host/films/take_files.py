@@ -9,6 +9,7 @@ from pathlib import Path
 import comfy.sd
 from torch import Tensor
 
+from ....mova_core import mp4
 from ....mova_core.errors import MovaError
 from ....mova_core.film import takes
 from ....mova_core.film.seams import (
@@ -84,7 +85,7 @@ def keep(
         rate = video.player_rate([sound.rate])
         played = five_one(resampling.resampled(heard[None], sound.rate, rate))[0]
         size, frames = (film.width, film.height), len(pictures)
-        video.write(path, size, [pictures], played, film.fps, rate, workflow, frames=frames, quality=video.MASTER)
+        video.write(path, size, [pictures], played, film.fps, rate, workflow, frames=frames, quality=mp4.MASTER)
 
     return takes.write_take(film.folder, take, latents, {"pictures": tail, "sound": heard}, write_clip)
 
@@ -129,7 +130,7 @@ def _write_film(path: Path, film: Film, parts: Sequence[Take], notes: Mapping[st
     pieces = (
         matched_colours(piece, part, parts[first])
         for part, overlap, first in zip(parts, held, firsts)
-        for piece in video.read(part.clip, overlap)
+        for piece in mp4.read(part.clip, overlap)
     )
     frames = sum(part.frames for part in parts) - sum(held)
     video.write(path, (film.width, film.height), pieces, sound, film.fps, rate, notes, frames=frames)
