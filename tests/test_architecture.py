@@ -36,6 +36,8 @@ HOST_HEIGHT = {part: height for height, parts in enumerate(HOST_LAYERS) for part
 ALONE = {  # what one module of the core may import, beside OUTSIDE: comfy_kitchen in a function that uses it
     "mova_core/checkpoint/kitchen.py": "comfy_kitchen",
     "mova_core/mp4.py": "av",
+    "mova_core/checkpoint/convert/command.py": "tqdm",
+    "mova_core/checkpoint/convert/work.py": "tqdm",
 }
 NEVER = {"ctypes", "diffusers", "einops", "http", "huggingface_hub", "marshal", "multiprocessing", "numpy", "pickle"}
 NEVER |= {"requests", "shelve", "socket", "subprocess", "transformers", "urllib", "runpy", "importlib"}

@@ -82,7 +82,7 @@ def is_written(path: Path, pieces: Sequence[Piece], metadata: Mapping[str, str])
 
 
 def write_pieces(
-    path: Path, pieces: Sequence[Piece], metadata: Mapping[str, str], progress: Callable[[int], None] = lambda n: None
+    path: Path, pieces: Sequence[Piece], metadata: Mapping[str, str], progress: Callable[[int], object] = lambda n: None
 ) -> str:
     """Write the file and return its SHA-256. `progress` hears the bytes as they are done.
 
@@ -153,7 +153,7 @@ def _hash(file: BinaryIO, digest: Any, length: int) -> None:
         length -= len(chunk)
 
 
-def sha256(path: Path, progress: Callable[[int], None] = lambda n: None) -> str:
+def sha256(path: Path, progress: Callable[[int], object] = lambda n: None) -> str:
     """SHA-256 of a file, read in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:

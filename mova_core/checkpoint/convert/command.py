@@ -13,6 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from ...errors import MovaError
 from ..files import read_json
 from .plan import FILES, PRECISIONS, USUAL, Origin, plan
@@ -38,14 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _run(chosen, _say)
     except (MovaError, OSError) as error:
-        _say(f"\n{error}\n")
+        _say(str(error))
         return 1
     return 0
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)
 
 
 def _run(chosen: argparse.Namespace, say: Say) -> None:
@@ -57,7 +58,7 @@ def _run(chosen: argparse.Namespace, say: Say) -> None:
         origin = Origin(folder=chosen.source, name=name, revision="", hashes={})
         for part in chosen.parts:
             file = plan(origin, part, chosen.precision, chosen.target)
-            say(f"{file.size / 1e9:8.2f} GB  {file.path}\n")
+            say(f"{file.size / 1e9:8.2f} GB  {file.path}")
         return
     files = convert(
         chosen.source,

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from ...errors import CheckpointError
 from ..files import is_folder, read_json, read_tensors
 from ..source import from_folder
@@ -12,26 +14,21 @@ from ..variants import PARTS
 from ..writer import check_space, raw, sha256, write_pieces
 from .plan import FILES, PRECISION, USUAL, File, Origin, plan, restored, revision_of, slug, sources
 
-Say = Callable[[str], None]
+AGAIN = "Delete it and convert again"
+Say = Callable[[str], None]  # takes a line
 
 
-class Progress:
-    """A line that grows: what, how much of how much."""
+def silent(line: str) -> None:
+    """Say nothing."""
 
-    def __init__(self, what: str, total: int, say: Say) -> None:
-        self.what, self.total, self.say, self.done, self.shown = what, total, say, 0, -1
 
-    def __call__(self, count: int) -> None:
-        self.done += count
-        percent = 100 * self.done // max(self.total, 1)
-        if percent != self.shown:
-            self.shown = percent
-            bar = "#" * (percent // 5)
-            self.say(f"\r{self.what}: [{bar:20}] {percent:3}% of {self.total / 1e9:.2f} GB")
+def bar(what: str, total: int, say: Say) -> tqdm:
+    """Bytes done of `total`, in a line that grows; none where nothing is said."""
+    return tqdm(desc=what, total=total, unit="B", unit_scale=True, disable=say is silent)
 
 
 def hashes_of(
-    folder: Path, files: Iterable[Path], known: Mapping[str, Any], progress: Callable[[int], None]
+    folder: Path, files: Iterable[Path], known: Mapping[str, Any], progress: Callable[[int], object]
 ) -> dict[str, dict[str, Any]]:
     """SHA-256, size and time of each file; `known` saves reading a file that has not changed since."""
     found: dict[str, dict[str, Any]] = {}
@@ -52,7 +49,7 @@ def convert(
     parts: Iterable[str] = USUAL,
     name: str = "",
     revision: str = "",
-    say: Say = lambda text: None,
+    say: Say = silent,
 ) -> list[File]:
     """Write the single files of a published folder and a manifest; files that are there already stay.
 
@@ -67,9 +64,8 @@ def convert(
     manifest = manifest_path(models, name)
     record = read_json(manifest) if manifest.is_file() else {}
     used = sorted({path for part in parts for path in sources(folder, part)})
-    hashes = hashes_of(
-        folder, used, record.get("sources", {}), Progress("reading", sum(p.stat().st_size for p in used), say)
-    )
+    with bar("reading", sum(path.stat().st_size for path in used), say) as progress:
+        hashes = hashes_of(folder, used, record.get("sources", {}), progress.update)
     origin = Origin(
         folder=folder,
         name=name,
@@ -105,12 +101,13 @@ def _begun(path: Path) -> int:
 
 
 def _write(file: File, say: Say) -> str:
-    progress = Progress(file.path.name, file.size, say)
-    if file.is_written():
-        say(f"{file.path}: there already\n")
-        return sha256(file.path, progress)
-    digest = write_pieces(file.path, file.pieces, file.metadata, progress)
-    say(f"\n{file.path}\n")
+    there = file.is_written()
+    with bar(file.path.name, file.size, say) as progress:
+        if there:
+            digest = sha256(file.path, progress.update)
+        else:
+            digest = write_pieces(file.path, file.pieces, file.metadata, progress.update)
+    say(f"{file.path}: there already" if there else str(file.path))
     return digest
 
 
@@ -122,7 +119,7 @@ def _write_small(path: Path, value: Any) -> None:
     partial.replace(path)
 
 
-def verify(files: Iterable[File], manifest: Mapping[str, Any], models: Path, say: Say = lambda text: None) -> None:
+def verify(files: Iterable[File], manifest: Mapping[str, Any], models: Path, say: Say = silent) -> None:
     """Read written files again: header, SHA-256, and every weight converted anew from the source, bit for bit.
 
     Raises:
@@ -132,19 +129,23 @@ def verify(files: Iterable[File], manifest: Mapping[str, Any], models: Path, say
         name = file.path.relative_to(models).as_posix()
         if not file.is_written():
             raise CheckpointError(f"{file.path} is missing or has another header. Convert again")
-        progress = Progress(f"verifying {file.path.name}", 2 * file.size, say)
-        if sha256(file.path, progress) != manifest["files"][name]["sha256"]:
-            raise CheckpointError(f"{file.path} is not what was written (SHA-256 differs). Delete it and convert again")
-        stored = read_tensors(file.path)
-        for part in file.pieces:
-            for key, made in part.make().items():
-                if bytes(raw(made)) != bytes(raw(stored[key])):
-                    raise CheckpointError(f"{file.path}: {key} differs from its source. Delete it and convert again")
-            progress(part.size)
-        say(f"\n{file.path}: as converted from the source\n")
+        with bar(f"verifying {file.path.name}", 2 * file.size, say) as progress:
+            if sha256(file.path, progress.update) != manifest["files"][name]["sha256"]:
+                raise CheckpointError(f"{file.path} is not what was written (SHA-256 differs). {AGAIN}")
+            _compare(file, progress.update)
+        say(f"{file.path}: as converted from the source")
 
 
-def restore(models: Path | str, folder: Path | str, *, say: Say = lambda text: None) -> list[File]:
+def _compare(file: File, progress: Callable[[int], object]) -> None:
+    stored = read_tensors(file.path)
+    for part in file.pieces:
+        for key, made in part.make().items():
+            if bytes(raw(made)) != bytes(raw(stored[key])):
+                raise CheckpointError(f"{file.path}: {key} differs from its source. {AGAIN}")
+        progress(part.size)
+
+
+def restore(models: Path | str, folder: Path | str, *, say: Say = silent) -> list[File]:
     """Write the published layout from converted files. From bf16 files every weight is what it was, bit for bit.
 
     Raises:
