@@ -17,6 +17,7 @@ import pytest
 from tests.comfy import COMFYUI, needs_comfy
 from tests.in_process import Pack
 from tests.nodes import contract
+from tools.docs.between import between
 
 pytestmark = needs_comfy
 
@@ -114,9 +115,7 @@ def test_the_mixed_patcher_takes_what_comfyuis_own_takes(pack: Pack) -> None:
 
 def test_the_page_names_them_all(comfy_nodes: ModuleType) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    assert pattern.search(text)
-    wanted = pattern.sub(lambda _: f"{BEGIN}\n{contract.table()}\n{END}", text)
+    wanted = between(text, contract.table(), BEGIN, END)
     if os.environ.get("MOVA_UPDATE_CONTRACT") == "1":
         PAGE.write_text(wanted, encoding="utf-8")
     else:

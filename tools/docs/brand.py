@@ -9,18 +9,17 @@ under [tool.comfy] as Icon and Banner once the repository has a public one.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
+from tools.comfy.find import REPOSITORY
+from tools.docs.palette import FRAME, HILL, NIGHT, SKY, SOUND, SUN, Box
+
+IMAGES = REPOSITORY / "docs" / "images"
 ICON, BANNER = (400, 400), (1260, 540)
 SMOOTH = 4  # drawn so much larger, then scaled down
 
-NIGHT, FRAME, SKY, HILL, SUN, SOUND = "#14171f", "#e9e6df", "#2f6f8f", "#1f4a44", "#f2b84b", "#ef6f53"
 BARS = (0.62, 0.94, 0.45, 0.78, 0.30, 0.56, 0.18)  # heights of the waveform, of half the picture
-
-Box = tuple[float, float, float, float]
 
 
 def draw_frame(draw: ImageDraw.ImageDraw, box: Box) -> None:

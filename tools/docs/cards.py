@@ -5,15 +5,14 @@ A card's memory is taken less RESERVE, which desktop and driver have; weights ar
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 from mova_core.config import MOVA
 from mova_core.estimate import Work, Workload, choose, kept_keys_values, longest, recipe_work, required, work
 from mova_core.sampling.fast import recipe_of
 from mova_core.shapes import VideoShape
+from tools.comfy.find import REPOSITORY
+from tools.docs.between import between
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = REPOSITORY / "README.md"
 BEGIN, END = "<!-- cards: tools/docs/cards.py writes this -->", "<!-- end of cards -->"
 CARDS = (8, 12, 16, 24)  # GB on the box, which are GiB
 GIB, RESERVE = 2**30, 1.0
@@ -79,11 +78,7 @@ def table() -> str:
 
 
 def with_table(text: str) -> str:
-    """The README with the table between its marks brought up to date."""
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"{README} has no marks {BEGIN} ... {END}")
-    return pattern.sub(lambda _: f"{BEGIN}\n{table()}\n{END}", text)
+    return between(text, table(), BEGIN, END)
 
 
 if __name__ == "__main__":

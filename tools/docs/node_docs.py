@@ -9,15 +9,16 @@ that it translates has changed. Needs ComfyUI, for the nodes' schemas.
 from __future__ import annotations
 
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
+from tools.comfy.find import REPOSITORY
+from tools.docs.between import between
+
+PAGES, LOCALES = REPOSITORY / "web" / "docs", REPOSITORY / "locales"
 BEGIN, END = "<!-- tables: tools/docs/node_docs.py writes this -->", "<!-- end of tables -->"
 FILES = ("folder", "file", "high_noise", "low_noise", "lora_name", "shared", "bridge", "vae_file")
 FROM_HOST = {*FILES, "sampler", "scheduler"}  # lists of the user's files and of ComfyUI's version: no two hosts agree
@@ -94,15 +95,7 @@ def page(node_id: str, language: str) -> Path:
 
 
 def with_tables(text: str, written: str) -> str:
-    """A page with its tables brought up to date.
-
-    Raises:
-        ValueError: the page lacks the marks.
-    """
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"a help page lacks the marks {BEGIN} ... {END}")
-    return pattern.sub(lambda _: f"{BEGIN}\n\n{written}\n\n{END}", text)
+    return between(text, f"\n{written}\n", BEGIN, END)
 
 
 def texts(words: Mapping[str, Any]) -> dict[str, str]:
@@ -137,14 +130,14 @@ def update(nodes: Mapping[str, Any]) -> Iterable[str]:
         for language, words in (("en", now), ("zh", chinese)):
             file = page(node_id, language)
             if not file.is_file():
-                yield f"no page: {file.relative_to(ROOT)}"
+                yield f"no page: {file.relative_to(REPOSITORY)}"
             elif node_id in words:
                 written = tables(node.GET_SCHEMA(), words[node_id], language)
                 file.write_text(with_tables(file.read_text(encoding="utf-8"), written), encoding="utf-8")
 
 
 def main() -> None:
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(REPOSITORY))
     from tests.in_process import load_pack, prepare_comfyui
 
     with tempfile.TemporaryDirectory() as base:

@@ -21,6 +21,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tools.comfy.browser import chromium
+from tools.comfy.find import REPOSITORY
 from tools.comfy.graph_picture import AROUND, SETTINGS, graph_picture
 from tools.comfy.page import Page
 from tools.comfy.server import ComfyServer
@@ -28,8 +29,7 @@ from tools.docs.node_docs import PAGES
 from tools.templates.published import FIRST_FRAME
 from tools.templates.workflows import write_models
 
-ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = ROOT / "tests" / "nodes" / "schema.json"
+SCHEMA = REPOSITORY / "tests" / "nodes" / "schema.json"
 SHOWN = "shown"  # text kept in a picture: title, inputs and outputs, for a test to see that they are those of today
 LANGUAGES = ("en", "zh")
 WIDTH, COLORS = 380, 128  # of a node without its surroundings, in pixels; of a picture
@@ -66,13 +66,13 @@ def write_picture(page: Page, language: str, node_id: str) -> Path:
 
 def write_pictures(nodes: Sequence[str], folder: Path) -> None:
     write_models(folder / "models")
-    with chromium() as browser, ComfyServer(folder, pack=ROOT) as server:
+    with chromium() as browser, ComfyServer(folder, pack=REPOSITORY) as server:
         shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
         for language in LANGUAGES:
             settings = {**SETTINGS, "Comfy.Locale": language, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"}
             with Page.open(browser, server.url, settings=settings) as page:
                 for node_id in nodes:
-                    print(write_picture(page, language, node_id).relative_to(ROOT))
+                    print(write_picture(page, language, node_id).relative_to(REPOSITORY))
 
 
 def main() -> None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-LIST, SCHEMA = ROOT / "docs" / "nodes.md", ROOT / "tests" / "nodes" / "schema.json"
+from tools.comfy.find import REPOSITORY
+from tools.docs.between import between
+
+LIST, SCHEMA = REPOSITORY / "docs" / "nodes.md", REPOSITORY / "tests" / "nodes" / "schema.json"
 BEGIN, END = "<!-- nodes: tools/docs/node_table.py writes this -->", "<!-- end of nodes -->"
 
 
-def words(folder: Path = ROOT / "nodes") -> dict[str, dict[str, str]]:
+def words(folder: Path = REPOSITORY / "nodes") -> dict[str, dict[str, str]]:
     """Node id -> the literal texts of its `io.Schema(...)`: display_name, category, description."""
     found = {}
     for path in sorted(folder.glob("*.py")):
@@ -45,11 +46,7 @@ def table() -> str:
 
 
 def with_table(page: str) -> str:
-    """The page with the table between its marks brought up to date."""
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if not pattern.search(page):
-        raise ValueError(f"{LIST} has no marks {BEGIN} ... {END}")
-    return pattern.sub(lambda _: f"{BEGIN}\n{table()}\n{END}", page)
+    return between(page, table(), BEGIN, END)
 
 
 if __name__ == "__main__":

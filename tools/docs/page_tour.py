@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from tools.comfy.browser import chromium
+from tools.comfy.find import REPOSITORY
 from tools.comfy.graph_picture import SETTINGS
 from tools.comfy.page import Page
 from tools.comfy.page_scripts import CLOSE_OTHER_TABS
@@ -23,7 +24,6 @@ from tools.templates.library import TEMPLATES
 from tools.templates.published import FIRST_FRAME
 from tools.templates.workflows import IMAGES, write_models
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "mova_image_to_video_audio"
 SIZE, COLORS, LIMIT = (1280, 800), 96, 1_000_000  # of the page; of the picture; bytes
 PROMPT = """This video has no subtitles. A woman in an orange space suit sits before a flag and a model of the space \
@@ -128,7 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         write_models(base / "models")
-        with chromium() as browser, ComfyServer(base, pack=ROOT) as server:
+        with chromium() as browser, ComfyServer(base, pack=REPOSITORY) as server:
             for name in (VALUES["image"], FIRST_FRAME):
                 Image.fromarray(data.astronaut()).save(server.input / name)
             with Page.open(browser, server.url, settings={**SETTINGS, "Comfy.VueNodes.Enabled": False}) as page:

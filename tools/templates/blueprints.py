@@ -24,6 +24,7 @@ from typing import Any
 
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tools.comfy.browser import chromium
+from tools.comfy.find import REPOSITORY
 from tools.comfy.graph_picture import graph_picture
 from tools.comfy.page import Page, Workflow
 from tools.comfy.page_scripts import CONVERT_TO_SUBGRAPH, SUBGRAPH_TROUBLE
@@ -33,8 +34,7 @@ from tools.templates.published import FIRST_FRAME, MODEL
 from tools.templates.template import Area, Template, ids
 from tools.templates.workflows import Press, to_workflow
 
-ROOT = Path(__file__).resolve().parents[2]
-SUBGRAPHS = ROOT / "subgraphs"
+SUBGRAPHS = REPOSITORY / "subgraphs"
 CATEGORY = "Video generation and editing/MOVA"
 GET_IT = f"Needs the folder {MODEL} in models/diffusers."
 
@@ -208,7 +208,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         write_tiny_checkpoint(base / "models" / "diffusers" / MODEL)
-        with chromium() as browser, ComfyServer(base, pack=ROOT) as server:
+        with chromium() as browser, ComfyServer(base, pack=REPOSITORY) as server:
             shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
             press = Press(browser, server)
             SUBGRAPHS.mkdir(exist_ok=True)

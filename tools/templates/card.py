@@ -13,11 +13,11 @@ from zlib import crc32
 
 from PIL import Image, ImageDraw, ImageFont
 
+from tools.docs.palette import FRAME, HILL, NIGHT, SKY, SOUND, SUN, Box
 from tools.templates.template import Card
 
 SIZE, SMOOTH = 480, 2  # pixels; drawn so much larger, then scaled down
-NIGHT, FRAME, SKY, HILL, SUN = "#14171f", "#e9e6df", "#2f6f8f", "#1f4a44", "#f2b84b"
-SOUND, PAPER = "#ef6f53", "#f7f4ec"
+PAPER = "#f7f4ec"
 GROUNDS = {
     "0": "#3a5a78",
     "1": "#5b4a78",
@@ -31,7 +31,6 @@ FONTS = ("wqy-microhei.ttc", "NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.tt
 BARS = (0.35, 0.8, 0.5, 1.0, 0.62, 0.9, 0.28, 0.7, 0.45, 0.85, 0.3)
 
 Draw = ImageDraw.ImageDraw
-Box = tuple[float, float, float, float]
 
 
 def inner(box: Box, left: float, top: float, right: float, bottom: float) -> Box:

@@ -25,6 +25,7 @@ from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.fixtures.tiny_companions import write_companions
 from tests.fixtures.tiny_lora import write_tiny_lora
 from tools.comfy.browser import chromium
+from tools.comfy.find import REPOSITORY
 from tools.comfy.graph_picture import SETTINGS
 from tools.comfy.page import SIZE, Page, Workflow
 from tools.comfy.page_scripts import NODE_BOXES, VUE_HEIGHTS
@@ -34,9 +35,8 @@ from tools.templates.library import TEMPLATES
 from tools.templates.published import FAST_LORAS, FIRST_FRAME, MODEL
 from tools.templates.template import WIDE, Template, api_graph, app_mode, layout
 
-ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = ROOT / "workflows"
-IMAGES = ROOT / "docs" / "images"
+WORKFLOWS = REPOSITORY / "workflows"
+IMAGES = REPOSITORY / "docs" / "images"
 
 APP_SIZE = (1280, 1060)
 CHINESE_HEIGHT, LARGE_CHINESE_HEIGHT = 90, 160  # pixels of a title and three lines, in either size of letters
@@ -140,7 +140,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         write_models(base / "models")
-        with chromium() as browser, ComfyServer(base, pack=ROOT) as server:
+        with chromium() as browser, ComfyServer(base, pack=REPOSITORY) as server:
             shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
             press = Press(browser, server)
             for key in keys:
