@@ -36,7 +36,17 @@ class Clip:
 
 
 def read(path: Path) -> tuple[Tensor, Tensor, int, float]:
-    """(F, H, W, 3) pictures in 0..1, (1, S) sound that begins with the first of them, its rate, pictures a second."""
+    """(F, H, W, 3) pictures in 0..1, (1, S) sound that begins with the first of them, its rate, pictures a second.
+
+    No sample of a clip without sound.
+    """
+    images, fps, begin = _pictures(path)
+    sound, rate = _sound(path, begin)
+    return images, sound[:, : round(len(images) / fps * rate)], rate, fps
+
+
+def _pictures(path: Path) -> tuple[Tensor, float, float]:
+    """Pictures, how many a second, and when the first of them is shown."""
     with av.open(str(path)) as file:
         video = file.streams.video[0]
         fps, begin, pictures = float(video.average_rate or Fraction(25)), 0.0, []
@@ -47,7 +57,14 @@ def read(path: Path) -> tuple[Tensor, Tensor, int, float]:
             pictures.append(torch.from_numpy(frame.reformat(*size, format="rgb24").to_ndarray()))
             if len(pictures) >= SECONDS * fps:
                 break
+    return torch.stack(pictures).float() / 255, fps, begin
+
+
+def _sound(path: Path, begin: float) -> tuple[Tensor, int]:
+    """(1, S) from `begin` seconds on, and its rate."""
     with av.open(str(path)) as file:
+        if not file.streams.audio:
+            return torch.zeros(1, 0), 16000
         audio, parts, late = file.streams.audio[0], [], None
         mono = av.AudioResampler("fltp", "mono", audio.rate)
         for frame in file.decode(audio):
@@ -57,9 +74,7 @@ def read(path: Path) -> tuple[Tensor, Tensor, int, float]:
                 break
         rate = audio.rate
     sound, skip = torch.cat(parts, dim=1), round(-(late or 0.0) * rate)
-    sound = sound[:, skip:] if skip > 0 else torch.nn.functional.pad(sound, (-skip, 0))
-    images = torch.stack(pictures).float() / 255
-    return images, sound[:, : round(len(images) / fps * rate)], rate, fps
+    return sound[:, skip:] if skip > 0 else torch.nn.functional.pad(sound, (-skip, 0)), rate
 
 
 def looked_at(path: Path, faces: object) -> Clip | None:
@@ -69,7 +84,7 @@ def looked_at(path: Path, faces: object) -> Clip | None:
     except (av.FFmpegError, IndexError):
         return None
     boxes = faces.detected(images) if len(images) >= lips.FEWEST_FRAMES else None  # type: ignore[attr-defined]
-    if boxes is None:
+    if boxes is None or not sound.any():
         return None
     return Clip(name=path.name, mouth=lips.mouth_features(images, boxes), sound=sound, rate=rate, fps=fps)
 

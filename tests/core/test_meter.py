@@ -10,32 +10,10 @@ from mova_core.meter.mouths import followed, largest, of_face, of_lips
 from mova_core.meter.reading import Reading, best, read
 from mova_core.meter.sound import overdriven
 from mova_core.meter.words import compare
+from tests.fixtures.talking import FPS, FRAMES, RATE, talking, voice
+from tests.fixtures.talking import MOUTH as MADE_MOUTH
 
-FPS, RATE, FRAMES = 24.0, 16000, 96
-MOUTH = torch.tensor([[8.0, 8.0, 40.0, 32.0]]).expand(FRAMES, 4)
-
-
-def voice(seed: int = 0, channels: int = 1):
-    """Syllables at an irregular pace with pauses between: how open the mouth is (FRAMES,), and their sound."""
-    made = torch.Generator().manual_seed(seed)
-    at = torch.cumsum(0.12 + 0.2 * torch.rand(40, generator=made), 0)
-    size = torch.rand(40, generator=made) + 0.3
-    times = (torch.arange(FRAMES) + 0.5) / FPS
-    opened = (size * torch.exp(-(((times[:, None] - at) / 0.05) ** 2))).sum(1).clamp_max(1)
-    t = torch.arange(round(RATE * FRAMES / FPS)) / RATE
-    loud = (size * torch.exp(-(((t[:, None] - at) / 0.05) ** 2))).sum(1)
-    sound = 0.1 * loud * torch.randn(len(t), generator=made) + 0.0005 * torch.randn(len(t), generator=made)
-    return opened, sound.expand(channels, -1)
-
-
-def talking(opened):
-    """Pictures with a dark mouth as wide open as told."""
-    made = torch.Generator().manual_seed(9)
-    pictures = 0.6 + 0.05 * torch.rand(48, 48, 3, generator=made).repeat(len(opened), 1, 1, 1)
-    rows = torch.arange(48)[None, :, None, None]
-    inside = (rows - 20).abs() < 1 + 8 * opened[:, None, None, None]
-    pictures[:, :, 14:34] = torch.where(inside, 0.1, pictures[:, :, 14:34])
-    return pictures
+MOUTH = torch.tensor([MADE_MOUTH]).expand(FRAMES, 4)
 
 
 def late(sound, frames):

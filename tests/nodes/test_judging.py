@@ -8,27 +8,15 @@ import pytest
 import torch
 
 from tests.comfy import needs_comfy
-from tests.core.test_meter import talking, voice
+from tests.fixtures.talking import RATE, landmarks, talking, voice
 from tests.nodes.graph import FPS, streams
 
 pytestmark = needs_comfy
-RATE = 16000
 
 
 def clip(seed=0):
     opened, sound = voice(seed)
     return talking(opened), {"waveform": sound[None], "sample_rate": RATE}
-
-
-def landmarks(pictures, shown=True):
-    """As 'Detect Face Landmarks (MediaPipe)' gives them: one face, its mouth in the middle of `talking`."""
-    points = torch.tensor([[18.0, 20.0], [30.0, 20.0], [24.0, 17.0], [24.0, 23.0]]).numpy()
-    face = {"bbox_xyxy": torch.tensor([-2.0, -20.0, 50.0, 36.0]).numpy(), "landmarks_xy": points}
-    return {
-        "frames": [[face] if shown else [] for _ in pictures],
-        "image_size": tuple(pictures.shape[1:3]),
-        "connection_sets": {"lips": frozenset({(0, 1), (2, 3)})},
-    }
 
 
 def test_lips_are_judged_where_landmarks_are_connected(run):
