@@ -12,7 +12,7 @@ from .guidance import MovaBridgeStrength, MovaGuider
 from .host import logs
 from .latents import MovaLoadLatent, MovaSaveLatent
 from .loaders import MovaAttachSound, MovaAudioVAELoader, MovaLoader, MovaModelLoader
-from .loras import MovaLoraLoader
+from .loras import MovaDistillation, MovaLoraLoader
 from .memory import MovaMemory
 from .meter import MovaMeter, MovaPickDraft
 from .preflight import MovaPreflight
@@ -75,6 +75,7 @@ NODES: list[type[io.ComfyNode]] = [
     MovaFilmBegin,
     MovaFilmTake,
     MovaFilmJoin,
+    MovaDistillation,
 ]
 
 

@@ -120,6 +120,16 @@ class OtherCodec(AudioVae):
         )
 
 
+class LaterModel(io.Model.Input):
+    """MOVA's MODEL, made only where the node asks for it; None where it did not."""
+
+    def __init__(self, name: str, *, tooltip: str) -> None:
+        super().__init__(name, tooltip=tooltip, lazy=True)
+
+    def checked(self, value: Any) -> Any:
+        return None if value is None else checks.checked_model(value)
+
+
 class AnyModel(io.Model.Input):
     """A MODEL that need not be MOVA."""
 

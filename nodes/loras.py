@@ -87,3 +87,53 @@ class MovaLoraLoader(MovaNode):
         )
         messages.show(report.short, cls.hidden.unique_id)
         return io.NodeOutput(patched, report.whole)
+
+
+class MovaDistillation(MovaNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = [lora.AUTO, *lora.files()]
+        return io.Schema(
+            node_id="MOVADistillation",
+            display_name="MOVA Distillation LoRAs",
+            category="MOVA/loaders",
+            description="The distillation LoRAs of Wan 2.2 on both experts, for the model of 'MOVA Fast Sampler', found by "
+            "themselves in models/loras. A fast sampler that has a teacher asks for them only where its quality needs them: "
+            "max and full run without the files.",
+            search_aliases=["lightx2v", "turbo", "distilled", "4 steps", "speed", "quality"],
+            inputs=[
+                io.Model.Input("model", tooltip="MOVA or Prism as its loader gives it."),
+                inputs.FileChoice(
+                    "high_noise",
+                    options=files,
+                    default=lora.AUTO,
+                    tooltip="LoRA of the expert of the first steps. 'auto': the pair of lightx2v or Lightning for image to "
+                    "video that lies in models/loras, that of 260412 before others.",
+                ),
+                inputs.FileChoice(
+                    "low_noise", options=files, default=lora.AUTO, tooltip="LoRA of the expert of the last steps."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="How much of both is added; 1 as trained.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="MODEL")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> Any:
+        """The pair that 'auto' would take now."""
+        return lora.pair()
+
+    @classmethod
+    def run(cls, model: Any, high_noise: str, low_noise: str, strength: float) -> io.NodeOutput:
+        patched, said = lora.distilled(model, {"high": high_noise, "low": low_noise}, strength)
+        messages.show(said, cls.hidden.unique_id)
+        return io.NodeOutput(patched)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from .guidance import Guidance
 
 TEACHER_START = 10  # of 30 joint layers: the first ones of both towers agree well enough
 
@@ -22,6 +23,7 @@ TEACHER_START = 10  # of 30 joint layers: the first ones of both towers agree we
 class Recipe:
     """How one run goes: `audio_scale` guides the sound everywhere, `text_scale` the picture in the first `text_steps`.
 
+    `bridge_scale`: guidance by what picture and sound hear of each other, where the sound takes no steps of its own.
     `substeps`: steps of the sound in one of the picture; 0 is the joint sampler's, with no steps of its own.
     `teacher`: the layer at which the teacher's forward begins, from the distilled one's states; None for no teacher.
     """
@@ -29,6 +31,7 @@ class Recipe:
     steps: int = 8
     text_scale: float = 2.0
     text_steps: int = 1
+    bridge_scale: float = 1.0
     audio_scale: float = 5.0
     substeps: int = 4
     teacher: int | None = None
@@ -44,6 +47,11 @@ class Recipe:
                 f"a teacher from layer {self.teacher} with {self.substeps} steps of the sound: it speaks to those "
                 "alone, and begins at layer 0 or later"
             )
+        if self.bridge_scale != 1 and self.substeps:
+            raise ConfigError(
+                f"guidance by the bridge of {self.bridge_scale} with {self.substeps} steps of the sound in one of the "
+                "picture: those have one forward alone; take 0 of them, or a bridge scale of 1"
+            )
 
     def text_scale_at(self, step: int) -> float:
         """Guidance of the picture in step 0..steps-1."""
@@ -52,24 +60,28 @@ class Recipe:
     @property
     def evaluations(self) -> int:
         """Evaluations of the whole model."""
+        if self.bridge_scale != 1:
+            return self.steps * Guidance(text_scale=self.text_scale, bridge_scale=self.bridge_scale).evaluations
         return self.steps + (0 if self.text_scale == 1 else min(self.text_steps, self.steps))
 
 
-def recipe_of(quality: str, steps: int) -> Recipe:
-    """What the qualities of 'MOVA Fast Sampler' stand for.
+def recipe_of(quality: str, steps: int, bridge_scale: float = 1.0) -> Recipe:
+    """What the qualities of 'MOVA Fast Sampler' stand for; `steps` of the distilled ones, `bridge_scale` of the PLAIN.
 
     Raises:
         ConfigError: no such quality.
     """
     if quality not in QUALITIES:
         raise ConfigError(f"there is no quality {quality!r}; choose one of {', '.join(QUALITIES)}")
-    if quality == "max":
-        return Recipe(steps=MAX_STEPS, text_scale=5.0, text_steps=MAX_STEPS, substeps=0)
+    if quality in PLAIN:
+        steps = PLAIN[quality]
+        return Recipe(steps=steps, text_scale=5.0, text_steps=steps, bridge_scale=bridge_scale, substeps=0)
     return Recipe(steps=steps, teacher={"light": None, "standard": TEACHER_START, "high": 0}[quality])
 
 
-QUALITIES = ("light", "standard", "high", "max")
-MAX_STEPS = 20
+PLAIN = {"max": 20, "full": 50}
+"""Qualities that the plain model is sampled in, and their steps."""
+QUALITIES = ("light", "standard", "high", *PLAIN)
 
 
 def audio_steps_between(sigmas: Tensor, substeps: int) -> Tensor:

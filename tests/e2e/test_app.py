@@ -58,12 +58,16 @@ def app(page: Page) -> Page:
 @needs_browser
 def test_the_page_shows_the_app_and_runs_it_to_a_playable_clip(app: Page) -> None:
     assert app.evaluate(LABELS) == labels(read(NAME))
-    assert {"width", "height", "steps: 50, or 25 for a draft"} <= set(labels(read(NAME)))  # size and quality
+    assert {"width", "height", "quality: full and max need no LoRA files"} <= set(
+        labels(read(NAME))
+    )  # size and quality
     assert any("Name: words" in label for label in labels(read(NAME)))
     for node, content in small(api_graph(read(NAME))).items():
         for name in content["inputs"].keys() & SMALL.keys() - {"image"}:
             if not isinstance(content["inputs"][name], list):
                 app.set_widget(node, name, SMALL[name])
+        if "quality" in content["inputs"]:
+            app.set_widget(node, "quality", "light")
     app.evaluate(PRESS_RUN)
     app.wait_for(f"{CLIP}?.readyState >= 2", timeout=300)
     assert app.evaluate(f"[{CLIP}.videoWidth, {CLIP}.videoHeight]") == [SMALL["width"], SMALL["height"]]

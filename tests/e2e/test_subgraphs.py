@@ -17,6 +17,7 @@ from tools.templates.blueprints import BLUEPRINTS, SUBGRAPHS, opened
 
 from .graphs import FRAMES, SMALL
 
+SAMPLERS = ("MOVAFastSampler", "MOVAFilmFastSampler")
 FILES = sorted(SUBGRAPHS.glob("*.json"))
 SCHEMA = json.loads((PACK / "tests" / "nodes" / "schema.json").read_text(encoding="utf-8"))
 RUN = """
@@ -84,11 +85,11 @@ def test_each_opens_with_nothing_red_and_runs_with_the_values_of_its_knobs(
 ) -> None:
     assert opened(page, read(SUBGRAPHS / f"{name}.json")) == []
     words = {"lines": "Mova: Hello.", "text": f"[one] {FRAMES} frames\n{SMALL['prompt']}"}
-    page.evaluate(RUN, {**SMALL, **words, "steps": 2, "seed": 7})
+    page.evaluate(RUN, {**SMALL, **words, "steps": 2, "quality": "light", "seed": 7})
     graph = page.api_graph()
-    sampler = next(node for node in graph.values() if node["class_type"] in ("MOVASampler", "MOVAFilmSampler"))
+    sampler = next(node for node in graph.values() if node["class_type"] in SAMPLERS)
     seeds = [node["inputs"]["seed"] for node in graph.values() if "seed" in node["inputs"]]
-    assert (sampler["inputs"]["steps"], seeds) == (2, [7])
+    assert (sampler["inputs"]["steps"], sampler["inputs"]["quality"], seeds) == (2, "light", [7])
     if name == "MOVA Talk":
         builder = next(node for node in graph.values() if node["class_type"] == "MOVAPromptBuilder")
         assert (sampler["inputs"]["bridge_cfg"], builder["inputs"]["lines"]) == (3.5, "Mova: Hello.")

@@ -36,7 +36,7 @@ from tools.templates.workflows import Press, to_workflow
 
 SUBGRAPHS = REPOSITORY / "subgraphs"
 CATEGORY = "Video generation and editing/MOVA"
-GET_IT = f"Needs the folder {MODEL} in models/diffusers."
+GET_IT = f"Needs the folder {MODEL} in models/diffusers, and two LoRAs in models/loras for what is faster than max."
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,36 @@ class Blueprint:
     after_generate: str = "randomize"
 
 
-KNOBS = [("loader", "folder", "folder"), ("sampler", "seed", "seed"), ("sampler", "steps", "steps")]
+KNOBS = [("loader", "folder", "folder"), ("sampler", "seed", "seed"), ("sampler", "quality", "quality")]
+DISTILLED = {
+    "type": "MOVADistillation",
+    "inputs": {"model": ["loader", 0], "high_noise": "auto", "low_noise": "auto", "strength": 1.0},
+}
+
+
+def any_quality(template: Template, **widgets: Any) -> Template:
+    """The template with a choice of quality in place of its sampler, at full; the fast ones read LoRA files."""
+    given = {name: list(template.nodes["sampler"].inputs[name]) for name in ("positive", "negative", "latent")}
+    inputs = {"model": ["distilled", 0], "teacher": ["loader", 0], **given, "seed": 42, "steps": 8, "quality": "full"}
+    sampler = {"type": "MOVAFastSampler", "room": 120, "inputs": {**inputs, **widgets}}
+    return with_loras(changed(template, {"nodes": {"sampler": sampler, "distilled": DISTILLED}}))
+
+
+def with_loras(template: Template) -> Template:
+    """The template with its LoRAs placed under the loader."""
+
+    def placed(area: Area) -> Area:
+        stacks = [[*stack, "distilled"] if "loader" in stack else list(stack) for stack in area.stacks]
+        return replace(area, stacks=stacks)
+
+    return replace(template, columns=[[placed(area) for area in column] for column in template.columns])
 
 
 def talk() -> Blueprint:
     unsaid = {"action": "", "sounds": "", "camera": ""}  # what is hidden in the node must fit every scene
-    nodes = {"builder": {"inputs": unsaid}, "sampler": {"inputs": {"bridge_cfg": 3.5}}}
+    plain = changed(graph("mova_prompt_builder"), {"nodes": {"builder": {"inputs": unsaid}}})
     return Blueprint(
-        template=changed(graph("mova_prompt_builder"), {"nodes": nodes}),
+        template=any_quality(plain, bridge_cfg=3.5),
         outside=["picture", "save"],
         knobs=[KNOBS[0], *(("builder", name, name) for name in ("scene", "speakers", "lines")), *KNOBS[1:]],
         renamed={"first_frame": "image"},
@@ -78,7 +100,7 @@ def talk() -> Blueprint:
 
 def scene() -> Blueprint:
     return Blueprint(
-        template=graph("mova_image_to_video_audio"),
+        template=any_quality(graph("mova_image_to_video_audio")),
         outside=["picture", "save"],
         knobs=[KNOBS[0], ("text", "prompt", "prompt"), *KNOBS[1:]],
         renamed={"first_frame": "image"},
@@ -89,7 +111,7 @@ def scene() -> Blueprint:
 
 def foley() -> Blueprint:
     return Blueprint(
-        template=graph("foley"),
+        template=any_quality(graph("foley")),
         outside=["clip", "save"],
         knobs=[KNOBS[0], ("text", "prompt", "prompt"), *KNOBS[1:]],
         renamed={},
@@ -101,7 +123,7 @@ def foley() -> Blueprint:
 def extend() -> Blueprint:
     overlap = [(node, "overlap", "overlap") for node in ("extend", "join")]
     return Blueprint(
-        template=graph("extend"),
+        template=any_quality(graph("extend")),
         outside=["clip", "save"],
         knobs=[KNOBS[0], ("text", "prompt", "prompt"), *overlap, *KNOBS[1:]],
         renamed={},
@@ -114,16 +136,18 @@ def film() -> Blueprint:
     plain = graph("mova_film")
     unseen = plain.nodes["shots"].inputs["text"].replace("picture 1, ", "")  # nothing may be linked
     saved = {"like": "save", "inputs": {"filename_prefix": "video/MOVA_film", "video": ["film", 0]}}
-    whole = changed(plain, {"nodes": {"shots": {"inputs": {"text": unseen}}, "save": saved}})
+    settings = {"type": "MOVAFilmFastSampler", "inputs": {"teacher": ["loader", 0], "steps": 8, "quality": "full"}}
+    others = {"settings": settings, "distilled": DISTILLED, "film": {"inputs": {"model": ["distilled", 0]}}}
+    whole = with_loras(changed(plain, {"nodes": {"shots": {"inputs": {"text": unseen}}, "save": saved, **others}}))
     return Blueprint(
-        template=replace(whole, columns=[*plain.columns, [Area("Save", [["save"]])]]),
+        template=replace(whole, columns=[*whole.columns, [Area("Save", [["save"]])]]),
         outside=["picture", "save"],
         knobs=[
             KNOBS[0],
             ("shots", "text", "text"),
             ("film", "name", "name"),
             ("film", "seed", "seed"),
-            ("settings", "steps", "steps"),
+            ("settings", "quality", "quality"),
         ],
         renamed={},
         description=f"A film of many shots from one text; only shots that changed are made again. {GET_IT}",
@@ -165,6 +189,7 @@ def to_blueprint(press: Press, name: str, blueprint: Blueprint) -> Workflow:
     made = page.evaluate(CONVERT_TO_SUBGRAPH, name, outside, knobs, dict(blueprint.renamed))
     subgraph = made["definitions"]["subgraphs"][0]
     subgraph |= {"category": CATEGORY, "description": blueprint.description}
+    subgraph["groups"] = []  # the page moves the nodes and leaves their boxes behind
     made["extra"] = {"BlueprintDescription": blueprint.description, "BlueprintSearchAliases": list(blueprint.aliases)}
     made = with_lasting_ids(made, name)
     if trouble := opened(page, made):

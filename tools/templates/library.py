@@ -32,14 +32,17 @@ WORDS = Path(__file__).with_name("words.yaml")
 STANDS_FOR = {"{negative}": NEGATIVE_PROMPT}  # whole values of inputs
 DRAWN = ("title", "width", "height", "room", "stretch", "labels")
 TOLD = ("file", "chinese", "about", "note_height", "results")
-FOLDED: Mapping[str, Any] = {  # MOVA Sampler's advanced inputs and their defaults
-    "shift": 5.0,
-    "audio_shift": 5.0,
-    "audio_cfg": 0.0,
-    "audio_denoise": 0.0,
-    "collapse_guard": "off",
-    "listen_every": 0,
-    "audio_substeps": 1,
+FOLDED: Mapping[str, Mapping[str, Any]] = {  # advanced inputs and their defaults
+    "MOVASampler": {
+        "shift": 5.0,
+        "audio_shift": 5.0,
+        "audio_cfg": 0.0,
+        "audio_denoise": 0.0,
+        "collapse_guard": "off",
+        "listen_every": 0,
+        "audio_substeps": 1,
+    },
+    "MOVAFastSampler": {"bridge_cfg": 1.0},
 }
 
 Said = Mapping[str, Any]  # a file, or a node in it
@@ -87,7 +90,7 @@ def _node(said: Said, before: Node | None, others: Mapping[str, Node]) -> Node:
         before,
         inputs=inputs,
         properties={"models": models} if models else {},
-        unfolded=before.type == "MOVASampler" and any(inputs[name] != value for name, value in FOLDED.items()),
+        unfolded=any(inputs.get(name, value) != value for name, value in FOLDED.get(before.type, {}).items()),
         **{name: said[name] for name in DRAWN if name in said},
     )
 

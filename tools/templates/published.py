@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mova_core.checkpoint.distillation import FILES
+
 MODEL = "MOVA-360p"  # what the loaders name: the folder that a newcomer is told to download
 FIRST_FRAME = "example.png"  # lies in the input folder of every ComfyUI
 PRECISION = "fp8"  # of the single files, which are converted from MODEL
@@ -17,9 +19,7 @@ WAN_LORAS = [
     *(f"wan2.2_t2v_lightx2v_4steps_lora_v1.1_{noise}_noise.safetensors" for noise in NOISES),
     *(f"wan2.2_i2v_lightx2v_4steps_lora_v1_{noise}_noise.safetensors" for noise in NOISES),
 ]
-FAST_LORAS = [
-    f"Wan_2_2_I2V_A14B_{noise.upper()}_lightx2v_4step_lora_260412_rank_256_fp16.safetensors" for noise in NOISES
-]
+FAST_LORAS = list(FILES.values())
 
 HUB = "https://huggingface.co"
 WAN_21 = f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"

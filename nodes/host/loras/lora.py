@@ -7,6 +7,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ....mova_core.checkpoint.distillation import FILES, REPOSITORY, distillation_pair
 from ....mova_core.checkpoint.experts import EXPERTS, Expert
 from ....mova_core.checkpoint.lora import Lora, choose, parse
 from ....mova_core.checkpoint.lora_changes import Change
@@ -23,6 +24,7 @@ from .adapters import adapter
 from .report import Report, counted, report
 
 log = logging.getLogger("mova")
+AUTO = "auto"
 
 
 def files() -> list[str]:
@@ -57,6 +59,39 @@ def apply(model: MovaPatcher, name: str, expert: str, strengths: Mapping[Part, f
     made = report(lora, applied, strengths)
     log.info("%s", made.short)
     return patched, made
+
+
+def distilled(model: MovaPatcher, chosen: Mapping[Expert, str], strength: float) -> tuple[MovaPatcher, str]:
+    """A clone of the MODEL with a distillation LoRA on each expert, and what was applied.
+
+    `chosen`: a file for each expert, or AUTO for that of the pair which lies in the folders.
+
+    Raises:
+        CheckpointError: AUTO, and there is no pair; else as `apply`.
+    """
+    found = pair() if AUTO in chosen.values() else None
+    said = []
+    for expert, name in chosen.items():
+        if name == AUTO:
+            name = _of_pair(found, expert)
+        model, made = apply(model, name, expert, dict.fromkeys(PARTS, strength))
+        said.append(made.short)
+    return model, "\n".join(said)
+
+
+def pair() -> Mapping[Expert, str] | None:
+    """The distillation LoRAs that lie in the folders."""
+    return distillation_pair(files())
+
+
+def _of_pair(found: Mapping[Expert, str] | None, expert: Expert) -> str:
+    if found is None:
+        raise CheckpointError(
+            f"no pair of distillation LoRAs is in {', '.join(folder_paths.get_folder_paths('loras'))}: put "
+            f"{' and '.join(FILES.values())} there, from {REPOSITORY} on Hugging Face, and press R; or choose quality "
+            "full or max, which need none"
+        )
+    return found[expert]
 
 
 @cache

@@ -103,7 +103,9 @@ def _sampled(
     steps = recipe.steps
     shifted = samplers.with_shifts(model, shifts[0], shifts[0] if recipe.substeps else shifts[1])
     values = samplers.schedule(shifted, samplers.EXACT, steps, shifts[0], 1.0)
-    guidance = Guidance(text_scale=recipe.text_scale, audio_text_scale=recipe.audio_scale)
+    guidance = Guidance(
+        text_scale=recipe.text_scale, audio_text_scale=recipe.audio_scale, bridge_scale=recipe.bridge_scale
+    )
     if recipe.substeps:
         shifted = samplers.with_keeping(shifted, Keeping(teacher=recipe.teacher))
         guidance = Guidance(text_scale=recipe.text_scale)  # scales come with each evaluation

@@ -62,6 +62,7 @@ def test_the_first_step_alone_is_guided():
         "standard": 10,
         "high": 0,
         "max": None,
+        "full": None,
     }
 
 
