@@ -62,6 +62,10 @@ def lora(comfy_base: Path, scene: Scene) -> str:
 
 
 def on_two(run: Run, model: Any) -> Any:
+    from comfy import model_management
+
+    loaded = model_management.current_loaded_models  # core's node stumbles over a patcher that nobody holds any more
+    loaded[:] = [each for each in loaded if each.model is not None]
     return run("MultiGPU_WorkUnits", model=model, max_gpus=2)[0]
 
 

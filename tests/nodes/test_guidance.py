@@ -36,11 +36,11 @@ class Case:
     audio_shift: float = 5.0
 
 
-def guided(run: Run, scene: Scene, case: Case, node: str = "MOVAGuider") -> dict[str, Any]:
+def guided(pack: Pack, run: Run, scene: Scene, case: Case, node: str = "MOVAGuider") -> dict[str, Any]:
     """The LATENT of SamplerCustomAdvanced with our guider, or with the stock one."""
     model = scene.model
     if case.audio_shift != 5.0:
-        model = shifted(run, scene, case.audio_shift)
+        model = shifted(pack, scene, case.audio_shift)
     scales = {"text_cfg": case.text, "audio_text_cfg": case.audio, "bridge_cfg": case.bridge, "rescale": case.rescale}
     widgets = scales | {"bridge_start": case.start, "bridge_end": case.end}
     widgets = widgets if node == "MOVAGuider" else {"cfg": case.text}
@@ -50,12 +50,9 @@ def guided(run: Run, scene: Scene, case: Case, node: str = "MOVAGuider") -> dict
     return run("SamplerCustomAdvanced", **walk, latent_image=scene.latent)[0]
 
 
-def shifted(run: Run, scene: Scene, audio_shift: float) -> Any:
+def shifted(pack: Pack, scene: Scene, audio_shift: float) -> Any:
     """A MODEL whose audio has a schedule of its own, as 'MOVA Sampler' makes it."""
-    import sys
-
-    sampling = sys.modules[type(scene.model.model).__module__.replace(".model", ".sampling")]
-    return sampling.with_shifts(scene.model, 5.0, audio_shift)
+    return pack.module("nodes.host.sampling.samplers").with_shifts(scene.model, 5.0, audio_shift)
 
 
 def reference(scene: Scene, folder: Path, case: Case) -> list[Tensor]:
@@ -98,8 +95,8 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_guider_walks_equation_6(run: Run, scene: Scene, diffusers: Path, case: Case) -> None:
-    made = guided(run, scene, case)
+def test_the_guider_walks_equation_6(pack: Pack, run: Run, scene: Scene, diffusers: Path, case: Case) -> None:
+    made = guided(pack, run, scene, case)
     check_finite(made, scene.latent)
     wanted = reference(scene, diffusers / "tiny", case)
     assert max(relative_error(a, b) for a, b in zip(streams(made), wanted)) < 1e-5
@@ -136,33 +133,33 @@ def evaluations(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, 
     ids=str,
 )
 def test_no_step_takes_an_evaluation_it_does_not_need(
-    run: Run, scene: Scene, evaluations: list[tuple[int, bool]], case: Case, joined: int, apart: int
+    pack: Pack, run: Run, scene: Scene, evaluations: list[tuple[int, bool]], case: Case, joined: int, apart: int
 ) -> None:
-    guided(run, scene, case)
+    guided(pack, run, scene, case)
     assert sum(count for count, bridge in evaluations if bridge) == STEPS * joined
     assert sum(count for count, bridge in evaluations if not bridge) == STEPS * apart
 
 
 def test_outside_its_range_the_bridge_costs_nothing(
-    run: Run, scene: Scene, evaluations: list[tuple[int, bool]]
+    pack: Pack, run: Run, scene: Scene, evaluations: list[tuple[int, bool]]
 ) -> None:
-    guided(run, scene, Case(start=0.25, end=0.75))
+    guided(pack, run, scene, Case(start=0.25, end=0.75))
     assert sum(count for count, bridge in evaluations if not bridge) == 2
     assert [bridge for _, bridge in evaluations][:2] == [True, True]  # not in the first step
 
 
-def test_text_guidance_alone_is_comfyuis_own_bit_for_bit(run: Run, scene: Scene) -> None:
+def test_text_guidance_alone_is_comfyuis_own_bit_for_bit(pack: Pack, run: Run, scene: Scene) -> None:
     for text in (5.0, 1.0):
         case = Case(text=text, bridge=1.0)
-        assert equal(guided(run, scene, case), guided(run, scene, case, "CFGGuider"))
+        assert equal(guided(pack, run, scene, case), guided(pack, run, scene, case, "CFGGuider"))
 
 
-def test_mova_sampler_reaches_the_same_guidance(run: Run, scene: Scene) -> None:
+def test_mova_sampler_reaches_the_same_guidance(pack: Pack, run: Run, scene: Scene) -> None:
     given = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
     made = run("MOVASampler", **given, seed=SEED, steps=STEPS, cfg=5.0, bridge_cfg=3.5, audio_cfg=2.0)[0]
-    assert equal(made, guided(run, scene, Case(audio=2.0)))
+    assert equal(made, guided(pack, run, scene, Case(audio=2.0)))
     plain = run("MOVASampler", **given, seed=SEED, steps=STEPS, cfg=5.0)[0]
-    assert equal(plain, guided(run, scene, Case(bridge=1.0), "CFGGuider"))
+    assert equal(plain, guided(pack, run, scene, Case(bridge=1.0), "CFGGuider"))
 
 
 def with_options(scene: Scene, **functions: Any) -> Scene:
@@ -173,15 +170,15 @@ def with_options(scene: Scene, **functions: Any) -> Scene:
     return scene.but(model=model)
 
 
-def test_a_formula_of_another_node_shapes_the_text_term_of_each_stream(run: Run, scene: Scene) -> None:
+def test_a_formula_of_another_node_shapes_the_text_term_of_each_stream(pack: Pack, run: Run, scene: Scene) -> None:
     def doubled(args: Any) -> Tensor:
         return args["uncond"] + 2 * args["cond_scale"] * (args["cond"] - args["uncond"])
 
     ours = guided(run, with_options(scene, sampler_cfg_function=doubled), Case(text=2.5, audio=1.5))
-    assert error(ours, guided(run, scene, Case(text=5.0, audio=3.0))) < 1e-5
+    assert error(ours, guided(pack, run, scene, Case(text=5.0, audio=3.0))) < 1e-5
 
 
-def test_functions_around_guidance_run_once_a_step_and_see_its_result(run: Run, scene: Scene) -> None:
+def test_functions_around_guidance_run_once_a_step_and_see_its_result(pack: Pack, run: Run, scene: Scene) -> None:
     seen: list[str] = []
 
     def before(args: Any) -> Any:
@@ -195,7 +192,7 @@ def test_functions_around_guidance_run_once_a_step_and_see_its_result(run: Run, 
         return args["denoised"]
 
     patched = with_options(scene, sampler_pre_cfg_function=before, sampler_post_cfg_function=after)
-    assert equal(guided(run, patched, Case(audio=2.0)), guided(run, scene, Case(audio=2.0)))
+    assert equal(guided(run, patched, Case(audio=2.0)), guided(pack, run, scene, Case(audio=2.0)))
     assert seen == ["before", "after"] * STEPS
 
 
@@ -211,25 +208,25 @@ STOCK = {
 
 
 @pytest.mark.parametrize("node", STOCK)
-def test_stock_guidance_nodes_combine_with_it(run: Run, scene: Scene, node: str) -> None:
+def test_stock_guidance_nodes_combine_with_it(pack: Pack, run: Run, scene: Scene, node: str) -> None:
     patched = scene.but(model=run(node, model=scene.model, **STOCK[node])[0])
     made = guided(run, patched, Case())
     check_finite(made, scene.latent)
     if node != "EasyCache":  # which may find nothing to save in four steps
-        assert not equal(made, guided(run, scene, Case()))
+        assert not equal(made, guided(pack, run, scene, Case()))
 
 
 def test_prompts_and_context_windows_are_combined_in_every_evaluation(
-    run: Run, scene: Scene, evaluations: list[tuple[int, bool]]
+    pack: Pack, run: Run, scene: Scene, evaluations: list[tuple[int, bool]]
 ) -> None:
     both = run("ConditioningCombine", conditioning_1=scene.positive, conditioning_2=scene.positive)[0]
-    doubled = guided(run, scene.but(positive=both), Case())
+    doubled = guided(pack, run, scene.but(positive=both), Case())
     assert sum(count for count, _ in evaluations) == STEPS * 4
-    assert error(doubled, guided(run, scene, Case())) < 1e-5
+    assert error(doubled, guided(pack, run, scene, Case())) < 1e-5
 
     evaluations.clear()
     windows = run("ContextWindowsManual", model=scene.model, context_length=2, context_overlap=1, dim=2)[0]
-    check_finite(guided(run, scene.but(model=windows), Case()), scene.latent)
+    check_finite(guided(pack, run, scene.but(model=windows), Case()), scene.latent)
     assert sum(count for count, bridge in evaluations if bridge) == STEPS * 2 * 2
     assert sum(count for count, bridge in evaluations if not bridge) == STEPS * 2
 
@@ -246,7 +243,7 @@ def test_evaluations_without_the_bridge_have_an_identity_of_their_own(
         return made
 
     monkeypatch.setattr(module, "runtime", logged)
-    guided(run, scene, Case())
+    guided(pack, run, scene, Case())
     assert (len(seen[True]), len(seen[False])) == (2, 1)  # the same in every step, else caches would never hit
     assert not seen[True] & seen[False]
 
