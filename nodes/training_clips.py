@@ -188,6 +188,7 @@ class MovaTrainingClips(MovaNode):
             else data_set.from_folder(folder, default_caption)
         )
         coders = data_set.Coders(vae, audio_vae, clip)
-        made = data_set.build(sources, caption_prefix, wishes, coders)
+        others = [] if videos else data_set.not_trained_on(folder)
+        made = data_set.build(sources, caption_prefix, wishes, coders, others)
         messages.show(made.report, cls.hidden.unique_id)
         return io.NodeOutput(made, *data_set.preview(made, coders, preview_clips), made.report)

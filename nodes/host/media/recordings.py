@@ -20,7 +20,10 @@ from ....mova_core.training.clips import Window, fitted, shown
 from ....mova_core.waveform import CHANNELS, fit, mono
 from .resampling import resampled
 
-AHEAD = 1.0  # seconds before a window from which decoding begins, at the latest
+COVER = av.stream.Disposition.attached_pic  # a picture of the whole, in a track of its own
+WIDEST = 4.0  # of a pixel's sides; what says more is no shape of pixels
+HDR = (16, 18)  # transfer curves of PQ and HLG
+SPARE = 1.0  # seconds of sound decoded beyond the last window: its track has a clock of its own
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,18 @@ class Source:
 
 @dataclass(frozen=True)
 class Probe:
-    """What is known before decoding: size in pixels as shown, when each picture begins in seconds, length in seconds."""
+    """What is known before decoding: size in pixels as shown, when each picture begins in seconds, length in seconds.
+
+    `before` pictures come before the part that is meant; `hdr`: its colours are of a wider range than 8 bits show.
+    """
 
     height: int
     width: int
     times: tuple[float, ...]
     seconds: float
     sound: bool
+    before: int = 0
+    hdr: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,8 @@ def probe(source: Source) -> Probe:
     """
     with opened(source) as container:
         stream = _video(container, source)
-        stamps = sorted(p.pts for p in container.demux(stream) if p.pts is not None and p.size)
+        packets = (p for p in container.demux(stream) if p.pts is not None and p.size)
+        stamps = sorted(p.pts for p in packets if not p.is_discard)  # cut off without encoding anew
         if not stamps:
             raise MovaError(f"{source.name} holds no pictures; is it sound alone, or cut off?")
         container.seek(0)
@@ -87,8 +96,9 @@ def probe(source: Source) -> Probe:
             raise MovaError(f"{source.name} cannot be decoded; replace it")
         turned = _turns(picture) % 2
         base, rate = float(stream.time_base), float(stream.average_rate or DEFAULT_FPS)
-        sides = (picture.width, picture.height) if turned else (picture.height, picture.width)
-        sound = bool(_audio(container))
+        tall, wide = picture.height, round(picture.width * _stretch(stream))
+        sides = (wide, tall) if turned else (tall, wide)
+        sound, hdr = bool(_audio(container)), stream.codec_context.color_trc in HDR
     first = stamps[0] * base + source.start
     times = [stamp * base - first for stamp in stamps]
     begin = max(0, bisect_left(times, 1e-3) - 1) if source.start else 0
@@ -96,7 +106,8 @@ def probe(source: Source) -> Probe:
     if not times:
         raise MovaError(f"{source.name} has no picture in the part from {source.start:g} s on")
     seconds = times[-1] + 1 / rate
-    return Probe(*sides, tuple(times), min(seconds, source.duration) if source.duration else seconds, sound)
+    seconds = min(seconds, source.duration) if source.duration else seconds
+    return Probe(*sides, tuple(times), seconds, sound, begin, hdr)
 
 
 def pieces(
@@ -109,7 +120,8 @@ def pieces(
     """
     wanted = [shown(found.times, window) for window in windows]
     pictures = _pictures(source, found, {index for indices in wanted for index in indices}, size)
-    sound = _sound(source, grid.sample_rate) if found.sound else None
+    until = max(window.start + window.frames / DEFAULT_FPS for window in windows)
+    sound = _sound(source, grid.sample_rate, until) if found.sound else None
     return [
         Piece(
             torch.stack([pictures[index] for index in indices]), None if sound is None else _part(sound, window, grid)
@@ -121,21 +133,19 @@ def pieces(
 def _pictures(source: Source, found: Probe, wanted: set[int], size: tuple[int, int]) -> dict[int, Tensor]:
     """Index in `found.times` -> (H, W, 3) uint8."""
     made: dict[int, Tensor] = {}
-    last = max(wanted)
     with opened(source) as container:
         stream = _video(container, source)
         stream.thread_type = "AUTO"
-        first = None
-        for picture in container.decode(stream):
-            if picture.pts is None:
+        first, counted = None, container.format.name == "avi"  # which does not say when pictures are shown
+        for number, picture in enumerate(container.decode(stream)):
+            if picture.pts is None and not counted:
                 continue
-            time = float(picture.pts * stream.time_base)
+            time = float((picture.pts or 0) * stream.time_base)
             first = time if first is None else first
-            index = bisect_left(found.times, time - first - source.start - 1e-4)
-            if index in wanted and index not in made and abs(found.times[index] - (time - first - source.start)) < 1e-3:
-                pixels = torch.from_numpy(picture.to_ndarray(format="rgb24"))
-                made[index] = fitted(torch.rot90(pixels, _turns(picture))[None], *size)[0]
-            if index >= last and last in made:
+            index = number - found.before if counted else _at(found.times, time - first - source.start)
+            if index in wanted and index not in made:
+                made[index] = _as_shown(picture, stream, size)
+            if len(made) == len(wanted):
                 break
     if missing := sorted(wanted - made.keys()):
         raise MovaError(
@@ -145,24 +155,53 @@ def _pictures(source: Source, found: Probe, wanted: set[int], size: tuple[int, i
     return made
 
 
-def _sound(source: Source, to: int) -> Tensor | None:
-    """(1, S) float32 at `to` Hz from the first picture on, by the clocks of both streams; None where it holds nothing."""
+def _at(times: Sequence[float], time: float) -> int:
+    """Index of what begins at a time; -1 where nothing does."""
+    index = bisect_left(times, time - 1e-4)
+    return index if index < len(times) and abs(times[index] - time) < 1e-3 else -1
+
+
+def _as_shown(picture: av.VideoFrame, stream: av.VideoStream, size: tuple[int, int]) -> Tensor:
+    """(H, W, 3) uint8 of `size`: pixels square, and turned to what a player shows."""
+    stretched = round(picture.width * _stretch(stream))
+    pixels = torch.from_numpy(picture.to_ndarray(format="rgb24", width=stretched, height=picture.height))
+    return fitted(torch.rot90(pixels, _turns(picture))[None], *size)[0]
+
+
+def _stretch(stream: av.VideoStream) -> float:
+    """How much wider a pixel is shown than high, as on DV tapes and DVDs."""
+    ratio = float(stream.sample_aspect_ratio or 1)
+    return ratio if WIDEST**-1 <= ratio <= WIDEST else 1.0
+
+
+def _sound(source: Source, to: int, until: float) -> Tensor | None:
+    """(1, S) float32 at `to` Hz from the first picture on, by the clocks of both streams, as far as `until` seconds of the
+    part that is meant; None where it holds nothing."""
     with opened(source) as container:
         stream = _audio(container)
-        start = float((container.streams.video[0].start_time or 0) * container.streams.video[0].time_base)
-        rate, blocks, begun = 0, [], None
-        for frame in container.decode(stream):
+        video = _video(container, source)
+        start = float((video.start_time or 0) * video.time_base)
+        rate, blocks, begun, length = 0, [], None, 0
+        for frame in _known(container.decode(stream)):
             if begun is None:
                 begun, rate = float((frame.pts or 0) * frame.time_base), frame.sample_rate
             blocks.append(_samples(frame))
+            length += frame.samples
+            if begun + length / rate > start + source.start + until + SPARE:
+                break
     if not blocks or begun is None:
         return None
     whole = torch.cat(blocks, dim=1)[None]
-    if whole.shape[1] not in CHANNELS:
-        raise MovaError(f"{source.name} has {whole.shape[1]} channels of sound; mix it down to stereo")
     late = round((begun - start - source.start) * to)
     sound = resampled(mono(whole), rate, to)[0]
     return torch.nn.functional.pad(sound, (late, 0)) if late >= 0 else sound[:, -late:]
+
+
+def _known(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+    """Frames of a layout that MOVA knows; quadrophony and the like as FFmpeg mixes them to stereo."""
+    mixer = av.AudioResampler(format="fltp", layout="stereo")
+    for frame in frames:
+        yield from [frame] if frame.layout.nb_channels in CHANNELS else mixer.resample(frame)
 
 
 def _samples(frame: av.AudioFrame) -> Tensor:
@@ -185,7 +224,8 @@ def _part(sound: Tensor, window: Window, grid: AudioGrid) -> Tensor:
 def _video(container: av.container.InputContainer, source: Source) -> av.VideoStream:
     if not container.streams.video:
         raise MovaError(f"{source.name} holds no pictures; is it sound alone?")
-    return container.streams.video[0]
+    pictures = [stream for stream in container.streams.video if not stream.disposition & COVER]
+    return (pictures or container.streams.video)[0]
 
 
 def _audio(container: av.container.InputContainer) -> av.AudioStream | None:

@@ -36,6 +36,7 @@ log = logging.getLogger("mova")
 FOLDER = "mova_training"
 VERSION = "1"  # of what is in a cached file
 READ = 2**22  # bytes hashed at once
+TOLD = 20  # names of a kind in the report
 SHEET = 6  # pictures of a clip on the contact sheet
 TILE = 160  # pixels of a picture's longer side there
 
@@ -102,9 +103,13 @@ def from_folder(name: str, default: str) -> list[tuple[Source, str]]:
     """
     if not name.strip():
         raise MovaError("no folder of clips; write its path, or connect videos and captions")
-    return [
-        (Source(each.path.name, each.path), each.caption) for each in captions.recordings(input_folder(name), default)
-    ]
+    place = input_folder(name)
+    return [(Source(each.path.name, each.path), each.caption) for each in captions.recordings(place, default)]
+
+
+def not_trained_on(name: str) -> list[str]:
+    """Files of a folder that somebody may believe are trained on."""
+    return captions.left_out(input_folder(name))
 
 
 def from_lists(videos: Sequence[Any], texts: Sequence[str], default: str) -> list[tuple[Source, str]]:
@@ -127,19 +132,23 @@ def from_lists(videos: Sequence[Any], texts: Sequence[str], default: str) -> lis
     return found
 
 
-def build(sources: Sequence[tuple[Source, str]], prefix: str, wishes: Wishes, coders: Coders) -> DataSet:
-    """Encode what is not in the cache yet.
+def build(
+    sources: Sequence[tuple[Source, str]], prefix: str, wishes: Wishes, coders: Coders, others: Sequence[str] = ()
+) -> DataSet:
+    """Encode what is not in the cache yet; `others` are files of the folder that are not trained on, for the report.
 
     Raises:
         MovaError: a recording cannot be read, or none of them is long enough.
     """
     probes = [recordings.probe(source) for source, _ in sources]  # all of them, before any is encoded
     prints = _prints(coders)
-    bar, told, made = comfy.utils.ProgressBar(len(sources)), _Told(), []
+    bar, told, made = comfy.utils.ProgressBar(len(sources)), _Told(others), []
     for (source, caption), found in zip(sources, probes, strict=True):
         cuts = clips.windows(found.seconds, wishes.frames, wishes.cut)
         if not cuts:
             told.short.append(f"{source.name} ({found.seconds:.2f} s)")
+        if found.hdr:
+            told.hdr.append(source.name)
         size = clips.bucket((found.height, found.width), (wishes.height, wishes.width), wishes.sizes)
         prompt = _prompt(f"{prefix.strip()} {caption}".strip(), coders.clip, prints.text, told)
         keys = [_key(source, window, size, wishes, prints.media) for window in cuts]
@@ -164,7 +173,9 @@ def build(sources: Sequence[tuple[Source, str]], prefix: str, wishes: Wishes, co
 class _Told:
     """What a user should hear of a data set."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: Sequence[str] = ()) -> None:
+        self.others = list(others)
+        self.hdr: list[str] = []
         self.short: list[str] = []
         self.mute: list[str] = []
         self.silent: list[str] = []
@@ -172,7 +183,8 @@ class _Told:
         self.encoded = 0
 
     def few(self, kind: str) -> str:
-        return ", ".join(getattr(self, kind))
+        names = getattr(self, kind)
+        return ", ".join(names[:TOLD]) + (f" and {len(names) - TOLD} more" if len(names) > TOLD else "")
 
     def report(self, made: Sequence[Clip]) -> str:
         sizes: dict[tuple[int, int, int], int] = {}
@@ -186,6 +198,8 @@ class _Told:
             ("short", f"too short, left out (under {clips.SHORTEST} pictures)"),
             ("mute", "without sound, the picture alone is learned"),
             ("silent", f"silent (below {clips.SILENCE_DB:g} dB), the picture alone is learned"),
+            ("hdr", "HDR, whose colours come out pale: convert to SDR first"),
+            ("others", "in the folder and not trained on"),
             ("cut", "captions too long, cut at 512 tokens"),
         ):
             if getattr(self, kind):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mova_core.errors import MovaError
-from mova_core.training.captions import recordings
+from mova_core.training.captions import left_out, recordings
 
 
 def folder(path: Path, **files: str) -> Path:
@@ -48,6 +48,40 @@ def test_upstreams_list(tmp_path: Path) -> None:
     assert told(folder(tmp_path, metadata__json=json.dumps(rows))) == {"a.mp4": "one", "b.MOV": "two"}
 
 
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("metadata__jsonl", '{"file_name": "a.mp4", "text": "one"}\n\n{"file_name": "b.MOV", "text": "two"}\n'),
+        ("c__csv", "file;caption\r\na.mp4;one\r\nb.MOV;two\r\n"),
+        ("c__CSV", "file\tcaption\na.mp4\tone\nb.MOV\ttwo\n"),
+    ],
+)
+def test_lists_as_other_programs_write_them(tmp_path: Path, name: str, rows: str) -> None:
+    assert told(folder(tmp_path, **{name: rows})) == {"a.mp4": "one", "b.MOV": "two"}
+
+
+@pytest.mark.parametrize("beside", ["a.caption", "a.mp4.txt", "A.TXT", "a.mp4.caption"])
+def test_texts_as_other_trainers_call_them(tmp_path: Path, beside: str) -> None:
+    (folder(tmp_path, b__txt="two") / beside).write_text("one")
+    assert told(tmp_path)["a.mp4"] == "one"
+
+
+def test_text_of_windows_and_accents_of_a_mac(tmp_path: Path) -> None:
+    (tmp_path / "Cafe\u0301 1.mp4").write_bytes(b"x")
+    (tmp_path / "list.csv").write_bytes("file,caption\nCaf\u00e9 1.mp4,a café\n".encode("utf-16"))
+    assert list(told(tmp_path).values()) == ["a café"]
+
+
+def test_what_lies_beside_clips_is_no_clip(tmp_path: Path) -> None:
+    for name in ("._a.mp4", ".DS_Store", "Thumbs.db", "cover.jpg", "voice.WAV", "._cover.jpg"):
+        (folder(tmp_path, a__txt="one", b__txt="two") / name).write_bytes(b"x")
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "elsewhere.mp4")
+    (tmp_path / "linked clip.mp4").symlink_to(tmp_path / "a.mp4")
+    (tmp_path / "linked clip.txt").write_text("three")
+    assert told(tmp_path) == {"a.mp4": "one", "b.MOV": "two", "linked clip.mp4": "three"}
+    assert left_out(tmp_path) == ["cover.jpg", "gone.mp4", "voice.WAV"]
+
+
 def test_a_default_for_those_without(tmp_path: Path) -> None:
     assert told(folder(tmp_path, a__txt="one"), " the rest ") == {"a.mp4": "one", "b.MOV": "the rest"}
 
@@ -64,6 +98,9 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "strangers": (lambda p: folder(p, x__csv="file,caption\na.mp4,x\nb.MOV,y\nc.mp4,z\n"), "names c.mp4"),
     "two captions": (lambda p: folder(p, x__csv="file,caption\na.mp4,x\na.mp4,y\n"), "two captions for a.mp4"),
     "two lists": (lambda p: folder(p, x__csv="a", y__csv="b"), "holds 2 lists"),
+    "commas": (lambda p: folder(p, x__csv="file,caption\na.mp4,a man, walking\n"), "row 1 of x.csv has more cells"),
+    "two texts": (lambda p: folder(p, a__txt="one", a__caption="uno", b__txt="two"), "a.mp4 has 2 captions"),
+    "no json lines": (lambda p: folder(p, x__jsonl="{"), "x.jsonl is not JSON"),
     "no table": (lambda p: folder(p, x__csv='file,caption\n"a.mp4,x\n'), "no table"),
     "no json": (lambda p: folder(p, metadata__json="{"), "not JSON"),
     "no list": (lambda p: folder(p, metadata__json='{"a": 1}'), "must be a list"),
@@ -71,7 +108,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 
 def _bytes(path: Path) -> Path:
-    (path / "a.txt").write_bytes(b"\xff\xfe\x00bad")
+    (path / "a.txt").write_bytes(b"caf\xe9")
     return path
 
 
