@@ -174,7 +174,7 @@ def test_a_formula_of_another_node_shapes_the_text_term_of_each_stream(pack: Pac
     def doubled(args: Any) -> Tensor:
         return args["uncond"] + 2 * args["cond_scale"] * (args["cond"] - args["uncond"])
 
-    ours = guided(run, with_options(scene, sampler_cfg_function=doubled), Case(text=2.5, audio=1.5))
+    ours = guided(pack, run, with_options(scene, sampler_cfg_function=doubled), Case(text=2.5, audio=1.5))
     assert error(ours, guided(pack, run, scene, Case(text=5.0, audio=3.0))) < 1e-5
 
 
@@ -192,7 +192,7 @@ def test_functions_around_guidance_run_once_a_step_and_see_its_result(pack: Pack
         return args["denoised"]
 
     patched = with_options(scene, sampler_pre_cfg_function=before, sampler_post_cfg_function=after)
-    assert equal(guided(run, patched, Case(audio=2.0)), guided(pack, run, scene, Case(audio=2.0)))
+    assert equal(guided(pack, run, patched, Case(audio=2.0)), guided(pack, run, scene, Case(audio=2.0)))
     assert seen == ["before", "after"] * STEPS
 
 
@@ -210,7 +210,7 @@ STOCK = {
 @pytest.mark.parametrize("node", STOCK)
 def test_stock_guidance_nodes_combine_with_it(pack: Pack, run: Run, scene: Scene, node: str) -> None:
     patched = scene.but(model=run(node, model=scene.model, **STOCK[node])[0])
-    made = guided(run, patched, Case())
+    made = guided(pack, run, patched, Case())
     check_finite(made, scene.latent)
     if node != "EasyCache":  # which may find nothing to save in four steps
         assert not equal(made, guided(pack, run, scene, Case()))
