@@ -21,7 +21,7 @@ from mova_core.model.mova import Mova
 from mova_core.ops import Runtime
 from mova_core.shapes import DEFAULT_FPS, VideoShape
 from mova_core.training.adapters import Adapters, targets
-from mova_core.training.budget import ROWS, activations, step_work
+from mova_core.training.budget import RECOMPUTED_ROWS, activations, step_work
 from mova_core.training.step import training_step
 
 from .gpu import GIB, Streamed, ends_to, random_inputs, random_model, resident_to, synchronize
@@ -110,7 +110,7 @@ def measure(
     dtype = next(model.parameters()).dtype
     inputs = random_inputs(clip, model.sizes, dtype, device)
     noise = {f"{s}_noise": torch.randn_like(inputs[f"{s}_latents"]) for s in ("video", "audio")}
-    rows = {"ffn_rows": ROWS, "query_rows": ROWS} if low else {}
+    rows = {"ffn_rows": RECOMPUTED_ROWS, "query_rows": RECOMPUTED_ROWS} if low else {}
     run = Runtime(recompute=low, **rows, **({"prefetch": Streamed(device)} if stream else {}))
     shelf = Pinned(device)
 

@@ -12,7 +12,7 @@ from .errors import ConfigError
 
 HEAD_WIDTH = 128  # every published Wan and MOVA tower; only used where no config.json states the heads
 
-LARGEST = 2**24  # of any size: beyond it a number is damage, not a configuration
+LARGEST_SIZE = 2**24  # of any size: beyond it a number is damage, not a configuration
 
 
 def _check_numbers(config: Any) -> None:
@@ -20,10 +20,10 @@ def _check_numbers(config: Any) -> None:
     for field in fields(config):
         value = getattr(config, field.name)
         if field.type is float:
-            good = type(value) in (int, float) and 0 <= value <= LARGEST
+            good = type(value) in (int, float) and 0 <= value <= LARGEST_SIZE
         else:
             sizes = (value,) if field.type is int else value
-            good = type(sizes) is tuple and sizes != () and all(type(n) is int and 0 < n <= LARGEST for n in sizes)
+            good = type(sizes) is tuple and sizes != () and all(type(n) is int and 0 < n <= LARGEST_SIZE for n in sizes)
         if not good:
             raise ConfigError(f"{field.name} is {value!r:.50}, not a possible size")
 

@@ -11,15 +11,15 @@ from torch import Tensor
 from .errors import ShapeError
 from .shapes import audio_step_range, audio_step_rate, clip_seconds, frames_of, latent_frame_range
 
-Part = Literal["nothing", "span", "all"]
-PARTS: tuple[Part, ...] = ("nothing", "span", "all")
+MaskPart = Literal["nothing", "span", "all"]
+MASK_PARTS: tuple[MaskPart, ...] = ("nothing", "span", "all")
 
 
 def joint_masks(
     video_shape: tuple[int, ...],
     audio_shape: tuple[int, ...],
-    video: Part,
-    audio: Part,
+    video: MaskPart,
+    audio: MaskPart,
     start: float,
     end: float,
     fps: float,

@@ -19,7 +19,7 @@ from .waveform import CHANNELS
 
 BT709, SRGB, LIMITED = 1, 13, 1
 PIECE = 16  # pictures that are read at once
-FINAL, MASTER = "18", "12"  # crf of H.264: of what is shown, and of what is written once more
+FINAL_CRF, MASTER_CRF = "18", "12"  # crf of H.264: of what is shown, and of what is written once more
 Show = Callable[[Tensor | None], None]
 Play = Callable[[int | None], None]
 
@@ -33,7 +33,7 @@ def write(
     sample_rate: int,
     metadata: Mapping[str, object],
     *,
-    quality: str = FINAL,
+    quality: str = FINAL_CRF,
     before_picture: Callable[[], object] = lambda: None,
 ) -> None:
     """Write (F, H, W, 3) uint8 pieces of `size` (W, H) with (C, S) sound in [-1, 1], or none.

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ROWS = 4096  # tokens whose float32 copies are held at once by elementwise arithmetic
+ELEMENTWISE_ROWS = 4096  # tokens whose float32 copies are held at once by elementwise arithmetic
 
 
 Ops: TypeAlias = Any
@@ -77,10 +77,10 @@ class RotaryPairs:
     def rotate(self, x: Tensor, table: Tensor, start: int) -> Tensor:
         if learning(x):
             return Turned.apply(x, table[start : start + x.shape[1]])  # type: ignore[no-any-return]
-        if x.shape[1] <= ROWS:
+        if x.shape[1] <= ELEMENTWISE_ROWS:
             turn_(x.unflatten(-1, (-1, 2)), table[start : start + x.shape[1], None])
             return x
-        for rows in row_slices(x.shape[1], ROWS):
+        for rows in row_slices(x.shape[1], ELEMENTWISE_ROWS):
             turn_(x[:, rows].unflatten(-1, (-1, 2)), table[start + rows.start : start + rows.stop, None])
         return x
 
@@ -110,7 +110,7 @@ class Turned(torch.autograd.Function):
 def turned(x: Tensor, table: Tensor) -> Tensor:
     """A copy of (B, L, N, K) tokens, turned by an (L, K/2) complex table."""
     copy = x.clone(memory_format=torch.contiguous_format)
-    for rows in row_slices(x.shape[1], ROWS):
+    for rows in row_slices(x.shape[1], ELEMENTWISE_ROWS):
         turn_(copy[:, rows].unflatten(-1, (-1, 2)), table[rows, None])
     return copy
 
@@ -201,11 +201,11 @@ def add_(x: Tensor, y: Tensor, alpha: float = 1.0) -> Tensor:
     return x.add(y, alpha=alpha) if learning(x, y) else x.add_(y, alpha=alpha)
 
 
-Change = Callable[..., Tensor]
+Elementwise = Callable[..., Tensor]
 """(rows of tokens, others that take gradients) -> the rows, changed: in place, but where a gradient is wanted."""
 
 
-def changed_(x: Tensor, rows: int | None, change: Change, *others: Tensor, recompute: bool = False) -> Tensor:
+def changed_(x: Tensor, rows: int | None, change: Elementwise, *others: Tensor, recompute: bool = False) -> Tensor:
     """(B, L, D) tokens after `change`, at most `rows` at a time; in place, but where a gradient is wanted."""
     if not learning(x, *others):
         if rows is None or rows >= x.shape[1]:  # no view of all of it
@@ -224,7 +224,7 @@ class Recomputed(torch.autograd.Function):
     """`change` of some rows, of which nothing is kept but what went in; on the way back it is run again."""
 
     @staticmethod
-    def forward(ctx: Any, change: Change, *given: Tensor) -> Tensor:
+    def forward(ctx: Any, change: Elementwise, *given: Tensor) -> Tensor:
         ctx.change = change
         ctx.save_for_backward(*given)
         rows, *others = given

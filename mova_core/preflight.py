@@ -38,7 +38,7 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ClipPlan:
     """A run as asked for. `weights`: bytes of one expert with audio tower and bridge; `layer`: those of a layer.
 
     `attended`: the share of the video's self-attention that is computed, 1 where it is dense.
@@ -69,7 +69,7 @@ class Plan:
         return required(self.config, self.load, rows, self.layer, self.element, quantised=self.quantised)
 
 
-def step_seconds(plan: Plan, machine: Machine, measured: Throughput) -> float:
+def step_seconds(plan: ClipPlan, machine: Machine, measured: Throughput) -> float:
     """Seconds of one step: its forwards, or the weights they wait for where copying takes longer than computing."""
     compute = forward_seconds(plan.config, plan.load, measured, plan.attended)
     resident = plan.required - LAYERS_IN_FLIGHT * plan.layer + plan.weights <= machine.capacity
@@ -77,7 +77,7 @@ def step_seconds(plan: Plan, machine: Machine, measured: Throughput) -> float:
     return plan.evaluations * max(compute, copy)
 
 
-def speedups(plan: Plan, machine: Machine, measured: Throughput) -> list[tuple[str, float]]:
+def speedups(plan: ClipPlan, machine: Machine, measured: Throughput) -> list[tuple[str, float]]:
     """What would make a step shorter, and to how many seconds; the shortest first."""
     now = step_seconds(plan, machine, measured)
     faster = {}
@@ -95,7 +95,7 @@ def speedups(plan: Plan, machine: Machine, measured: Throughput) -> list[tuple[s
     return sorted(found, key=lambda lever: lever[1])
 
 
-def report(plan: Plan, machine: Machine, measured: Throughput | None, decode: float | None = None) -> str:
+def report(plan: ClipPlan, machine: Machine, measured: Throughput | None, decode: float | None = None) -> str:
     """The whole of it, a line a fact. `decode` is what the video VAE asks for, in bytes."""
     shape, load = plan.shape, plan.load
     lines = [
@@ -107,7 +107,7 @@ def report(plan: Plan, machine: Machine, measured: Throughput | None, decode: fl
     return "\n".join(lines + (_time(plan, machine, measured) if measured else []))
 
 
-def _memory(plan: Plan, machine: Machine, decode: float | None) -> list[str]:
+def _memory(plan: ClipPlan, machine: Machine, decode: float | None) -> list[str]:
     peak = activations(plan.config, plan.load, plan.rows, plan.element, quantised=plan.quantised)
     fits = plan.required <= machine.capacity
     path = "whole" if plan.rows.queries is None else "low-memory"
@@ -129,13 +129,13 @@ def _memory(plan: Plan, machine: Machine, decode: float | None) -> list[str]:
     return lines
 
 
-def _decoded(plan: Plan) -> float:
+def _decoded(plan: ClipPlan) -> float:
     """Float32 pictures."""
     shape = plan.shape
     return 4.0 * 3 * shape.batch * shape.frames * shape.height * shape.width
 
 
-def _limits(plan: Plan, machine: Machine) -> list[str]:
+def _limits(plan: ClipPlan, machine: Machine) -> list[str]:
     lines, sizes = [], (plan.config, plan.shape, machine.capacity, plan.layer)
     for name, rows in (("whole", FULL), ("low-memory", CHUNKED)):
         frames = longest(*sizes, rows, plan.element, quantised=plan.quantised)
@@ -149,7 +149,7 @@ def _limits(plan: Plan, machine: Machine) -> list[str]:
     return lines
 
 
-def _time(plan: Plan, machine: Machine, measured: Throughput) -> list[str]:
+def _time(plan: ClipPlan, machine: Machine, measured: Throughput) -> list[str]:
     seconds = step_seconds(plan, machine, measured)
     rate = plan.evaluations * thinned(plan.config, plan.load, plan.attended).total / seconds / 1e12
     lines = [

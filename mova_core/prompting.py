@@ -20,7 +20,7 @@ PRISM_TAGS = ("speech", "sfx", "music", "text")
 COLONS = ":\uff1a\ufe55\ufe13\u2236\ua789"  # also full-width, small, upright, and lookalikes
 SEMICOLONS = ";\uff1b\ufe54\ufe14\u061b\u037e"  # also Arabic
 INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
-CLOSES = {
+QUOTES_CLOSE = {
     '"': '"\u201d',
     "'": "'\u2019",
     "\uff02": "\uff02",
@@ -43,12 +43,14 @@ CLOSES = {
 """Quotation marks that open a quote, and those that close it."""
 
 SINGLES = "'\u2018\u2019\u201a\u2039\u203a"
-DOUBLES = "".join(sorted(set("".join(CLOSES) + "".join(CLOSES.values())) - set(SINGLES)))
-OPENS = {mark: [first for first, last in CLOSES.items() if mark in last] for mark in "".join(CLOSES.values())}
-OPENING_ONLY = "".join(mark for mark in CLOSES if mark not in SINGLES)
-CLOSING_ONLY = "".join(mark for mark in OPENS if mark not in SINGLES)
+DOUBLES = "".join(sorted(set("".join(QUOTES_CLOSE) + "".join(QUOTES_CLOSE.values())) - set(SINGLES)))
+QUOTES_OPEN = {
+    mark: [first for first, last in QUOTES_CLOSE.items() if mark in last] for mark in "".join(QUOTES_CLOSE.values())
+}
+OPENING_ONLY = "".join(mark for mark in QUOTES_CLOSE if mark not in SINGLES)
+CLOSING_ONLY = "".join(mark for mark in QUOTES_OPEN if mark not in SINGLES)
 APHAERESIS = r"'(tis|twas|twere|twill|til|em|cause|bout|round|n|cos|nuff|fraid|[0-9]0s)\b"  # words that begin with one
-STOPS, ENDS = ".,;\u3002\uff0c\uff1b\uff0e", ".,;!?\u2026\u3002\uff0c\uff1b\uff0e\uff01\uff1f"
+STOPS, SENTENCE_ENDS = ".,;\u3002\uff0c\uff1b\uff0e", ".,;!?\u2026\u3002\uff0c\uff1b\uff0e\uff01\uff1f"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,16 +161,16 @@ def unquoted(text: str) -> str:
     text = text.removesuffix(stop) if stop else text
     while _enclosed(text):
         text = text[1:-1].strip()
-    if text and text[0] in OPENING_ONLY and not any(mark in text[1:] for mark in CLOSES[text[0]]):
+    if text and text[0] in OPENING_ONLY and not any(mark in text[1:] for mark in QUOTES_CLOSE[text[0]]):
         text = text[1:]  # never closed
-    if text and text[-1] in CLOSING_ONLY and not any(mark in text[:-1] for mark in OPENS[text[-1]]):
+    if text and text[-1] in CLOSING_ONLY and not any(mark in text[:-1] for mark in QUOTES_OPEN[text[-1]]):
         text = text[:-1]  # never opened
-    return text + (stop if text and text[-1] not in ENDS else "")
+    return text + (stop if text and text[-1] not in SENTENCE_ENDS else "")
 
 
 def _enclosed(text: str) -> bool:
     """Whether the first and the last character are one pair of quotation marks: not those of two quotes in a row."""
-    if len(text) < 2 or text[-1] not in CLOSES.get(text[0], ""):
+    if len(text) < 2 or text[-1] not in QUOTES_CLOSE.get(text[0], ""):
         return False
     first, last, inner = text[0], text[-1], text[1:-1]
     if first == "'" and re.match(APHAERESIS, text, re.IGNORECASE):
@@ -256,7 +258,7 @@ def speech_seconds(lines: tuple[Line, ...]) -> float:
 
 def quoted(prompt: str) -> list[str]:
     """What a prompt has between double quotation marks of any kind, in order."""
-    pairs = {first: last for first, last in CLOSES.items() if first not in SINGLES}
+    pairs = {first: last for first, last in QUOTES_CLOSE.items() if first not in SINGLES}
     found, rest = [], prompt
     while start := re.search(f"[{re.escape(''.join(pairs))}]", rest):
         words, mark, rest = _until(rest[start.end() :], pairs[start[0]])

@@ -21,7 +21,7 @@ from .inputs.sounds import Sound, of_clips
 from .shapes import FPS_RANGE
 from .waveform import CHANNELS, checked_rate, clip_samples, fit, join_sound
 
-MARK = "mova_segment"
+SEGMENT_MARK = "mova_segment"
 SOUNDLESS = 0  # the sample rate of a part without sound
 LEEWAY_SECONDS = 0.2  # a sound track that ends so much before or after its pictures is cut or filled
 OLDER = re.compile(r"\d{3}\.part|\.tmp\w{6}")  # as earlier versions named them, in a folder of segments
@@ -95,7 +95,7 @@ def write_segment(path: Path, images: Tensor, sound: Sound | None, fps: float) -
     pictures = (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
     rate = SOUNDLESS if sound is None else sound.rate
     sweep(path, OLDER)
-    notes = {MARK: "1", "fps": repr(fps), "sample_rate": str(rate)}
+    notes = {SEGMENT_MARK: "1", "fps": repr(fps), "sample_rate": str(rate)}
     write_whole(path, {"pictures": pictures, "sound": waveform}, notes)
     return open_segment(path)
 
@@ -118,7 +118,7 @@ def open_segment(path: Path) -> Segment:
         CheckpointError: missing, damaged, or something else.
     """
     header = read_header(path)
-    if header.metadata.get(MARK) != "1" or header.shapes.keys() != {"pictures", "sound"}:
+    if header.metadata.get(SEGMENT_MARK) != "1" or header.shapes.keys() != {"pictures", "sound"}:
         raise CheckpointError(f"{path} is no segment of a clip; 'MOVA Save Segment' writes them")
     try:
         return _segment(path, header)

@@ -68,7 +68,7 @@ COMMON = {  # words that give a language away
 }
 PRIOR = 0.4  # words of English: a single name or "Hello" says nothing, and most prompts are English
 KNOWN = {language: frozenset(words.split()) for language, words in COMMON.items()}
-MARKS = {  # that only one of them writes, or nearly; worth as much as two words
+LANGUAGE_MARKS = {  # that only one of them writes, or nearly; worth as much as two words
     "es": "ñ ¿ ¡",
     "de": "ß ä ö",
     "pt": "ã õ",
@@ -87,7 +87,7 @@ ENDINGS = {
 """Worth less than words, and only where a word has nothing of another kind."""
 
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
-DIGITS = re.compile(r"\d")
+FIGURE = re.compile(r"\d")
 PAUSED = re.compile(r"[,;:\u2014\u2013\u3001\uff0c\uff1b\uff1a\u060c]+(?=\s|\w|$)|\s-\s")
 STOPPED = re.compile(r"[.!?\u2026\u3002\uff01\uff1f\u0964\u061f]+(?=[\s\"'\u00bb\u201d\u300d]|$|[^\W\d_])")
 
@@ -122,7 +122,7 @@ def language(words: str) -> str:
     lower = words.lower().replace("\u2019", "'")
     found = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", lower)
     scores = {name: PRIOR * (name == "en") + sum(word in KNOWN[name] for word in found) for name in KNOWN}
-    for name, marks in MARKS.items():
+    for name, marks in LANGUAGE_MARKS.items():
         scores[name] += 2 * any(mark in lower for mark in marks.split())
     for name, ending in ENDINGS.items():
         scores[name] += 0.3 * len(re.findall(rf"[^\W\d_]{{2}}(?:{ending})(?![^\W\d_])", lower))
@@ -143,7 +143,7 @@ SCRIPTS = {
 
 def syllables(words: str, spoken: str) -> float:
     """Of a line in a language of `A_SECOND`; in Japanese its morae."""
-    return DIGIT * len(DIGITS.findall(words)) + sum(_of_word(word, spoken) for word in WORD.findall(words))
+    return DIGIT * len(FIGURE.findall(words)) + sum(_of_word(word, spoken) for word in WORD.findall(words))
 
 
 def _of_word(word: str, spoken: str) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 from .errors import ShapeError
 
 CONTEXT_ROWS = 512
-UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode's categories of what shows nothing by itself
+UNSEEN_CATEGORIES = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode's categories of what shows nothing by itself
 BLANKS = (
     "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe0e\ufe0f\uffa0"  # letters, signs and marks that show nothing either
 )
@@ -51,7 +51,7 @@ def clean_prompt(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Whether nothing that is seen is left of a prompt when it is cleaned; a byte order mark is not seen."""
-    return all(unicodedata.category(one) in UNSEEN or one in BLANKS for one in clean_prompt(text))
+    return all(unicodedata.category(one) in UNSEEN_CATEGORIES or one in BLANKS for one in clean_prompt(text))
 
 
 def cap_tokens(ids: Sequence[int], eos: int = EOS, limit: int = CONTEXT_ROWS) -> tuple[list[int], int]:

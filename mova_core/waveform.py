@@ -20,7 +20,7 @@ SILENCE_RMS = 10 ** (-50 / 20)  # blocks below -50 dB of full scale are pauses: 
 BLOCK_SECONDS = 0.02
 FEWEST_BLOCKS = 10  # sounding blocks that a comparison needs
 MOST_GAIN = 4.0  # at most 12 dB either way
-RATES = (8000, 384000)  # Hz that sound is kept at
+SAMPLE_RATES = (8000, 384000)  # Hz that sound is kept at
 MOST_TERM = 2048  # of a ratio resampled at once: a filter has the product of both terms, 48000 / 47999 would take 9 GB
 
 
@@ -31,12 +31,13 @@ def checked_rate(rate: float) -> int:
         ShapeError: not whole, or beyond `RATES`.
     """
     try:
-        whole = RATES[0] <= rate <= RATES[1] and rate == int(rate)
+        whole = SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1] and rate == int(rate)
     except (TypeError, ValueError):  # no number at all
         whole = False
     if not whole:
+        lowest, highest = SAMPLE_RATES
         raise ShapeError(
-            f"sound has a sample rate of {rate!r} Hz; it must be a whole number from {RATES[0]} to {RATES[1]}"
+            f"sound has a sample rate of {rate!r} Hz; it must be a whole number from {lowest} to {highest}"
         )
     return int(rate)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..mova_core.sampling.fast import PLAIN, QUALITIES, recipe_of
+from ..mova_core.sampling.fast import PLAIN_STEPS, QUALITIES, recipe_of
 from . import inputs
 from .base import MovaNode
 from .host.sampling import fast, long_runs
@@ -102,4 +102,4 @@ class MovaFastSampler(MovaNode):
 
 
 def _plain(quality: Any) -> bool:
-    return isinstance(quality, str) and quality in PLAIN
+    return isinstance(quality, str) and quality in PLAIN_STEPS

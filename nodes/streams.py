@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mova_core.inputs.sounds import of_clips
-from ..mova_core.masks import PARTS, joint_masks
+from ..mova_core.masks import MASK_PARTS, joint_masks
 from ..mova_core.shapes import TEMPORAL_STRIDE, VideoShape
 from ..mova_core.waveform import clip_samples, fit
 from . import clips, inputs
@@ -121,9 +121,11 @@ class MovaMask(MovaNode):
             inputs=[
                 io.Latent.Input("latent", tooltip="Joint latent: a finished clip, or both streams encoded and joined."),
                 io.Combo.Input(
-                    "picture", options=list(PARTS), default="nothing", tooltip="What of the picture is made anew."
+                    "picture", options=list(MASK_PARTS), default="nothing", tooltip="What of the picture is made anew."
                 ),
-                io.Combo.Input("sound", options=list(PARTS), default="all", tooltip="What of the sound is made anew."),
+                io.Combo.Input(
+                    "sound", options=list(MASK_PARTS), default="all", tooltip="What of the sound is made anew."
+                ),
                 io.Float.Input(
                     "start", default=0.0, min=0.0, max=3600.0, step=0.01, tooltip="Seconds at which the span begins."
                 ),

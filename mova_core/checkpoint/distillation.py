@@ -7,14 +7,15 @@ Published under many names, one file an expert: `Wan_2_2_I2V_A14B_HIGH_lightx2v_
 import re
 from collections.abc import Iterable, Mapping
 
-from .experts import EXPERTS, Expert
+from ..sampling.schedule import Expert
+from .experts import EXPERT_FOLDERS
 from .lora_names import expert_in_name
 
 REPOSITORY = "Kijai/WanVideo_comfy"  # on Hugging Face, in the folder LoRAs/Wan22_Lightx2v
 TRIED = "260412"  # the release that the recipe was tried with
-FILES: Mapping[Expert, str] = {
+PUBLISHED_PAIR: Mapping[Expert, str] = {
     expert: f"Wan_2_2_I2V_A14B_{expert.upper()}_lightx2v_4step_lora_{TRIED}_rank_256_fp16.safetensors"
-    for expert in EXPERTS
+    for expert in EXPERT_FOLDERS
 }
 DISTILLED = re.compile(r"light[ _.\-]?x2v|lightning|seko")
 OTHER_MODEL = re.compile(r"t2v|ti2v|wan[ _.\-]?2[ _.\-]?1|s2v|animate|qwen")
@@ -31,5 +32,5 @@ def distillation_pair(names: Iterable[str]) -> Mapping[Expert, str] | None:
         told = expert_in_name(name)
         if told and DISTILLED.search(name.lower()) and not OTHER_MODEL.search(name.lower()):
             families.setdefault(SAID.sub("*", name.lower()), {}).setdefault(told[0], name)
-    pairs = [(TRIED in family, family) for family, pair in families.items() if pair.keys() == set(EXPERTS)]
+    pairs = [(TRIED in family, family) for family, pair in families.items() if pair.keys() == set(EXPERT_FOLDERS)]
     return families[max(pairs)[1]] if pairs else None

@@ -13,7 +13,7 @@ from ..errors import CheckpointError
 V = TypeVar("V")
 Rows = tuple[tuple[str, str], ...]
 
-VIDEO_VAE: Rows = (
+VIDEO_VAE_ROWS: Rows = (
     (r"^quant_conv\.", "conv1."),
     (r"^post_quant_conv\.", "conv2."),
     (r"\.conv_in\.", ".conv1."),
@@ -49,7 +49,7 @@ def original_video_vae(entries: Mapping[str, V], where: str) -> dict[str, V]:
     """
     if "decoder.middle.0.residual.0.gamma" in entries:
         return dict(entries)
-    renamed = {rename(key, VIDEO_VAE): value for key, value in entries.items()}
+    renamed = {rename(key, VIDEO_VAE_ROWS): value for key, value in entries.items()}
     if len(renamed) != len(entries):
         raise CheckpointError(
             f"{where}: two weights of the video VAE have the same meaning; it is not a Wan 2.1 VAE. Download it again"

@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .quantization import FLOAT8, FP8, GROUPS, INT8, MARK, SCALES, configuration, marked
-
-Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
+from .detect import Shapes
+from .quantization import FLOAT8, FP8, GROUPS, INT8, QUANT_MARK, SCALES, Shape, configuration, marked
 
 ALIASES = {"scale_weight": "weight_scale", "weight_scale_inv": "weight_scale", "weight.prism_scale": "weight_scale"}
 ALIASES |= {"scale_input": "input_scale", "activation_scale": "input_scale"}
-PARTS = re.compile(rf"^(.*)\.({'|'.join(map(re.escape, (MARK, *SCALES, *ALIASES)))})$")
+STORED_PART = re.compile(rf"^(.*)\.({'|'.join(map(re.escape, (QUANT_MARK, *SCALES, *ALIASES)))})$")
 NO_WEIGHTS = re.compile(r"(^|\.)(comfy_attention\.config|scaled_fp8)$")
 """ComfyUI's wish for an attention kernel of one block, and the marker of a file: neither is a weight."""
 TABLE = "_quantization_metadata"  # header, JSON: {"layers": {layer: {"format": ...}}}
@@ -70,7 +68,7 @@ def logical_shapes(shapes: Shapes, formats: Mapping[str, str]) -> dict[str, Shap
     """Shapes that the weights have once they are read, without scales and marks. `formats`: layer -> its format."""
     out: dict[str, Shape] = {}
     for key, shape in shapes.items():
-        if PARTS.match(key) or NO_WEIGHTS.search(key):
+        if STORED_PART.match(key) or NO_WEIGHTS.search(key):
             continue
         layer = key.removesuffix(".weight")
         packed = formats.get(layer) in PACKED or f"{layer}.weight_scale_2" in shapes
@@ -104,7 +102,7 @@ def with_formats(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], whe
     for key, tensor in tensors.items():
         if NO_WEIGHTS.search(key):
             continue
-        match = PARTS.match(key)
+        match = STORED_PART.match(key)
         if match is None:
             out[key] = tensor
         else:
@@ -113,7 +111,7 @@ def with_formats(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], whe
                 layers[match[1]]["inv"] = tensor
     for layer, config in stated_formats(metadata, where).items():
         if f"{layer}.weight" in tensors:
-            layers.setdefault(layer, {}).setdefault(MARK, marked(config))
+            layers.setdefault(layer, {}).setdefault(QUANT_MARK, marked(config))
     for layer, parts in layers.items():
         weight = out.pop(f"{layer}.weight", None)
         if weight is None:
@@ -126,7 +124,7 @@ def with_formats(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], whe
 def _read(weight: Tensor, parts: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     """One layer: its weight and what belongs to it, in a format or unpacked."""
     cut = parts.pop("inv", None) is not None  # blocks of a fixed size, the last one cut off
-    name = configuration(parts[MARK], where)["format"] if MARK in parts else ""
+    name = configuration(parts[QUANT_MARK], where)["format"] if QUANT_MARK in parts else ""
     scale = parts.get("weight_scale")
     if name and name not in FLOAT8.values():
         return {"weight": weight, **_whole(weight, parts, name, where)}
@@ -136,7 +134,7 @@ def _read(weight: Tensor, parts: dict[str, Tensor], where: str) -> dict[str, Ten
         kind = _kind(weight, scale, cut, where)
         if kind == "block":
             raise _unknown(weight, scale, where)
-        return {"weight": weight, "weight_scale": _as(kind, scale), MARK: INT8.configuration(tuple(weight.shape))}
+        return {"weight": weight, "weight_scale": _as(kind, scale), QUANT_MARK: INT8.configuration(tuple(weight.shape))}
     if weight.dtype not in FLOAT8:
         if weight.is_floating_point() and weight.dtype.itemsize > 1 and bool((scale == 1).all()):
             return {"weight": weight}
@@ -144,9 +142,9 @@ def _read(weight: Tensor, parts: dict[str, Tensor], where: str) -> dict[str, Ten
     kind = _kind(weight, scale, cut, where)
     if kind == "block" or weight.ndim != 2:
         return {"weight": unpacked(weight, scale, cut)}
-    own = {key: parts[key] for key in (MARK, "input_scale") if name and key in parts and kind == "tensor"}
+    own = {key: parts[key] for key in (QUANT_MARK, "input_scale") if name and key in parts and kind == "tensor"}
     mark = marked({"format": FLOAT8[weight.dtype], **FP8.options})
-    return {"weight": weight, "weight_scale": _as(kind, scale), **(own or {MARK: mark})}
+    return {"weight": weight, "weight_scale": _as(kind, scale), **(own or {QUANT_MARK: mark})}
 
 
 def _whole(weight: Tensor, parts: dict[str, Tensor], name: str, where: str) -> dict[str, Tensor]:
@@ -159,7 +157,7 @@ def _whole(weight: Tensor, parts: dict[str, Tensor], name: str, where: str) -> d
         if kind == "block":
             raise _unknown(weight, parts["weight_scale"], where)
         parts = {**parts, "weight_scale": _as(kind, parts["weight_scale"])}
-    config = configuration(parts[MARK], where)
+    config = configuration(parts[QUANT_MARK], where)
     group = config.get("convrot_groupsize", 256)
     columns = weight.shape[-1] * (2 if name in PACKED else 1)
     rotated = config.get("convrot") or name in ("convrot_w4a4", "asym_w4a8_int8")
@@ -242,8 +240,8 @@ def notes(shapes: Shapes, dtypes: Mapping[str, str], where: str) -> list[str]:
 
 
 def _by_block(key: str, shapes: Shapes, dtypes: Mapping[str, str]) -> bool:
-    match = PARTS.match(key)
-    if match is None or ALIASES.get(match[2], match[2]) != "weight_scale" or f"{match[1]}.{MARK}" in shapes:
+    match = STORED_PART.match(key)
+    if match is None or ALIASES.get(match[2], match[2]) != "weight_scale" or f"{match[1]}.{QUANT_MARK}" in shapes:
         return False
     weight = f"{match[1]}.weight"
     shape = shapes[key]

@@ -10,8 +10,9 @@ from ..audio_vae.codec import AudioVAE
 from ..errors import CheckpointError
 from ..model.mova import Mova
 from ..ops import Ops, cast
-from .experts import EXPERTS, Expert
-from .quantization import MARK, SCALES, stored_shape
+from ..sampling.schedule import Expert
+from .experts import EXPERT_FOLDERS
+from .quantization import QUANT_MARK, SCALES, stored_shape
 from .source import audio_vae, from_folder, joint_names
 from .variants import AUDIO, BRIDGE
 
@@ -65,7 +66,7 @@ def first(names: list[str]) -> str:
 def _scale(key: str, tensors: Mapping[str, Tensor]) -> bool:
     """Whether `key` belongs to how a quantised layer is stored."""
     layer, _, part = key.rpartition(".")
-    return part in (MARK, *SCALES) and f"{layer}.{MARK}" in tensors
+    return part in (QUANT_MARK, *SCALES) and f"{layer}.{QUANT_MARK}" in tensors
 
 
 def load_joint(
@@ -76,11 +77,11 @@ def load_joint(
     Raises:
         CheckpointError, ConfigError: see `source.from_folder` and `assign`.
     """
-    if expert not in EXPERTS:
+    if expert not in EXPERT_FOLDERS:
         raise CheckpointError(f"there is no {expert!r} expert; choose 'high' (noise) or 'low'")
     source = from_folder(folder)
     model = Mova(source.model, ops=ops, device="meta", dtype=dtype)
-    tensors = joint_names(source.tensors(EXPERTS[expert], AUDIO, BRIDGE))
+    tensors = joint_names(source.tensors(EXPERT_FOLDERS[expert], AUDIO, BRIDGE))
     assign(model, {k: v.to(dtype) for k, v in tensors.items()}, str(folder))
     return model
 

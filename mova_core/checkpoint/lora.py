@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .experts import Expert
-from .lora_changes import FORMS, MAX_ALPHA, NUMBERS, Change, as_magnitude, incomplete, is_finite, misfit, rank_of
+from ..sampling.schedule import Expert
+from .lora_changes import FORMS, MAX_ALPHA, NUMBERS, LoraChange, as_magnitude, incomplete, is_finite, misfit, rank_of
 from .lora_keys import AUDIO_TOWER, LONGEST_KEY, Names, names_second, split_key
 from .lora_names import audio_in_name, expert_in_name
 from .lora_owner import other_form, refuse, short, why_no_target
 from .lora_scale import Scales
 
-WHOLE = {"diff": "weight", "diff_b": "bias", "diff_m": "modulation"}  # kinds that are a whole difference
+WHOLE_DIFFERENCES = {"diff": "weight", "diff_b": "bias", "diff_m": "modulation"}  # kinds that are a whole difference
 Keys = dict[str, str]  # kind -> the key that has it
 
 
@@ -21,10 +21,10 @@ Keys = dict[str, str]  # kind -> the key that has it
 class Lora:
     """A file's changes, and the keys that have no target, each with the reason."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[LoraChange, ...]
     dropped: Mapping[str, str]
 
-    def of(self, expert: Expert) -> tuple[Change, ...]:
+    def of(self, expert: Expert) -> tuple[LoraChange, ...]:
         """The changes one expert gets."""
         return tuple(change for change in self.changes if change.expert in (None, expert))
 
@@ -79,7 +79,7 @@ class _Reading:
         self, tensors: Mapping[str, Tensor], parameters: Mapping[str, tuple[int, ...]], name: str, scales: Scales
     ) -> None:
         self.tensors, self.parameters, self.name, self.scales = tensors, parameters, name, scales
-        self.changes: list[Change] = []
+        self.changes: list[LoraChange] = []
         self.dropped: dict[str, str] = {}
 
     def layers(self) -> dict[tuple[str, Expert | None], Keys]:
@@ -121,7 +121,7 @@ class _Reading:
         else:
             self.drop(keys, "an alpha without a LoRA", "alpha")
             self.drop(keys, "a magnitude or bias without a LoRA", "magnitude", "up_bias")
-        for kind, parameter in WHOLE.items():
+        for kind, parameter in WHOLE_DIFFERENCES.items():
             if kind in keys:
                 named = weight if kind == "diff" else f"{layer}.{parameter}"
                 self._add({kind: keys[kind]}, named, expert, "diff", {"diff": self.tensors[keys[kind]]})
@@ -178,7 +178,7 @@ class _Reading:
             if kind != "alpha" and not is_finite(self.tensors[keys[kind]]):
                 raise self._not_finite(keys[kind], "NaN or infinite numbers")
         self.changes.append(
-            Change(parameter=parameter, expert=expert, form=form, tensors=tensors, scale=scale, magnitude=magnitude)
+            LoraChange(parameter=parameter, expert=expert, form=form, tensors=tensors, scale=scale, magnitude=magnitude)
         )
         return True
 

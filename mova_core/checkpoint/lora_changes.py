@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Size, Tensor
 
-from .experts import Expert
-from .lora_keys import Part, part_of
+from ..sampling.schedule import Expert
+from .lora_keys import LoraPart, part_of
 
-FORMS = {  # form -> the tensors it needs, by the names of `lora_keys.KINDS`
+FORMS = {  # form -> the tensors it needs, by the names of `lora_keys.TENSOR_KINDS`
     "lora": ("down", "up"),
     "loha": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
     "lokr": ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"),
@@ -28,7 +28,7 @@ MAX_ALPHA = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class LoraChange:
     """A change of one parameter at strength 1; `form` is a name of `FORMS`, or "diff" for a whole difference."""
 
     parameter: str  # its name in the joint model
@@ -39,7 +39,7 @@ class Change:
     magnitude: Tensor | None = field(default=None, repr=False)  # DoRA's, of the parameter's axes: (O, 1) or (1, I)
 
     @property
-    def part(self) -> Part:
+    def part(self) -> LoraPart:
         return part_of(self.parameter)
 
     @property

@@ -13,15 +13,16 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from .experts import EXPERTS, Expert
+from ..sampling.schedule import Expert
+from .experts import EXPERT_FOLDERS
 
-Part = Literal["video", "audio", "audio_to_video", "video_to_audio"]
-PARTS: tuple[Part, ...] = ("video", "audio", "audio_to_video", "video_to_audio")
+LoraPart = Literal["video", "audio", "audio_to_video", "video_to_audio"]
+LORA_PARTS: tuple[LoraPart, ...] = ("video", "audio", "audio_to_video", "video_to_audio")
 AUDIO_TOWER, BRIDGE_FOLDER = "audio_dit.", "dual_tower_bridge."
 LONGEST_KEY = 300  # characters; MOVA's longest has 90
 
 ADAPTER = r"(?:\.(?!bias$)[\w\-]+)?(?:\.weight)?$"  # PEFT's name of the adapter, if it is there
-KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (  # a suffix, which tensor of a change it is
+TENSOR_KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (  # a suffix, which tensor of a change it is
     ("down", re.compile(rf"\.lora_(?:A|down){ADAPTER}|[._]lora(?:_linear_layer)?\.down\.weight$")),
     ("up", re.compile(rf"\.lora_(?:B|up){ADAPTER}|[._]lora(?:_linear_layer)?\.up\.weight$")),
     ("up_bias", re.compile(r"\.lora_B(?:\.[\w\-]+)?\.bias$")),
@@ -47,8 +48,8 @@ BEFORE = re.compile(  # before a layer, in any order and number
     r"|video_dit_2|video_dit|transformer_2|transformer_audio(?!_dit)|transformer|dit_?2|dit|(?:high|low)_noise(?:_model)?)_+"
 )
 COMPONENTS: dict[str, tuple[Expert | None, str]] = {  # the expert it names, the part of the model it stands for
-    EXPERTS["low"]: ("low", ""),
-    EXPERTS["high"]: ("high", ""),
+    EXPERT_FOLDERS["low"]: ("low", ""),
+    EXPERT_FOLDERS["high"]: ("high", ""),
     **dict.fromkeys(("transformer_2", "dit2", "dit_2", "low_noise", "low_noise_model"), ("low", "")),
     **dict.fromkeys(("high_noise", "high_noise_model"), ("high", "")),
     "transformer_audio": (None, AUDIO_TOWER),
@@ -78,7 +79,7 @@ DIFFUSERS: tuple[tuple[str, str], ...] = (  # our layer -> diffusers' name of it
 def split_key(key: str) -> tuple[str, str] | None:
     """A key without wrappers and suffix, and what the suffix says, a name of `KINDS`; None where that is not known."""
     key = unwrapped(key)
-    for kind, pattern in KINDS:
+    for kind, pattern in TENSOR_KINDS:
         found = pattern.search(key)
         if found:
             return key[: found.start()], kind
@@ -90,7 +91,7 @@ def unwrapped(key: str) -> str:
     return WRAPPED.sub("", key.replace("$$", "."))
 
 
-def part_of(parameter: str) -> Part:
+def part_of(parameter: str) -> LoraPart:
     """The part of the joint model a parameter belongs to."""
     if parameter.startswith(AUDIO_TOWER):
         return "audio"

@@ -7,9 +7,9 @@ Folders count as names do, the nearest first.
 
 import re
 
-from .experts import Expert
+from ..sampling.schedule import Expert
 
-COMPONENT = {  # VideoX-Fun's `transformer` is the low-noise expert, the other way round than in diffusers
+COMPONENT_NAMES = {  # VideoX-Fun's `transformer` is the low-noise expert, the other way round than in diffusers
     "low": re.compile(r"video_dit_2|(?<![a-z_])transformer(?=\.|$)"),
     "high": re.compile(r"video_dit(?!_2)|transformer_2"),
 }
@@ -46,7 +46,7 @@ def _said(segment: str) -> list[tuple[Expert, str]]:
     """Every expert that one part of a path says, with the words."""
     spread = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", segment)
     told: list[tuple[Expert, str]] = []
-    for patterns in (COMPONENT, NOISE):
+    for patterns in (COMPONENT_NAMES, NOISE):
         for expert, pattern in patterns.items():
             found = pattern.search(spread.lower())
             if found:

@@ -18,8 +18,8 @@ from ..errors import CheckpointError
 from .lora_keys import one_spelling
 
 ALPHAS, RANKS, RSLORA = ("lora_alpha", "alpha", "network_alpha"), ("r", "rank"), "use_rslora"
-PATTERNS = ("alpha_pattern", "rank_pattern")
-LARGEST = 1e6
+PATTERN_SETTINGS = ("alpha_pattern", "rank_pattern")
+LARGEST_SCALE = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def scales(stated: Mapping[str, Any], where: str) -> Scales:
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for name, value in (*stated.items(), *_adapter_metadata(stated.get("lora_adapter_metadata"))):
         component, _, setting = str(name)[-200:].rpartition(".")
-        if setting in (*ALPHAS, *RANKS, *PATTERNS, RSLORA):
+        if setting in (*ALPHAS, *RANKS, *PATTERN_SETTINGS, RSLORA):
             found[one_spelling(component)][setting] = value
     return Scales({component: _adapter(settings, where) for component, settings in found.items()})
 
@@ -89,7 +89,7 @@ def _adapter_metadata(text: Any) -> Iterator[tuple[str, Any]]:
     except (ValueError, RecursionError):
         return
     for name, value in content.items() if isinstance(content, dict) else ():
-        if isinstance(value, dict) and name.rpartition(".")[2] not in PATTERNS:
+        if isinstance(value, dict) and name.rpartition(".")[2] not in PATTERN_SETTINGS:
             yield from ((f"{name}.{inner}", setting) for inner, setting in value.items())
         else:
             yield name, value
@@ -98,7 +98,7 @@ def _adapter_metadata(text: Any) -> Iterator[tuple[str, Any]]:
 def _adapter(settings: Mapping[str, Any], where: str) -> Adapter:
     alphas = [number for name in ALPHAS if (number := _number(settings.get(name), where)) is not None]
     ranks = [number for name in RANKS if (number := _number(settings.get(name), where))]
-    by_layer = {name: _numbers(settings.get(name), where) for name in PATTERNS}
+    by_layer = {name: _numbers(settings.get(name), where) for name in PATTERN_SETTINGS}
     return Adapter(
         alpha=alphas[0] if alphas else None,
         rank=ranks[0] if ranks and ranks[0] > 0 else None,
@@ -120,7 +120,7 @@ def _number(value: Any, where: str) -> float | None:
         number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
     except (ValueError, OverflowError):
         return None
-    if number is not None and not abs(number) < LARGEST:
+    if number is not None and not abs(number) < LARGEST_SCALE:
         raise CheckpointError(
             f"{where} states an alpha or rank of {number:g}; it is damaged. Download or save it again"
         )

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-AGAIN = "Delete it and download it again"
+DOWNLOAD_AGAIN = "Delete it and download it again"
 BINARY: tuple[tuple[bytes, str, str], ...] = (
     (b"GGUF", "a GGUF file", "Load it with a GGUF loader and put 'MOVA Attach Sound' behind it"),
     (b"\x00\x05\x16\x07", "a macOS sidecar (AppleDouble), not the file", "Choose the file without ._ before its name"),
@@ -23,9 +23,9 @@ BINARY: tuple[tuple[bytes, str, str], ...] = (
     (b"L\x00\x00\x00\x01\x14\x02\x00", "a Windows shortcut", "Move the file itself there, or download it again"),
     (b"book\x00\x00\x00\x00mark", "a macOS alias", "Move the file itself there, or download it again"),
     (b"!<symlink>", "a link in a form that only Cygwin reads", "Move the file itself there, or download it again"),
-    (b"%PDF", "a PDF document", AGAIN),
-    (b"\x89PNG", "a picture", AGAIN),
-    (b"\xff\xd8\xff", "a picture", AGAIN),
+    (b"%PDF", "a PDF document", DOWNLOAD_AGAIN),
+    (b"\x89PNG", "a picture", DOWNLOAD_AGAIN),
+    (b"\xff\xd8\xff", "a picture", DOWNLOAD_AGAIN),
 )
 TEXTS: tuple[tuple[str, str, str], ...] = (
     (
@@ -52,7 +52,7 @@ TEXTS: tuple[tuple[str, str, str], ...] = (
     (
         r"(<\?xml|<error|<listbucketresult)",
         "a server's error message (XML) saved in place of the file",
-        f"{AGAIN}; the link may have run out",
+        f"{DOWNLOAD_AGAIN}; the link may have run out",
     ),
     (
         r"\[internetshortcut\]",
@@ -80,9 +80,10 @@ def content(start: bytes, size: int) -> str:
     `start` should be some hundred bytes, or the whole of a smaller file.
     """
     if size == 0:
-        return f"is empty (0 bytes): a download that never began, or a full disk. {AGAIN}"
+        return f"is empty (0 bytes): a download that never began, or a full disk. {DOWNLOAD_AGAIN}"
     if not any(start):
-        return f"begins with zeros: room was made for it and nothing written. Resume the download, or {AGAIN.lower()}"
+        again = DOWNLOAD_AGAIN.lower()
+        return f"begins with zeros: room was made for it and nothing written. Resume the download, or {again}"
     for magic, what, remedy in BINARY:
         if start.startswith(magic):
             return f"is {what}. {remedy}"
@@ -100,8 +101,8 @@ def _text(start: bytes, size: int) -> str:
         return ""
     shown = " ".join(text.split())[:80]
     if text.startswith("{") and re.search(r'"(error|message|detail|code)"', text[:300]):
-        return f"is a server's error message saved in place of the file: {shown!r}. {AGAIN}"
-    return f"is text, not weights: {shown!r}. {AGAIN}" if size < 100_000 else ""
+        return f"is a server's error message saved in place of the file: {shown!r}. {DOWNLOAD_AGAIN}"
+    return f"is text, not weights: {shown!r}. {DOWNLOAD_AGAIN}" if size < 100_000 else ""
 
 
 def absent(path: Path) -> str:

@@ -24,14 +24,13 @@ from . import kitchen
 Shape = tuple[int, ...]
 Parts = dict[str, Tensor]
 
-FP8_LARGEST = 448.0  # of float8_e4m3fn
 GROUPS = (1024, 256, 64, 16, 4)  # columns that ConvRot rotates together: powers of 4
 SCALES = (
     *("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale"),
     *("weight_zeros", "weight_s_rel", "weight_s_channel", "weight_codebook"),
 )
 """What may lie beside a quantised weight, as ComfyUI names it."""
-MARK = "comfy_quant"
+QUANT_MARK = "comfy_quant"
 
 BLOCK_LINEAR = re.compile(
     r"(^|\.)(blocks\.\d+\.((self|cross)_attn\.[qkvo]|ffn\.[02])"
@@ -71,7 +70,7 @@ def marked(config: Mapping[str, Any]) -> Tensor:
 def _fp8(weight: Tensor) -> Parts:
     """The scale is a power of two: float8 loses nothing by it, and scaling back in bfloat16 is exact."""
     largest = weight.abs().max().float()
-    scale = torch.exp2(torch.ceil(torch.log2(largest / FP8_LARGEST))) if largest > 0 else torch.ones(())
+    scale = torch.exp2(torch.ceil(torch.log2(largest / kitchen.FP8_LARGEST))) if largest > 0 else torch.ones(())
     return {"weight": (weight.float() / scale).to(torch.float8_e4m3fn), "weight_scale": scale}
 
 
@@ -200,11 +199,11 @@ def quantized(tensors: Mapping[str, Tensor], kind: Format) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         layer = key.removesuffix(".weight")
-        if f"{layer}.{MARK}" in tensors or not takes(kind, key, tuple(tensor.shape)):
+        if f"{layer}.{QUANT_MARK}" in tensors or not takes(kind, key, tuple(tensor.shape)):
             out[key] = tensor
             continue
         out |= {f"{layer}.{name}": part for name, part in kind.quantize(tensor).items()}
-        out[f"{layer}.{MARK}"] = kind.configuration(tuple(tensor.shape))
+        out[f"{layer}.{QUANT_MARK}"] = kind.configuration(tuple(tensor.shape))
     return out
 
 
@@ -218,10 +217,10 @@ def configuration(mark: Tensor, layer: str) -> dict[str, Any]:
         value = json.loads(mark.numpy().tobytes() if mark.dtype == torch.uint8 else "")
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{layer}.{MARK} is not JSON ({error!s:.100}). Convert or download the file again"
+            f"{layer}.{QUANT_MARK} is not JSON ({error!s:.100}). Convert or download the file again"
         ) from error
     if not isinstance(value, dict) or not isinstance(value.get("format"), str):
-        raise CheckpointError(f"{layer}.{MARK} names no format. Convert or download the file again")
+        raise CheckpointError(f"{layer}.{QUANT_MARK} names no format. Convert or download the file again")
     return value
 
 
@@ -231,10 +230,10 @@ def dequantized(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat
     Raises:
         CheckpointError: a layer's format is not one of BY_NAME, or a scale is missing.
     """
-    layers = {key.removesuffix(f".{MARK}") for key in tensors if key.endswith(f".{MARK}")}
+    layers = {key.removesuffix(f".{QUANT_MARK}") for key in tensors if key.endswith(f".{QUANT_MARK}")}
     out = {key: tensor for key, tensor in tensors.items() if not _beside(key, layers)}
     for layer in layers:
-        stated = configuration(tensors[f"{layer}.{MARK}"], layer)
+        stated = configuration(tensors[f"{layer}.{QUANT_MARK}"], layer)
         name = stated["format"]
         if name not in BY_NAME:
             raise CheckpointError(f"{layer} is stored as {name!r:.50}; known are {', '.join(BY_NAME)}")
@@ -252,13 +251,13 @@ def dequantized(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat
 
 def _beside(key: str, layers: set[str]) -> bool:
     layer, _, part = key.rpartition(".")
-    return layer in layers and part in (MARK, "weight", *SCALES)
+    return layer in layers and part in (QUANT_MARK, "weight", *SCALES)
 
 
 def stored_shape(key: str, shape: Shape, tensors: Mapping[str, Tensor]) -> Shape:
     """The shape that `key`, of logical `shape`, must have among `tensors`; of an unknown format, the one it has."""
     layer = key.removesuffix(".weight")
-    mark = tensors.get(f"{layer}.{MARK}")
+    mark = tensors.get(f"{layer}.{QUANT_MARK}")
     if mark is None or layer == key:
         return shape
     kind = BY_NAME.get(configuration(mark, layer)["format"])

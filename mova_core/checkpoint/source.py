@@ -18,10 +18,10 @@ from ..shapes import PUBLISHED_GRID, AudioGrid
 from . import configs, detect
 from .files import Read, is_folder, read_tensors
 from .fingerprint import expert_fingerprint
-from .variants import AUDIO, BRIDGE, HIGH, LOW, PARTS, PRISM, ModelVariant
+from .variants import AUDIO, BRIDGE, HIGH, LOW, MODEL_PARTS, PRISM, ModelVariant
 from .weight_file import (
     AUDIO_VAE,
-    COMPONENT,
+    COMPONENT_MARK,
     IN_WORDS,
     INDEX,
     SCHEDULER,
@@ -35,7 +35,7 @@ from .weight_norm import fold_weight_norm
 
 EXPERT_KINDS = ("a Wan image-to-video expert", "a Wan model (")  # as `detect.describe` calls what may be an expert
 CODECS = ("a DAC audio VAE", "the decode half of a DAC audio VAE")
-KINDS = {AUDIO: ("the MOVA audio tower",), BRIDGE: ("the MOVA bridge",)}
+PART_KINDS = {AUDIO: ("the MOVA audio tower",), BRIDGE: ("the MOVA bridge",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +88,13 @@ def from_folder(folder: Path | str) -> Source:
     folder = Path(folder)
     if not is_folder(folder):
         raise CheckpointError(f"{folder} is not a folder. Choose the folder that holds model_index.json and video_dit")
-    absent = [name for name in PARTS if not is_folder(folder / name)]
+    absent = [name for name in MODEL_PARTS if not is_folder(folder / name)]
     if absent:
         wan = BRIDGE in absent and {"transformer_2", LOW} & {p.name for p in folder.iterdir()}
         hint = " It looks like Wan 2.2, which has no audio tower and no bridge." if wan else ""
-        which = "the whole MOVA folder" if len(absent) == len(PARTS) else f"{' and '.join(absent)} of it"
+        which = "the whole MOVA folder" if len(absent) == len(MODEL_PARTS) else f"{' and '.join(absent)} of it"
         raise CheckpointError(f"{folder} lacks {', '.join(absent)}.{hint} Download {which}")
-    parts = {part: PartFile(part=part, file=open_component(folder, part), kept=HIGH) for part in PARTS}
+    parts = {part: PartFile(part=part, file=open_component(folder, part), kept=HIGH) for part in MODEL_PARTS}
     return _source(parts, str(folder))
 
 
@@ -191,7 +191,7 @@ def _check_slots(parts: Mapping[str, PartFile]) -> None:
     for name, part in parts.items():
         wanted = IN_WORDS[name] if apart or name in (HIGH, LOW) else IN_WORDS[SHARED]
         found = detect.describe(part.shapes) if part.kept in part.file.shapes else ""
-        if not found.startswith(KINDS.get(name, EXPERT_KINDS)):
+        if not found.startswith(PART_KINDS.get(name, EXPERT_KINDS)):
             raise CheckpointError(
                 f"{part.file.place} holds {part.file.contents()}; wanted here is {wanted} of MOVA. Choose the file "
                 "that holds it, or convert a downloaded folder: docs/files.md of this pack"
@@ -229,7 +229,7 @@ def _unverified(parts: Mapping[str, PartFile]) -> list[str]:
     for name in (HIGH, LOW):
         part, expected = parts[name], belonging.get(name)
         file = part.file
-        known = COMPONENT in file.metadata or file.variant is PRISM or parts[BRIDGE].file is file
+        known = COMPONENT_MARK in file.metadata or file.variant is PRISM or parts[BRIDGE].file is file
         if expected is not None:
             found = expert_fingerprint(part.tensors(read_tensors, only="head.modulation")["head.modulation"])
             other = LOW if name == HIGH else HIGH

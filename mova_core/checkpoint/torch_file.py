@@ -23,9 +23,9 @@ from .files import MAX_AXES, MAX_TENSORS
 MAX_PROGRAM = 4 * 2**20  # bytes; the official trainers' largest file has under one million
 MAX_CONTAINERS = 8 * MAX_TENSORS  # a tensor takes sixteen: tuples, marks, what the program remembers
 END_OF_ZIP = 65_536 + 1024  # bytes at a zip's end where it says how long its list is
-LARGEST = 2**48  # numbers of one tensor
+MOST_NUMBERS = 2**48  # numbers of one tensor
 DAMAGED = (zipfile.BadZipFile, struct.error, OverflowError)
-DTYPES = {
+STORAGE_DTYPES = {
     f"{name}Storage": dtype
     for name, dtype in {
         "Double": torch.float64,
@@ -41,10 +41,11 @@ DTYPES = {
     }.items()
 }
 NARROW = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "uint16", "uint32", "uint64")
-NAMES = {("torch", name): dtype for name, dtype in DTYPES.items()}  # what a program may name, and what it is here
-NAMES |= {("torch", name): getattr(torch, name) for name in NARROW}
-NAMES |= {("torch", str(dtype).removeprefix("torch.")): dtype for dtype in DTYPES.values()}
-NAMES[("torch.storage", "UntypedStorage")] = torch.uint8
+# What a program may name, and what it is here.
+KNOWN_NAMES = {("torch", name): dtype for name, dtype in STORAGE_DTYPES.items()}
+KNOWN_NAMES |= {("torch", name): getattr(torch, name) for name in NARROW}
+KNOWN_NAMES |= {("torch", str(dtype).removeprefix("torch.")): dtype for dtype in STORAGE_DTYPES.values()}
+KNOWN_NAMES[("torch.storage", "UntypedStorage")] = torch.uint8
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,9 @@ class _Reader:
             code = self.take(1)[0]
             if code == ord("."):
                 return self.stack.pop()
-            if code not in STEPS:
+            if code not in OPCODES:
                 raise ValueError(f"instruction {code:#04x} at byte {self.position - 1}")
-            STEPS[code](self)
+            OPCODES[code](self)
 
     def take(self, count: int) -> bytes:
         if self.position + count > len(self.program):
@@ -199,7 +200,7 @@ class _Reader:
         self.stack[-1].extend(values)
 
     def name(self, module: str, name: str) -> None:
-        known = NAMES.get((module, name)) or CALLS.get((module, name))
+        known = KNOWN_NAMES.get((module, name)) or CALLS.get((module, name))
         if known is None:
             raise ValueError(f"it names {module:.60}.{name:.60}")
         self.push(known)
@@ -234,7 +235,7 @@ class _Reader:
         dtype = next((value for value in rest if isinstance(value, torch.dtype)), bytes_.dtype)
         flat = self._flat(bytes_, dtype)
         furthest = offset + sum((n - 1) * step for n, step in zip(size, stride))
-        if (0 not in size and furthest >= len(flat)) or max(*numbers, math.prod(size)) >= LARGEST:
+        if (0 not in size and furthest >= len(flat)) or max(*numbers, math.prod(size)) >= MOST_NUMBERS:
             raise ValueError(f"a tensor reaches beyond its {len(flat)} numbers")
         if 0 in size:
             return torch.empty(size, dtype=dtype)
@@ -286,7 +287,7 @@ CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): _Reader.dictionary,
     ("torch", "Size"): _Reader.size,
 }
-STEPS: dict[int, Callable[[_Reader], Any]] = {
+OPCODES: dict[int, Callable[[_Reader], Any]] = {
     0x80: lambda r: r.take(1),  # protocol
     0x95: lambda r: r.take(8),  # frame
     ord("}"): lambda r: r.made({}),

@@ -7,15 +7,12 @@ video tower's, under Wan's names, which is how Wan's LoRAs, loaders and merges f
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from ..config import MOVA_SCHEDULER, SchedulerConfig
-from .keys import Rows
-
-V = TypeVar("V")
+from .keys import Rows, V
 
 HIGH, LOW, AUDIO, BRIDGE = "video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge"
-PARTS = (HIGH, LOW, AUDIO, BRIDGE)
+MODEL_PARTS = (HIGH, LOW, AUDIO, BRIDGE)
 
 CONTAINERS = re.compile(r"^(model\.)?diffusion_model\.")
 """What ComfyUI's saving nodes put before every key."""
@@ -131,6 +128,6 @@ def parts(entries: Mapping[str, V]) -> dict[str, dict[str, V]]:
             name = re.sub(pattern, replacement, name)
         name = re.sub(r"<\+(\d{1,5})>", lambda m: str(int(m[1]) + shared_layers), name)
         head, _, rest = name.partition(".")
-        part, name = (head, rest) if head in PARTS else (HIGH, name)
+        part, name = (head, rest) if head in MODEL_PARTS else (HIGH, name)
         found.setdefault(part, {})[name] = value
     return found

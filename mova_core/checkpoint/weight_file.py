@@ -17,17 +17,16 @@ from torch import Tensor
 from ..config import BridgeConfig, TowerConfig
 from ..errors import CheckpointError
 from . import configs, detect
+from .detect import Shapes
 from .files import Header, Read, component_files, component_header, read_header, read_json, read_some
 from .layouts import logical_shapes, notes, refuse_foreign, stated_formats, with_formats
-from .quantization import MARK, configuration
-from .variants import AUDIO, BRIDGE, HIGH, LOW, PARTS, PRISM, ModelVariant, parts, variant_of
+from .quantization import QUANT_MARK, configuration
+from .variants import AUDIO, BRIDGE, HIGH, LOW, MODEL_PARTS, PRISM, ModelVariant, parts, variant_of
 
-Shapes = dict[str, tuple[int, ...]]
-
-COMPONENT = "mova"  # header: which of the published components the file holds, or SHARED or MERGED
+COMPONENT_MARK = "mova"  # header: which of the published components the file holds, or SHARED or MERGED
 MODEL = "mova_model"  # header: the checkpoint it came from, such as MOVA-360p
 CONFIG = "mova_config"  # header, JSON: component -> its published config.json
-EXPERTS = "mova_experts"  # header, JSON: expert -> fingerprint of the one that belongs to these files
+EXPERTS_MARK = "mova_experts"  # header, JSON: expert -> fingerprint of the one that belongs to these files
 SHARED, MERGED = "shared", "merged"
 PRISM_COMPONENT, PRISM_CONFIG = "prism.component", "prism.config"  # header of Prism's files of one component each
 SCHEDULER, INDEX, AUDIO_VAE = "scheduler", "model_index", "audio_vae"  # beside components, in CONFIG
@@ -50,14 +49,14 @@ class WeightFile:
     files: tuple[Path, ...]
     metadata: dict[str, str]
     variant: ModelVariant
-    shapes: dict[str, Shapes]  # part -> its keys -> logical shapes
+    shapes: Mapping[str, Shapes]  # part -> its keys -> logical shapes
     configs: dict[str, tuple[dict[str, Any], str]]
     notes: tuple[str, ...] = ()
 
     @property
     def component(self) -> str:
         """Which component its header says it is; empty where it says nothing."""
-        return self.metadata.get(COMPONENT, self.metadata.get(PRISM_COMPONENT, ""))
+        return self.metadata.get(COMPONENT_MARK, self.metadata.get(PRISM_COMPONENT, ""))
 
     @property
     def model_name(self) -> str:
@@ -66,11 +65,11 @@ class WeightFile:
 
     def experts(self) -> dict[str, str]:
         """Fingerprints of the experts that belong to it, where its header knows them."""
-        return header_json(self.metadata, EXPERTS, self.place)
+        return header_json(self.metadata, EXPERTS_MARK, self.place)
 
     def contents(self) -> str:
         """A few words on what it is, for messages."""
-        held = [part for part in PARTS if part in self.shapes]
+        held = [part for part in MODEL_PARTS if part in self.shapes]
         if held != [HIGH]:
             return f"{self.variant.name}: {', '.join(IN_WORDS[part] for part in held)}" if held else "nothing"
         known = self.component in IN_WORDS
@@ -129,10 +128,10 @@ def _sorted(place: Path, files: tuple[Path, ...], header: Header, stated: Any) -
 def _formats(files: tuple[Path, ...], header: Header, where: str) -> dict[str, str]:
     """Layer -> the format that its mark, or the header's table, names."""
     found = {layer: str(config["format"]) for layer, config in stated_formats(header.metadata, where).items()}
-    marks = [key for key in header.shapes if key.endswith(f".{MARK}")]
+    marks = [key for key in header.shapes if key.endswith(f".{QUANT_MARK}")]
     for path in files if marks else ():
         for key, mark in read_some(path, marks).items():
-            layer = key.removesuffix(f".{MARK}")
+            layer = key.removesuffix(f".{QUANT_MARK}")
             found[layer] = str(configuration(mark, layer)["format"])
     return found
 

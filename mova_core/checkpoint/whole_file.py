@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from .writer import Piece, header_of, raw
 
-STALE_SECONDS = 600.0  # a file under a temporary name that was not written to for so long is left over
+STALE_PART_SECONDS = 600.0  # a file under a temporary name that was not written to for so long is left over
 LEFT = re.compile(r"\..+\.\d+\.part")  # as `temporary` names files
 
 
@@ -57,7 +57,7 @@ def sweep(path: Path, other: re.Pattern[str] = LEFT) -> None:
             continue
         own = left.name.lstrip(".").startswith(f"{path.stem}.")
         try:
-            if left.is_file() and (own or now - left.stat().st_mtime > STALE_SECONDS):
+            if left.is_file() and (own or now - left.stat().st_mtime > STALE_PART_SECONDS):
                 left.unlink()
         except OSError:
             continue  # another process was quicker, or still has it open

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 
 Spec = tuple[torch.dtype, tuple[int, ...]]
-DTYPES = {
+HEADER_DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -34,7 +34,7 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-BY_CODE = {code: dtype for dtype, code in DTYPES.items()}
+BY_CODE = {code: dtype for dtype, code in HEADER_DTYPES.items()}
 CHUNK = 2**24  # bytes read at once where a file is hashed
 
 
@@ -60,7 +60,7 @@ def header_of(pieces: Sequence[Piece], metadata: Mapping[str, str]) -> bytes:
             if name in entries:
                 raise CheckpointError(f"{name} would be in the file twice; is the source one model?")
             end = position + dtype.itemsize * prod(shape)
-            entries[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [position, end]}
+            entries[name] = {"dtype": HEADER_DTYPES[dtype], "shape": list(shape), "data_offsets": [position, end]}
             position = end
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)

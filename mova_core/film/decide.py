@@ -6,11 +6,11 @@ from pathlib import Path
 
 from ..errors import MovaError
 from .shots import Planned
-from .takes import Recipe, Take, add_signature, could_go, digest, folder_bytes
+from .takes import ShotRecipe, Take, add_signature, could_go, digest, folder_bytes
 
 KEPT, MADE, LOCKED, CHOSEN = "kept", "made", "locked", "chosen"
-ENDS = "the end of the shot before"
-Recipes = Callable[[Planned, str], Recipe]
+END_BEFORE = "the end of the shot before"
+Recipes = Callable[[Planned, str], ShotRecipe]
 """The recipe of a shot, given the digest of the end that it begins with ("" for none)."""
 
 
@@ -114,7 +114,7 @@ def _locked(each: Planned, known: Known) -> Take:
     return own[-1]
 
 
-def _why(own: Sequence[Take], signature: Recipe, content: Recipe | None) -> str:
+def _why(own: Sequence[Take], signature: ShotRecipe, content: ShotRecipe | None) -> str:
     """The fields in which it differs from the nearest take of its shot."""
     if not own:
         return "it has no take yet"
@@ -126,7 +126,7 @@ def _why(own: Sequence[Take], signature: Recipe, content: Recipe | None) -> str:
     return f"{', '.join(nearest)} changed" if nearest else "its take is not whole"
 
 
-def _differing(old: Recipe, new: Recipe) -> list[str]:
+def _differing(old: ShotRecipe, new: ShotRecipe) -> list[str]:
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 

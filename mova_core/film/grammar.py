@@ -27,11 +27,11 @@ from ..prompting import COLONS, INVISIBLE, SEMICOLONS, Line, Script, Speaker, co
 from ..text import is_blank
 from .shots import AFTER, CUT, GOES_ON, PICTURE, Recording, Shot, check_shot_name
 
-ROWS = ("scene", "camera", "sound", "music", "hears")
+SCRIPT_ROWS = ("scene", "camera", "sound", "music", "hears")
 BREATH = 1.0  # seconds that a shot as long as its speech has beside it
 COMMAS = ",\uff0c\u3001"
-OPENS, CLOSES = "[\u3010\uff3b", "]\u3011\uff3d"
-MARKS = f"[{re.escape(COLONS)}]"
+BRACKETS_OPEN, BRACKETS_CLOSE = "[\u3010\uff3b", "]\u3011\uff3d"
+COLON = f"[{re.escape(COLONS)}]"
 LENGTHS = "a length (6 s, 144 frames, speech, 0:12-0:20, recording)"
 OPTIONS = f"{LENGTHS}, a beginning (cut, goes on, after NAME, picture 2), seed 7, overlap 25, take 3fa2, lock or off"
 MOST_SEED = 2**64 - 1
@@ -46,7 +46,7 @@ class Given:
 
 
 @dataclass(kw_only=True)
-class Block:
+class TextBlock:
     """A shot while it is read."""
 
     name: str
@@ -82,14 +82,14 @@ class _Reader:
         self.given = given
         self.cast: dict[str, Speaker] = {}
         self.head: dict[str, str] = {}
-        self.blocks: list[Block] = []
+        self.blocks: list[TextBlock] = []
 
     def read(self, number: int, row: str) -> None:
-        if row[0] in OPENS:
+        if row[0] in BRACKETS_OPEN:
             self._begin(number, row)
             return
         key, rest = _named(row)
-        if key.casefold() in ROWS:
+        if key.casefold() in SCRIPT_ROWS:
             self._row(number, key.casefold(), rest)
         elif not self.blocks:
             self._speaker(number, row, key, rest)
@@ -99,19 +99,20 @@ class _Reader:
             self.blocks[-1].action.append(row)
 
     def _begin(self, number: int, row: str) -> None:
-        found = re.fullmatch(f"[{re.escape(OPENS)}]([^{re.escape(CLOSES)}]*)[{re.escape(CLOSES)}](.*)", row)
+        opens, closes = re.escape(BRACKETS_OPEN), re.escape(BRACKETS_CLOSE)
+        found = re.fullmatch(f"[{opens}]([^{closes}]*)[{closes}](.*)", row)
         if not found:
             raise MovaError(f"line {number}: a shot begins with [name], and this bracket is not closed")
         name = check_shot_name(found[1].strip() or str(len(self.blocks) + 1), f"line {number}")
         if name.casefold() in (block.name.casefold() for block in self.blocks):
             raise MovaError(f"line {number}: there are two shots called {name!r}; give each a name of its own")
-        block = Block(name=name, line=number)
+        block = TextBlock(name=name, line=number)
         for part in filter(None, map(str.strip, re.split(f"[{COMMAS}]", found[2]))):
             self._option(block, part)
         self.blocks.append(block)
 
-    def _option(self, block: Block, part: str) -> None:
-        for pattern, read in PATTERNS:
+    def _option(self, block: TextBlock, part: str) -> None:
+        for pattern, read in WORD_PATTERNS:
             if found := re.fullmatch(pattern, part, re.IGNORECASE):
                 name, value = read(found)
                 break
@@ -122,7 +123,7 @@ class _Reader:
         block.options[name] = value
         self._check(block, name, value, part)
 
-    def _check(self, block: Block, name: str, value: Any, part: str) -> None:
+    def _check(self, block: TextBlock, name: str, value: Any, part: str) -> None:
         if name == "beginning" and value[0] == PICTURE and not 1 <= value[1] <= len(self.given.pictures):
             count = len(self.given.pictures)
             raise MovaError(
@@ -152,7 +153,7 @@ class _Reader:
         if not (key and rest):
             raise MovaError(
                 f"line {number}: {told(row)} is neither a shot ([name]), nor 'Name: look; voice', nor one of "
-                f"{', '.join(f'{each}:' for each in ROWS)}"
+                f"{', '.join(f'{each}:' for each in SCRIPT_ROWS)}"
             )
         if key in self.cast:
             raise MovaError(f"line {number}: there are two speakers called {told(key)}; give each a name of their own")
@@ -174,7 +175,7 @@ class _Reader:
             )
         block.lines.append(Line(speaker=key, words=words))
 
-    def shot(self, block: Block) -> Shot:
+    def shot(self, block: TextBlock) -> Shot:
         rows = self.head | block.rows
         if "scene" not in rows and not block.action:
             raise MovaError(f"{block.where} says nothing of what is seen; write what happens, or a row 'scene:'")
@@ -194,7 +195,7 @@ class _Reader:
             shot = replace(shot, source=source)
         return replace(shot, **self._length(block))
 
-    def _prompt(self, block: Block, rows: dict[str, str]) -> str:
+    def _prompt(self, block: TextBlock, rows: dict[str, str]) -> str:
         action = block.action if "scene" in rows else block.action[1:]
         speaking = {line.speaker for line in block.lines}
         named = [p for p in self.cast.values() if p.name in speaking or any(_says(p.name, a) for a in block.action)]
@@ -209,7 +210,7 @@ class _Reader:
         )
         return compose(script)
 
-    def _length(self, block: Block) -> dict[str, Any]:
+    def _length(self, block: TextBlock) -> dict[str, Any]:
         if "length" not in block.options:
             return {}
         kind, value = block.options["length"]
@@ -225,7 +226,7 @@ class _Reader:
 
 def _named(row: str) -> tuple[str, str]:
     """Key and rest of `key: rest`; no key where there is no colon."""
-    parts = re.split(MARKS, row, maxsplit=1)
+    parts = re.split(COLON, row, maxsplit=1)
     return (parts[0].strip(), parts[1].strip()) if len(parts) == 2 else ("", row)
 
 
@@ -248,9 +249,9 @@ def _clock(text: str) -> float:
     return seconds
 
 
-Read = Callable[[Any], tuple[str, Any]]
+ReadWord = Callable[[Any], tuple[str, Any]]
 NUMBER, MOMENT = r"(\d+(?:\.\d+)?)", r"((?:\d+:){0,2}\d+(?:\.\d+)?)"
-PATTERNS: tuple[tuple[str, Read], ...] = (
+WORD_PATTERNS: tuple[tuple[str, ReadWord], ...] = (
     (rf"{NUMBER} ?(?:s|sec|secs|seconds?|\u79d2)", lambda m: ("length", ("seconds", float(m[1])))),
     (r"(\d+) ?(?:frames?|pictures|\u5e27)", lambda m: ("length", ("frames", int(m[1])))),
     (rf"{MOMENT} ?[-\u2013\u2014~] ?{MOMENT}", lambda m: ("length", ("stretch", (_clock(m[1]), _clock(m[2]))))),

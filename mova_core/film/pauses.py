@@ -10,9 +10,8 @@ import torch
 
 from ..errors import MovaError
 from ..inputs.sounds import Sound
-from ..waveform import mono
+from ..waveform import BLOCK_SECONDS, mono
 
-BLOCK_SECONDS = 0.02
 AROUND = 7  # blocks that are heard together: a pause is as quiet as all of them
 UNEVEN = 1.0  # what a stretch as long again as its share costs, against a cut through speech
 SPEECH = 0.3  # of the loudest: what is louder is no pause, and all of it alike

@@ -3,19 +3,19 @@
 Axes: B batch, C channels, S samples, F frames, H W pixels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..inputs.sounds import Sound
+from ..segments import Resample
 from ..waveform import MOST_GAIN, SILENCE_RMS, block_power, clip_samples, crossfade, fit, join_sound, with_channels
 from .takes import Take
 
 MATCHING = ("no", "shots that go on", "all shots")
 MOST_SPREAD = 1.5  # a colour's spread is changed by this factor at most, either way
 MOST_SHIFT = 48.0  # and its mean by so much of 255
-Resample = Callable[[Tensor, int, int], Tensor]
 
 
 def references(held: Sequence[int], matching: str) -> list[int]:

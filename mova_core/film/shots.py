@@ -22,7 +22,7 @@ from .pauses import stretches
 CUT, GOES_ON, AFTER, PICTURE = "cut", "goes on", "after", "picture"
 BEGINNINGS = (CUT, GOES_ON, AFTER, PICTURE)
 OVERLAP = 25
-LONGEST_NAME = 60  # characters
+LONGEST_SHOT_NAME = 60  # characters
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,9 +95,9 @@ def check_shot_name(name: str, where: str) -> str:
         MovaError: other characters, or too long.
     """
     name = unicodedata.normalize("NFC", name)
-    if not name or len(name) > LONGEST_NAME or not all(c.isalnum() or c in "-_" for c in name):
+    if not name or len(name) > LONGEST_SHOT_NAME or not all(c.isalnum() or c in "-_" for c in name):
         raise MovaError(
-            f"{where}: {told(name)} cannot name a shot; use letters, digits, - and _, {LONGEST_NAME} at most"
+            f"{where}: {told(name)} cannot name a shot; use letters, digits, - and _, {LONGEST_SHOT_NAME} at most"
         )
     return name
 

@@ -33,15 +33,15 @@ from ..waveform import clip_samples
 
 log = logging.getLogger("mova")
 
-Recipe = Mapping[str, str]
+ShotRecipe = Mapping[str, str]
 """Field -> digest or number, of everything that a take is made from."""
 
 HEADER, LATENTS, END, CLIP = "take.json", "latents.safetensors", "end.safetensors", "clip.mp4"
-FILES = (HEADER, LATENTS, END, CLIP)
-MARK = 1  # version of what a header says
+TAKE_FILES = (HEADER, LATENTS, END, CLIP)
+TAKE_VERSION = 1  # version of what a header says
 PART = re.compile(r"\..+\.\d+\.part")
-STALE_SECONDS = 86400.0  # of a folder under a temporary name of another process
-DIGITS = 32
+STALE_TAKE_SECONDS = 86400.0  # of a folder under a temporary name of another process
+DIGEST_DIGITS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Take:
         return self._tensor(LATENTS, "video"), self._tensor(LATENTS, "audio")
 
     def bytes(self) -> int:
-        return sum((self.folder / name).stat().st_size for name in FILES)
+        return sum((self.folder / name).stat().st_size for name in TAKE_FILES)
 
     def _tensor(self, file: str, name: str) -> Tensor:
         try:
@@ -111,9 +111,9 @@ class Take:
             ) from error
 
 
-def digest(recipe: Recipe) -> str:
+def digest(recipe: ShotRecipe) -> str:
     """The name of a take: a hash of its recipe."""
-    return hashlib.sha256(json.dumps(dict(recipe), sort_keys=True).encode()).hexdigest()[:DIGITS]
+    return hashlib.sha256(json.dumps(dict(recipe), sort_keys=True).encode()).hexdigest()[:DIGEST_DIGITS]
 
 
 def end_digest(pictures: Tensor, sound: Tensor) -> str:
@@ -122,7 +122,7 @@ def end_digest(pictures: Tensor, sound: Tensor) -> str:
     for part in (pictures, sound):
         found.update(f"{part.dtype} {tuple(part.shape)}".encode())
         found.update(raw(part))
-    return found.hexdigest()[:DIGITS]
+    return found.hexdigest()[:DIGEST_DIGITS]
 
 
 def takes(film: Path) -> list[Take]:
@@ -136,11 +136,11 @@ def takes(film: Path) -> list[Take]:
 
 def read_take(folder: Path) -> Take | None:
     """The take in a folder; None where it is not whole or its header is damaged: then it is made again."""
-    if any(not (folder / name).is_file() for name in FILES):
+    if any(not (folder / name).is_file() for name in TAKE_FILES):
         return None
     try:
         said = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-        if said.pop("mova_take") != MARK:
+        if said.pop("mova_take") != TAKE_VERSION:
             return None
         for name in ("mean", "spread"):
             said[name] = tuple(map(float, said[name]))
@@ -212,7 +212,7 @@ def _move(part: Path, final: Path) -> None:
 
 def _header(take: Take) -> dict[str, Any]:
     said = {key: value for key, value in asdict(take).items() if key != "folder"}
-    return {"mova_take": MARK, **said}
+    return {"mova_take": TAKE_VERSION, **said}
 
 
 def _write_header(folder: Path, take: Take) -> None:
@@ -224,7 +224,7 @@ def _write_header(folder: Path, take: Take) -> None:
     os.replace(part, folder / HEADER)  # noqa: PTH105, atomic on every system
 
 
-def add_signature(take: Take, signature: Recipe) -> None:
+def add_signature(take: Take, signature: ShotRecipe) -> None:
     """Write into a take's header another way in which the workflow above it was written; without rights, do not."""
     if dict(signature) in take.signatures:
         return
@@ -241,7 +241,7 @@ def sweep(shot: Path) -> None:
             continue
         with suppress(OSError):
             own = left.name.endswith(f".{os.getpid()}.part")
-            if own or time.time() - left.stat().st_mtime > STALE_SECONDS:
+            if own or time.time() - left.stat().st_mtime > STALE_TAKE_SECONDS:
                 shutil.rmtree(left)
 
 

@@ -13,8 +13,8 @@ from ..shapes import SPATIAL_STRIDE, frames_of
 from .numbers import extent, told
 
 MAKE_IT = "Make it with 'MOVA Image to Video+Audio' or join both with 'Concat AV Latent'"
-LARGEST = 1e6  # latents are of the order of 1
-OVERSHOOT = 0.01  # of a mask that was resized
+LARGEST_LATENT = 1e6  # latents are of the order of 1
+MASK_OVERSHOOT = 0.01  # of a mask that was resized
 LARGEST_INDEX = 4095  # noise is drawn up to it, one clip after the other
 
 
@@ -74,7 +74,7 @@ def check_finite(name: str, part: Tensor) -> None:
         ShapeError: NaN, infinity or the like among them, or none that can be computed with.
     """
     low, high = _range(name, part)
-    if not (low > -LARGEST and high < LARGEST):  # NaN fails both
+    if not (low > -LARGEST_LATENT and high < LARGEST_LATENT):  # NaN fails both
         raise ShapeError(
             f"{name} runs from {low:g} to {high:g}, NaN or without bound: the node or model that made it failed. "
             "Make it again, in another precision or without the last patch"
@@ -88,7 +88,7 @@ def check_mask(part: Tensor) -> None:
         ShapeError: other numbers, or none.
     """
     low, high = _range("the noise mask of this latent", part)
-    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # NaN fails both
+    if not (low >= -MASK_OVERSHOOT and high <= 1 + MASK_OVERSHOOT):  # NaN fails both
         raise ShapeError(
             f"the noise mask of this latent runs from {low:g} to {high:g}; it must lie in 0..1, where 1 is made anew. "
             "Make it with 'MOVA Mask'"

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import MovaError
 
 LONGEST = 60  # characters of a value that an error repeats
-VOWELS = "AEIOaeio"
+VOWEL_LETTERS = "AEIOaeio"
 
 
 def told(value: Any) -> str:
@@ -24,7 +24,7 @@ def told(value: Any) -> str:
         text = repr(value)
         return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     name = type(value).__name__
-    return f"{'an' if name[0] in VOWELS else 'a'} {name}"
+    return f"{'an' if name[0] in VOWEL_LETTERS else 'a'} {name}"
 
 
 def between(low: float | None, high: float | None) -> str:

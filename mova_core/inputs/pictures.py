@@ -13,9 +13,9 @@ from ..errors import ShapeError
 from .numbers import broken, extent, told
 
 log = logging.getLogger("mova")
-FULL = {torch.uint8: 255.0, torch.uint16: 65535.0}
+WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 BRIGHTEST = 16.0  # a pixel beyond it is no light in 0..1 any more, but a number on another scale
-OVERSHOOT = 0.05  # what a sharp resizing filter adds at an edge; cut without a word
+PICTURE_OVERSHOOT = 0.05  # what a sharp resizing filter adds at an edge; cut without a word
 
 
 def pictures(value: Any) -> Tensor:
@@ -54,8 +54,8 @@ def spoiled_pictures(value: Any) -> Tensor:
 
 def _light(value: Tensor) -> Tensor:
     """As float32 in 0..1, all channels."""
-    if value.dtype in FULL:
-        return value.float() / FULL[value.dtype]
+    if value.dtype in WHITE:
+        return value.float() / WHITE[value.dtype]
     if not value.is_floating_point():
         raise ShapeError(
             f"pictures of {value.dtype} have no known scale; give floating point in 0..1, or 8 or 16 bit unsigned"
@@ -66,7 +66,7 @@ def _light(value: Tensor) -> Tensor:
             f"the pictures run from {low:g} to {high:g}; they must lie in 0..1. NaN comes from a node or model that "
             "failed; numbers up to 255 want dividing by 255"
         )
-    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+    if low < -PICTURE_OVERSHOOT or high > 1 + PICTURE_OVERSHOOT:
         log.warning("pictures that run from %.3g to %.3g are cut to 0..1", low, high)
     light = value.float()
     return light if low >= 0 and high <= 1 else light.clamp(0, 1)

@@ -15,8 +15,8 @@ from ..waveform import CHANNELS, checked_rate
 from .numbers import broken, extent, told
 
 MIDDLE = {torch.uint8: 128.0, torch.int8: 0.0, torch.int16: 0.0, torch.int32: 0.0}  # of whole-number samples
-FULL = {torch.uint8: 128.0, torch.int8: 128.0, torch.int16: 32768.0, torch.int32: 2147483648.0}
-LOUDEST = 100.0  # 40 dB above full scale: no sound in -1..1 any more, but a number on another scale
+FULL_SCALE = {torch.uint8: 128.0, torch.int8: 128.0, torch.int16: 32768.0, torch.int32: 2147483648.0}
+LOUDEST_SAMPLE = 100.0  # 40 dB above full scale: no sound in -1..1 any more, but a number on another scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +94,12 @@ def _check_silence(silence: bool) -> None:
 
 
 def _samples(waveform: Tensor) -> Tensor:
-    if waveform.dtype in FULL:
-        return (waveform.float() - MIDDLE[waveform.dtype]) / FULL[waveform.dtype]
+    if waveform.dtype in FULL_SCALE:
+        return (waveform.float() - MIDDLE[waveform.dtype]) / FULL_SCALE[waveform.dtype]
     if not waveform.is_floating_point():
         raise ShapeError(f"samples of {waveform.dtype} have no known scale; give floating point in -1..1, or 16 bit")
     low, high = extent(waveform)
-    if not (low >= -LOUDEST and high <= LOUDEST):  # NaN fails both
+    if not (low >= -LOUDEST_SAMPLE and high <= LOUDEST_SAMPLE):  # NaN fails both
         raise ShapeError(
             f"the samples run from {low:g} to {high:g}; they must lie in -1..1. NaN comes from a node or model that "
             "failed; numbers up to 32768 want dividing by it"

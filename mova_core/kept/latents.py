@@ -21,11 +21,11 @@ from ..inputs.latents import check_finite, joint_streams
 from ..inputs.numbers import real, told, whole
 from ..shapes import FPS_RANGE, SPATIAL_STRIDE, VIDEO_LATENT_CHANNELS, frames_of
 
-MARK = "mova_joint_latent"
+LATENT_MARK = "mova_joint_latent"
 STOCK, STOCK_SCALED = "latent_tensor", "latent_format_version_0"
 OLD_SCALE = 1 / 0.18215  # of stock files without STOCK_SCALED
 MASKS = (("mask",), ("video_mask", "audio_mask"))  # one for both streams, or one each
-RATES = 1.0, 100_000.0
+AUDIO_STEP_RATES = 1.0, 100_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def tensors_of(latent: JointLatent) -> dict[str, Tensor]:
 
 def notes_of(latent: JointLatent) -> dict[str, str]:
     """What `write_latent` puts into the header."""
-    notes = {MARK: "1", "origin": json.dumps(dict(latent.origin))}
+    notes = {LATENT_MARK: "1", "origin": json.dumps(dict(latent.origin))}
     if latent.fps is not None:
         notes["frame_rate"] = repr(latent.fps)
     if latent.audio_rate is not None:
@@ -97,7 +97,7 @@ def read_latent(path: Path) -> JointLatent:
 
 
 def _wanted(header: Header) -> set[str]:
-    if header.metadata.get(MARK) == "1":
+    if header.metadata.get(LATENT_MARK) == "1":
         return {"video", "audio", *MASKS[0], *MASKS[1]}
     if STOCK in header.shapes:
         return {STOCK}
@@ -123,7 +123,7 @@ def _ours(header: Header, tensors: Mapping[str, Tensor]) -> JointLatent:
         video=video,
         audio=audio,
         fps=real(float(notes["frame_rate"]), *FPS_RANGE) if "frame_rate" in notes else None,
-        audio_rate=real(float(notes["audio_rate"]), *RATES) if "audio_rate" in notes else None,
+        audio_rate=real(float(notes["audio_rate"]), *AUDIO_STEP_RATES) if "audio_rate" in notes else None,
         masks=masks,
         batch_index=None if index is None else tuple(whole(number, 0) for number in index),
         origin={str(key): str(value) for key, value in origin.items()},

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.files import read_header
-from ..checkpoint.whole_file import STALE_SECONDS, sweep, write_whole
+from ..checkpoint.whole_file import STALE_PART_SECONDS, sweep, write_whole
 from ..errors import CheckpointError, MovaError
 from .latents import JointLatent, notes_of, read_latent, tensors_of
 
 RUN = "mova_run"
-STATE, RESULT = "state.safetensors", "result.safetensors"
+STATE_FILE, RESULT_FILE = "state.safetensors", "result.safetensors"
 ANSWER = re.compile(r"\d{5}\.safetensors")
 FOLDER = re.compile(r"[0-9a-f]{32}")
 MOST_RUNS, MOST_BYTES = 16, 24 * 10**9
@@ -62,7 +62,7 @@ def write_state(folder: Path, state: RunState) -> None:
     shown = {} if state.shown is None else tensors_of(state.shown)
     if state.shown is not None:
         notes |= notes_of(state.shown)
-    write_whole(folder / STATE, {**tensors, **shown}, notes)
+    write_whole(folder / STATE_FILE, {**tensors, **shown}, notes)
 
 
 def read_state(folder: Path, tensors: bool = True) -> RunState:
@@ -71,7 +71,7 @@ def read_state(folder: Path, tensors: bool = True) -> RunState:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    path = folder / STATE
+    path = folder / STATE_FILE
     header = read_header(path)
     notes = header.metadata
     try:
@@ -127,12 +127,12 @@ def count_answers(folder: Path, noise: str, shape: Sequence[int]) -> int:
 def forget(folder: Path, but: str = "") -> None:
     """Remove a run's files, one kept by its name, and its folder if that leaves it empty; what others hold stays."""
     for path in _listed(folder):
-        if path.name != but and (path.name in (STATE, RESULT) or ANSWER.fullmatch(path.name)):
+        if path.name != but and (path.name in (STATE_FILE, RESULT_FILE) or ANSWER.fullmatch(path.name)):
             try:
                 path.unlink(missing_ok=True)
             except OSError:
                 continue
-    sweep(folder / STATE)
+    sweep(folder / STATE_FILE)
     try:
         folder.rmdir()
     except OSError:  # not empty, or not there
@@ -145,11 +145,11 @@ def read_result(folder: Path) -> tuple[JointLatent, int]:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    notes = read_header(folder / RESULT).metadata
+    notes = read_header(folder / RESULT_FILE).metadata
     try:
-        return read_latent(folder / RESULT), _number(notes["seed"])
+        return read_latent(folder / RESULT_FILE), _number(notes["seed"])
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"the latent in {folder / RESULT} is damaged: {error}") from error
+        raise CheckpointError(f"the latent in {folder / RESULT_FILE} is damaged: {error}") from error
 
 
 def states(root: Path) -> Iterator[RunState]:
@@ -174,7 +174,7 @@ def make_room(
     for when, folder in runs:
         if len(sizes) < most_runs and sum(sizes.values()) + needed <= most_bytes:
             break
-        if time.time() - when > STALE_SECONDS:
+        if time.time() - when > STALE_PART_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
             gone.append(folder.name)
             del sizes[folder]

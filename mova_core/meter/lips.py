@@ -18,7 +18,7 @@ from torch.nn import functional as F
 BANDS = ((100.0, 1000.0), (1000.0, 3000.0), (3500.0, 9000.0))  # Hz: voice, vowels, hissing consonants
 FLUX_BANDS = 16
 DYNAMIC_DB = 40.0  # what is quieter than the loudest by more counts as silence
-PATCH = (24, 32)  # pixels that a mouth is reduced to
+MOUTH_PATCH = (24, 32)  # pixels that a mouth is reduced to
 SHAPES = 3  # principal components of the mouth's pictures
 RIDGE = 1.0  # of unit variances: without it eleven features fit any clip of a hundred frames
 LAG_SECONDS = 1.0
@@ -97,7 +97,7 @@ def _patch(picture: Tensor, box: list[float]) -> Tensor:
     left, top = (max(0, min(round(at), most - 2)) for at, most in zip(box[:2], (width, height)))
     right, bottom = max(left + 2, min(round(box[2]), width)), max(top + 2, min(round(box[3]), height))
     grey = picture[top:bottom, left:right].float() @ picture.new_tensor([0.299, 0.587, 0.114], dtype=torch.float32)
-    return F.interpolate(grey[None, None], PATCH, mode="area")[0, 0]
+    return F.interpolate(grey[None, None], MOUTH_PATCH, mode="area")[0, 0]
 
 
 def sound_features(waveform: Tensor, rate: int, frames: int, fps: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 EIGHT_BITS = torch.float8_e4m3fn
-LARGEST = torch.finfo(EIGHT_BITS).max  # 448
+LARGEST_EIGHT_BITS = torch.finfo(EIGHT_BITS).max  # 448
 
 
 class Compact(NamedTuple):
@@ -26,5 +26,5 @@ class Compact(NamedTuple):
 
 def compacted(x: Tensor) -> Compact:
     """x in float8: its largest magnitude becomes the largest that float8 knows. Off by at most 1/16 of each value."""
-    scale = (x.abs().amax().float() / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
-    return Compact((x / scale.to(x.dtype)).clamp_(-LARGEST, LARGEST).to(EIGHT_BITS), scale)
+    scale = (x.abs().amax().float() / LARGEST_EIGHT_BITS).clamp_min(torch.finfo(torch.float32).tiny)
+    return Compact((x / scale.to(x.dtype)).clamp_(-LARGEST_EIGHT_BITS, LARGEST_EIGHT_BITS).to(EIGHT_BITS), scale)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops import ROWS, learning, row_slices
+from ..ops import ELEMENTWISE_ROWS, learning, row_slices
 
 BASE = 10000.0
 
@@ -106,7 +106,7 @@ def rotate_halves(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     positions, tokens = cos.shape[0], x.shape[1]
     grouped = x.unflatten(1, (positions, -1))  # (B, P, L/P, N, K)
     out = torch.empty_like(grouped)
-    for p in row_slices(positions, max(1, ROWS * positions // tokens)):
+    for p in row_slices(positions, max(1, ELEMENTWISE_ROWS * positions // tokens)):
         a, b = grouped[:, p].chunk(2, dim=-1)
         first, second = out[:, p].chunk(2, dim=-1)
         torch.addcmul(a * cos[p], b, sin[p], value=-1, out=first)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import ConfigError
 from .schedule import Span
 
-WHOLE = Span()
+ALL_STEPS = Span()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class BridgeStrength:
 
     audio_to_video: float = 1.0
     video_to_audio: float = 1.0
-    span: Span = WHOLE
+    span: Span = ALL_STEPS
 
     def __post_init__(self) -> None:
         for name, strength in (("audio to video", self.audio_to_video), ("video to audio", self.video_to_audio)):

@@ -73,15 +73,15 @@ def recipe_of(quality: str, steps: int, bridge_scale: float = 1.0) -> Recipe:
     """
     if quality not in QUALITIES:
         raise ConfigError(f"there is no quality {quality!r}; choose one of {', '.join(QUALITIES)}")
-    if quality in PLAIN:
-        steps = PLAIN[quality]
+    if quality in PLAIN_STEPS:
+        steps = PLAIN_STEPS[quality]
         return Recipe(steps=steps, text_scale=5.0, text_steps=steps, bridge_scale=bridge_scale, substeps=0)
     return Recipe(steps=steps, teacher={"light": None, "standard": TEACHER_START, "high": 0}[quality])
 
 
-PLAIN = {"max": 20, "full": 50}
+PLAIN_STEPS = {"max": 20, "full": 50}
 """Qualities that the plain model is sampled in, and their steps."""
-QUALITIES = ("light", "standard", "high", *PLAIN)
+QUALITIES = ("light", "standard", "high", *PLAIN_STEPS)
 
 
 def audio_steps_between(sigmas: Tensor, substeps: int) -> Tensor:

@@ -20,15 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint.experts import EXPERTS, Expert
+from ..checkpoint.experts import EXPERT_FOLDERS
 from ..checkpoint.lora_keys import AUDIO_TOWER, BRIDGE_FOLDER
 from ..config import MovaConfig
 from ..errors import CheckpointError, ConfigError
 from ..model.mova import Mova
+from ..sampling.schedule import Expert
 
-Part = Literal["high", "low", "audio", "bridge"]
-PARTS: dict[str, str] = {
-    **{part: f"{folder}." for part, folder in EXPERTS.items()},
+TrainedPart = Literal["high", "low", "audio", "bridge"]
+TRAINED_PARTS: dict[str, str] = {
+    **{part: f"{folder}." for part, folder in EXPERT_FOLDERS.items()},
     "audio": AUDIO_TOWER,
     "bridge": BRIDGE_FOLDER,
 }
@@ -41,7 +42,7 @@ LARGEST_RANK = 512
 
 def part_of(name: str) -> str:
     """The part that an official name belongs to: high, low, audio or bridge; empty for another name."""
-    return next((part for part, prefix in PARTS.items() if name.startswith(prefix)), "")
+    return next((part for part, prefix in TRAINED_PARTS.items() if name.startswith(prefix)), "")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Adapters:
             CheckpointError: a name or shape does not fit the model, or a half is missing.
             ConfigError: an impossible expert or alpha, or nothing for this model.
         """
-        if expert not in EXPERTS:
+        if expert not in EXPERT_FOLDERS:
             raise ConfigError(f"there is no {expert!r} expert; choose 'high' (noise) or 'low'")
         if not math.isfinite(alpha) or alpha == 0:
             raise ConfigError(f"alpha is {alpha}; give a number other than 0, the rank for a scale of 1")
@@ -161,7 +162,7 @@ class Added(torch.autograd.Function):
 
 def module_name(layer: str) -> str:
     """An official layer name in the joint model, where the video tower is the root."""
-    for folder in EXPERTS.values():
+    for folder in EXPERT_FOLDERS.values():
         layer = layer.removeprefix(f"{folder}.")
     return layer
 
@@ -172,11 +173,11 @@ def targets(config: MovaConfig, parts: Collection[str], layers: str = "all") -> 
     Raises:
         ConfigError: an unknown part or choice of layers, or no part.
     """
-    unknown = [part for part in parts if part not in PARTS]
+    unknown = [part for part in parts if part not in TRAINED_PARTS]
     if unknown or not parts or layers not in TARGETS:
         raise ConfigError(
-            f"cannot train {', '.join(parts) or 'no part'} ({layers}); choose of {', '.join(PARTS)} at least one, and "
-            f"of the layers {' or '.join(TARGETS)}"
+            f"cannot train {', '.join(parts) or 'no part'} ({layers}); choose of {', '.join(TRAINED_PARTS)} at "
+            f"least one, and of the layers {' or '.join(TARGETS)}"
         )
     found = {}
     for name, sizes in _linears(config).items():
@@ -184,7 +185,7 @@ def targets(config: MovaConfig, parts: Collection[str], layers: str = "all") -> 
             continue
         shared = name.startswith((AUDIO_TOWER, BRIDGE_FOLDER))
         for part in parts:
-            prefix = PARTS[part]
+            prefix = TRAINED_PARTS[part]
             if name.startswith(prefix) if part in ("audio", "bridge") else not shared:
                 found[name if shared else prefix + name] = sizes
     return found
@@ -225,9 +226,9 @@ def _sorted(state: Mapping[str, Tensor], expert: str) -> tuple[dict[str, dict[st
         if not part or key is None:
             raise CheckpointError(
                 f"{name} is no LoRA tensor of MOVA; wanted names such as video_dit.blocks.0.self_attn.q.lora_A.weight, "
-                f"of {', '.join(prefix.rstrip('.') for prefix in PARTS.values())}"
+                f"of {', '.join(prefix.rstrip('.') for prefix in TRAINED_PARTS.values())}"
             )
-        if part in EXPERTS and part != expert:
+        if part in EXPERT_FOLDERS and part != expert:
             aside[name] = tensor
         else:
             halves.setdefault(key["layer"], {})[key["half"]] = tensor

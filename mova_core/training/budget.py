@@ -18,8 +18,8 @@ from .adapters import targets
 STATES, WIDE, BRIDGED = 23.4, 3, 3  # of width D, F and E, where all of a layer is kept
 LOW_STATES, LOW_ATTENDING = 19.3, 22.5  # of width D, with recomputed rows, in the feed-forward and in attention
 LOW_ROWS = 6.6  # of width D, for each token of a chunk, beside WIDE of width F
-ROWS = 8192  # tokens of a chunk that is recomputed
-MASTER = 4 + 4  # bytes of a LoRA parameter and its gradient, float32
+RECOMPUTED_ROWS = 8192  # tokens of a chunk that is recomputed
+PARAMETER_BYTES = 4 + 4  # bytes of a LoRA parameter and its gradient, float32
 MOMENTS = {"adamw": 8.0, "adamw8bit": 2.04}  # bytes of both moments of a parameter
 CONTEXT = 0.6 * 2**30  # bytes that CUDA and its libraries take
 PINNED = 6e9  # bytes of host memory for everything else: Python, ComfyUI, text and pictures in passing
@@ -55,7 +55,7 @@ def budget(
     return Budget(
         activations=activations(config, load, low=low, element=element),
         streamed=LAYERS_IN_FLIGHT * layer,
-        adapters=parameters(config, parts, rank, layers) * (MASTER + MOMENTS[optimizer]),
+        adapters=parameters(config, parts, rank, layers) * (PARAMETER_BYTES + MOMENTS[optimizer]),
         inputs=kept(config, load, element),
     )
 
@@ -66,7 +66,7 @@ def activations(config: MovaConfig, load: Workload, *, low: bool, element: int =
     tokens = load.batch * load.video
     if not low:
         return element * tokens * (STATES * d + WIDE * f + BRIDGED * e)
-    chunk = load.batch * min(load.video, ROWS)
+    chunk = load.batch * min(load.video, RECOMPUTED_ROWS)
     feeding = tokens * LOW_STATES * d + chunk * (WIDE * f + LOW_ROWS * d)
     return element * (max(feeding, tokens * LOW_ATTENDING * d) + tokens * BRIDGED * e)
 

@@ -38,31 +38,31 @@ NOT_TRAINED = (
 MOST_TEXT = 2**22  # bytes of a caption file or list
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what Windows calls Unicode text
 NAMED = 5  # recordings named in a message
-LONGEST_NAME = 300  # characters of a path that a message repeats
+LONGEST_PATH = 300  # characters of a path that a message repeats
 
 
 @dataclass(frozen=True)
-class Recording:
+class CaptionedFile:
     """A file, and its caption as it was written."""
 
     path: Path
     caption: str
 
 
-def recordings(folder: Path, default: str = "") -> list[Recording]:
+def recordings(folder: Path, default: str = "") -> list[CaptionedFile]:
     """Every recording of `folder`, by name; `default` is the caption of those that have none.
 
     Raises:
         MovaError: no folder, no recording, a recording without a caption, or a list that fits them not.
     """
     if not os.path.isdir(folder):  # noqa: PTH112, Path.is_dir raises where the path is too long or forbidden
-        named = str(folder) if len(str(folder)) <= LONGEST_NAME else f"{str(folder)[:LONGEST_NAME]}..."
+        named = str(folder) if len(str(folder)) <= LONGEST_PATH else f"{str(folder)[:LONGEST_PATH]}..."
         raise MovaError(f"there is no folder {named}; put the clips into one, a .txt of the same name beside each")
     files = [path for path in _entries(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not files:
         raise MovaError(f"{folder} holds no video ({', '.join(SUFFIXES)}); put the clips there, not in a folder below")
     listed = _listed(folder)
-    found = [Recording(path, listed.get(_key(path.name)) or _beside(path) or default.strip()) for path in files]
+    found = [CaptionedFile(path, listed.get(_key(path.name)) or _beside(path) or default.strip()) for path in files]
     missing = [each.path.name for each in found if not each.caption]
     if missing:
         raise MovaError(

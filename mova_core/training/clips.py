@@ -21,8 +21,8 @@ NEARLY = 2e-3  # seconds by which a picture may come late and still be the one s
 CUTS = ("start", "windows")
 SIZES = ("crop", "buckets")
 STEEPEST = 2.4  # of a bucket's sides; beyond it a picture is cropped
-SILENCE_DB = -60.0  # root mean square below which a track counts as silent
-LOUDEST = 0.98  # of full scale, for a sound that is made louder
+SILENT_CLIP_DB = -60.0  # root mean square below which a track counts as silent
+LOUDEST_CLIP = 0.98  # of full scale, for a sound that is made louder
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def loudness(sound: Tensor) -> float:
 def as_loud(sound: Tensor, level: float) -> Tensor:
     """The sound at a root mean square of `level` dB, as far as its peaks allow; silence stays silence."""
     now = loudness(sound)
-    if now <= SILENCE_DB:
+    if now <= SILENT_CLIP_DB:
         return sound
     gain = 10 ** ((level - now) / 20)
-    return sound * min(gain, LOUDEST / max(float(sound.abs().max()), 1e-9))
+    return sound * min(gain, LOUDEST_CLIP / max(float(sound.abs().max()), 1e-9))

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from ..checkpoint.files import read_header, read_tensors
 from ..errors import CheckpointError, MovaError
-from .adapters import KEY, PARTS, part_of
+from .adapters import KEY, TRAINED_PARTS, part_of
 
-STATE = "mova_state"  # key of a state file's metadata: its settings and counts
+STATE_MARK = "mova_state"  # key of a state file's metadata: its settings and counts
 FORMAT = "1"
 SUFFIX = ".safetensors"
 SPARE = 2**20  # bytes beside the tensors
@@ -56,7 +56,7 @@ def save_lora(
         return [path]
     told = {**metadata, "alpha": metadata["rank"], "ss_network_alpha": metadata["rank"]}
     written = []
-    for prefix in PARTS.values():
+    for prefix in TRAINED_PARTS.values():
         own = {k.removeprefix(prefix): _scaled(k, t, alpha) for k, t in parameters.items() if k.startswith(prefix)}
         if own:
             component = path.with_name(f"{path.stem}_{prefix.rstrip('.')}{SUFFIX}")
@@ -78,7 +78,7 @@ def lora_metadata(
 
     `settings` are the run's, by the names that kohya's trainers write without `ss_`; `started` is in Unix seconds.
     """
-    parts = [part for part in PARTS if any(part_of(key) == part for key in parameters)]
+    parts = [part for part in TRAINED_PARTS if any(part_of(key) == part for key in parameters)]
     told = {"output_name": name, "network_dim": rank, "network_alpha": alpha, "network_module": "mova.lora"}
     told |= {"training_started_at": started, "training_finished_at": time.time(), "base_model_version": "mova"}
     told |= {"network_args": {"parts": parts}, **settings}
@@ -106,7 +106,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, An
         DiskError: as `save_lora`.
     """
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write(path, kept, {"format": FORMAT, STATE: json.dumps(state)})
+    write(path, kept, {"format": FORMAT, STATE_MARK: json.dumps(state)})
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -117,7 +117,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     header = read_header(path)
     try:
-        state = json.loads(header.metadata[STATE])
+        state = json.loads(header.metadata[STATE_MARK])
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is no state of a MOVA training run; delete it to begin anew") from error
     return {name: tensor.clone() for name, tensor in read_tensors(path).items()}, state

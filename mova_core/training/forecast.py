@@ -21,7 +21,7 @@ SMALL = (240, 432)  # height, width
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """A run as asked for. `weights`: bytes of all experts it uses, as they are kept; `running`: of one of them."""
 
     config: MovaConfig
@@ -52,11 +52,11 @@ class Plan:
             element=self.element,
         )
 
-    def but(self, *, shape: VideoShape | None = None, **settings: object) -> "Plan":
+    def but(self, *, shape: VideoShape | None = None, **settings: object) -> "TrainingPlan":
         return replace(self, shape=shape or self.shape, settings=replace(self.settings, **settings))  # type: ignore[arg-type]
 
 
-def step_seconds(plan: Plan, machine: Machine, measured: Throughput, *, low: bool) -> float:
+def step_seconds(plan: TrainingPlan, machine: Machine, measured: Throughput, *, low: bool) -> float:
     """Seconds of one optimizer step: its work, or the weights it waits for where copying takes longer."""
     done, once = step_work(plan.config, plan.load, low=low), work(plan.config, plan.load)
     forwards = Work(matrix=done.matrix, attention=done.attention - once.attention * 5 // 2)
@@ -67,7 +67,7 @@ def step_seconds(plan: Plan, machine: Machine, measured: Throughput, *, low: boo
     return plan.settings.accumulate * max(compute, copy)
 
 
-def report(plan: Plan, machine: Machine, measured: Throughput | None) -> str:
+def report(plan: TrainingPlan, machine: Machine, measured: Throughput | None) -> str:
     """The whole of it, a line a fact."""
     shape, asked = plan.shape, plan.settings
     values = parameters(plan.config, asked.parts, asked.rank, asked.layers)
@@ -92,14 +92,14 @@ def report(plan: Plan, machine: Machine, measured: Throughput | None) -> str:
     return "\n".join(lines)
 
 
-def fits(plan: Plan, machine: Machine, *, low: bool) -> bool:
+def fits(plan: TrainingPlan, machine: Machine, *, low: bool) -> bool:
     return plan.budget(low=low).device <= machine.capacity
 
 
-def ways_to_fit(plan: Plan, machine: Machine) -> list[str]:
+def ways_to_fit(plan: TrainingPlan, machine: Machine) -> list[str]:
     """Single changes, each enough by itself with the low path."""
     shape, asked = plan.shape, plan.settings
-    tried: list[tuple[str, Plan]] = []
+    tried: list[tuple[str, TrainingPlan]] = []
     frames = shape.frames
     while frames > 5:
         frames = max(5, (frames // 2 - 1) // 4 * 4 + 1)
@@ -114,11 +114,11 @@ def ways_to_fit(plan: Plan, machine: Machine) -> list[str]:
         tried.append((f"rank {asked.rank // 4}", plan.but(rank=asked.rank // 4)))
     if asked.optimizer != "adamw8bit":
         tried.append(("adamw8bit", plan.but(optimizer="adamw8bit")))
-    enough: Callable[[Plan], bool] = lambda each: fits(each, machine, low=True)  # noqa: E731
+    enough: Callable[[TrainingPlan], bool] = lambda each: fits(each, machine, low=True)  # noqa: E731
     return [name for name, each in tried if enough(each)]
 
 
-def _device(plan: Plan, machine: Machine, *, low: bool) -> str:
+def _device(plan: TrainingPlan, machine: Machine, *, low: bool) -> str:
     told = plan.budget(low=low)
     return (
         f"{machine.device}, {'low' if low else 'whole'} path: {told.device / GIB:.1f} GiB of "
@@ -128,7 +128,7 @@ def _device(plan: Plan, machine: Machine, *, low: bool) -> str:
     )
 
 
-def _host(plan: Plan, machine: Machine) -> str:
+def _host(plan: TrainingPlan, machine: Machine) -> str:
     inputs = plan.budget(low=False).inputs
     needed = plan.weights + inputs + PINNED
     advice = "" if needed <= machine.memory else ": SHORT. Weights in int8, one expert, or fewer pictures need less"
@@ -138,7 +138,7 @@ def _host(plan: Plan, machine: Machine) -> str:
     )
 
 
-def _disk(plan: Plan, values: int) -> str:
+def _disk(plan: TrainingPlan, values: int) -> str:
     width, height, frames = plan.shape.width // 8, plan.shape.height // 8, (plan.shape.frames - 1) // 4 + 1
     latents = 2 * plan.config.video.out_channels * width * height * frames * LATENT
     sound = plan.load.audio * plan.config.audio.in_channels * LATENT

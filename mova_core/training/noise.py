@@ -14,10 +14,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..checkpoint.experts import Expert
 from ..config import SchedulerConfig
 from ..errors import ConfigError
-from ..sampling.schedule import TIMESTEPS, high_noise_steps, sigmas
+from ..sampling.schedule import TIMESTEPS, Expert, high_noise_steps, sigmas
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .adapters import PARTS, part_of
+from .adapters import TRAINED_PARTS, part_of
 
 BLOCK = 256  # values that share a scale
-STEPS = 127  # of the 8-bit code, each way
+CODE_STEPS = 127  # of the 8-bit code, each way
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 
@@ -86,7 +86,7 @@ class SmallMoment:
         return mean
 
     def _value(self) -> Tensor:
-        part = self.codes.float() / STEPS
+        part = self.codes.float() / CODE_STEPS
         flat = (self.scales * part.sign() * part.abs() ** self.power).flatten()
         return flat[: self.shape.numel()].view(self.shape)
 
@@ -94,7 +94,7 @@ class SmallMoment:
         flat = torch.nn.functional.pad(mean.flatten(), (0, self.codes.numel() - mean.numel())).view_as(self.codes)
         self.scales = flat.abs().amax(dim=1, keepdim=True)
         part = flat / self.scales.clamp_min(torch.finfo(torch.float32).tiny)
-        codes = (part.abs() ** (1 / self.power) * STEPS).round()
+        codes = (part.abs() ** (1 / self.power) * CODE_STEPS).round()
         codes = codes.clamp_min(self.least) * (self.scales > 0)
         self.codes = (codes * part.sign()).to(torch.int8) if not self.least else codes.to(torch.int8)
 
@@ -119,7 +119,7 @@ class AdamW:
     """One optimizer for all parts of a run. `small` keeps the moments in 8 bits."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], rates: Rates, *, small: bool = False) -> None:
-        unknown = [name for name in parameters if part_of(name) not in PARTS]
+        unknown = [name for name in parameters if part_of(name) not in TRAINED_PARTS]
         if unknown or not parameters:
             raise ConfigError(f"nothing to train under the official names (first unknown: {unknown[:1]})")
         self.parameters, self.rates, self.small = dict(parameters), rates, small

@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.experts import EXPERTS, Expert
+from ..checkpoint.experts import EXPERT_FOLDERS
 from ..errors import ConfigError, MovaError
-from .adapters import PARTS
+from ..sampling.schedule import Expert
+from .adapters import TRAINED_PARTS
 from .budget import MOMENTS
 from .noise import Draws, chance, clip_at, generator
 from .optim import AdamW, Rates, gradient_norm
 
 OPTIMIZERS = tuple(MOMENTS)
-KEPT = ("parts", "rank", "layers", "optimizer", "seed", "accumulate", "alternate")  # a run that goes on keeps these
+# What a run that goes on keeps.
+LASTING = ("parts", "rank", "layers", "optimizer", "seed", "accumulate", "alternate")
 FIXED = 8  # draws of an evaluation, an expert
 
 
@@ -57,14 +59,16 @@ class Settings:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a number from 0 to {limit:g}")
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(f"there is no optimizer {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}")
-        if not self.parts or not set(self.parts) <= set(PARTS):
-            raise ConfigError(f"cannot train {', '.join(self.parts) or 'nothing'}; choose of {', '.join(PARTS)}")
+        if not self.parts or not set(self.parts) <= set(TRAINED_PARTS):
+            raise ConfigError(
+                f"cannot train {', '.join(self.parts) or 'nothing'}; choose of {', '.join(TRAINED_PARTS)}"
+            )
 
     @property
     def experts(self) -> tuple[Expert, ...]:
         """Those that take turns: the ones that are trained, or both where sound and bridge alone are."""
-        chosen: tuple[Expert, ...] = tuple(expert for expert in EXPERTS if expert in self.parts)
-        return chosen or tuple(EXPERTS)
+        chosen: tuple[Expert, ...] = tuple(expert for expert in EXPERT_FOLDERS if expert in self.parts)
+        return chosen or tuple(EXPERT_FOLDERS)
 
     def turn(self, step: int) -> tuple[Expert, int]:
         """The expert of optimizer step `step`, and how many steps it has taken before."""
@@ -189,7 +193,7 @@ class Run:
         """
         theirs, ours = state["settings"], asdict(self.settings)
         other = {
-            name: (theirs.get(name), _plain(ours[name])) for name in KEPT if theirs.get(name) != _plain(ours[name])
+            name: (theirs.get(name), _plain(ours[name])) for name in LASTING if theirs.get(name) != _plain(ours[name])
         }
         if other:
             told = "; ".join(f"{name} {was}, now {now}" for name, (was, now) in other.items())

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from mova_core.errors import CheckpointError
-from mova_core.kept.latents import MARK, JointLatent, read_latent, write_latent
+from mova_core.kept.latents import LATENT_MARK, JointLatent, read_latent, write_latent
 
 NOISE = torch.Generator().manual_seed(0)
 VIDEO, AUDIO = torch.randn(2, 16, 3, 6, 10, generator=NOISE), torch.randn(2, 128, 19, generator=NOISE)
@@ -79,16 +79,16 @@ def test_a_stock_latent_of_the_picture_is_read_scaled_as_the_stock_node_does(tmp
         ({"weight": VIDEO}, {}, "no latent: it holds weight"),
         ({"latent_tensor": torch.randn(1, 4, 8, 8)}, {}, r"\(1, 4, 8, 8\)"),
         ({"latent_tensor": torch.full((1, 16, 1, 2, 2), float("nan"))}, {}, "NaN"),
-        ({"video": VIDEO}, {MARK: "1"}, "lacks audio"),
-        ({"video": VIDEO, "audio": AUDIO[:1]}, {MARK: "1"}, "joint latent"),
-        ({"video": VIDEO, "audio": AUDIO * float("inf")}, {MARK: "1"}, "its sound"),
-        ({"video": VIDEO.int(), "audio": AUDIO}, {MARK: "1"}, "floating point"),
-        ({"video": VIDEO, "audio": AUDIO}, {MARK: "1", "frame_rate": "nan"}, "out of range"),
-        ({"video": VIDEO, "audio": AUDIO}, {MARK: "1", "frame_rate": "fast"}, "fast"),
-        ({"video": VIDEO, "audio": AUDIO}, {MARK: "1", "batch_index": "7"}, "header was changed"),
-        ({"video": VIDEO, "audio": AUDIO}, {MARK: "1", "batch_index": "[-1]"}, "out of range"),
-        ({"video": VIDEO, "audio": AUDIO}, {MARK: "1", "origin": "[[["}, "a.safetensors"),
-        ({"video": VIDEO, "audio": AUDIO, "mask": AUDIO * float("nan")}, {MARK: "1"}, "its mask"),
+        ({"video": VIDEO}, {LATENT_MARK: "1"}, "lacks audio"),
+        ({"video": VIDEO, "audio": AUDIO[:1]}, {LATENT_MARK: "1"}, "joint latent"),
+        ({"video": VIDEO, "audio": AUDIO * float("inf")}, {LATENT_MARK: "1"}, "its sound"),
+        ({"video": VIDEO.int(), "audio": AUDIO}, {LATENT_MARK: "1"}, "floating point"),
+        ({"video": VIDEO, "audio": AUDIO}, {LATENT_MARK: "1", "frame_rate": "nan"}, "out of range"),
+        ({"video": VIDEO, "audio": AUDIO}, {LATENT_MARK: "1", "frame_rate": "fast"}, "fast"),
+        ({"video": VIDEO, "audio": AUDIO}, {LATENT_MARK: "1", "batch_index": "7"}, "header was changed"),
+        ({"video": VIDEO, "audio": AUDIO}, {LATENT_MARK: "1", "batch_index": "[-1]"}, "out of range"),
+        ({"video": VIDEO, "audio": AUDIO}, {LATENT_MARK: "1", "origin": "[[["}, "a.safetensors"),
+        ({"video": VIDEO, "audio": AUDIO, "mask": AUDIO * float("nan")}, {LATENT_MARK: "1"}, "its mask"),
     ],
     ids=range(13),
 )

@@ -21,7 +21,7 @@ from mova_core.estimate import (
     work,
 )
 from mova_core.model.sparse import Sparsity, attended_share
-from mova_core.preflight import Machine, Plan, format_duration, report, speedups, step_seconds
+from mova_core.preflight import ClipPlan, Machine, format_duration, report, speedups, step_seconds
 from mova_core.shapes import VideoShape, check_size, latent_frames
 
 LAYER = 973_000_000
@@ -29,7 +29,7 @@ CLIP = VideoShape(batch=1, frames=193, height=352, width=640)
 LARGE = VideoShape(batch=1, frames=193, height=720, width=1280)
 CARD = Throughput(matrix=1 / 165.2e12, attention=1 / 165.2e12)  # everything at the rate of a 4090's datasheet
 MACHINE = Machine(device="card", capacity=22e9, memory=64e9, link=25e9)
-PLAN = Plan(
+PLAN = ClipPlan(
     config=MOVA,
     shape=CLIP,
     fps=24.0,

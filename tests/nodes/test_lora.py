@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mova_core.checkpoint.load import load_joint
 from mova_core.checkpoint.lora import parse
-from mova_core.checkpoint.lora_keys import PARTS
+from mova_core.checkpoint.lora_keys import LORA_PARTS
 from tests.comfy import needs_comfy
 from tests.fixtures.golden_loras import official_loras
 from tests.fixtures.lora_files import applied, merged
@@ -123,7 +123,7 @@ def test_a_lora_on_the_model_is_the_lora_in_the_files(run: Run, scene: Scene, di
     shapes = {k: tuple(v) for k, v in loras.shapes.items()}
     for role, part in (("high", "video_dit"), ("low", "video_dit_2")):
         weights = {k: v.clone() for k, v in load_joint(diffusers / "tiny", role).state_dict().items()}  # type: ignore[arg-type]
-        after = merged(weights, parse(file, shapes), role, dict.fromkeys(PARTS, 0.5))  # type: ignore[arg-type]
+        after = merged(weights, parse(file, shapes), role, dict.fromkeys(LORA_PARTS, 0.5))  # type: ignore[arg-type]
         for prefix, where in (("", part), ("audio_dit.", "audio_dit"), ("dual_tower_bridge.", "dual_tower_bridge")):
             rewrite(folder / where, prefix, after)
     wanted = made(run, scene, run("MOVALoader", folder="merged", weight_dtype="fp32")[0])
@@ -246,9 +246,9 @@ def test_a_lora_hooked_to_the_conditioning_is_the_lora(
 # --- our loader ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", LORA_PARTS)
 def test_each_part_has_its_strength(run: Run, scene: Scene, loras: Loras, part: str) -> None:
-    silent = {f"strength_{other}": 0.0 for other in PARTS}
+    silent = {f"strength_{other}": 0.0 for other in LORA_PARTS}
     whole, alone = loras.write("parts", *ALL), loras.save("alone", part_only(loras, part))
     one = ours(run, scene.model, whole, strength=0.5, **(silent | {f"strength_{part}": 3.0}))
     assert equal(made(run, scene, one), made(run, scene, ours(run, scene.model, alone, strength=1.5)))
@@ -286,7 +286,7 @@ def test_asked_for_one_expert_the_sound_changes_in_its_steps_alone(
     assert not equal(made(run, scene, model, LOW), plain[LOW])
 
 
-@pytest.mark.parametrize("widgets", [{"strength": 0.0}, {f"strength_{part}": 0.0 for part in PARTS}])
+@pytest.mark.parametrize("widgets", [{"strength": 0.0}, {f"strength_{part}": 0.0 for part in LORA_PARTS}])
 def test_at_strength_0_it_is_the_base_bit_for_bit(
     run: Run, scene: Scene, loras: Loras, plain: dict[str, Any], widgets: dict[str, float]
 ) -> None:

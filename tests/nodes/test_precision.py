@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mova_core.checkpoint.convert import convert
-from mova_core.checkpoint.quantization import FORMATS, MARK, dequantized, quantized
+from mova_core.checkpoint.quantization import FORMATS, QUANT_MARK, dequantized, quantized
 from tests.comfy import needs_comfy
 from tests.nodes.graph import Run, Scene, check_finite, equal, error, sampled
 
@@ -119,13 +119,13 @@ def test_another_weight_dtype_leaves_quantised_layers_as_they_are(run, scene, fi
 def test_older_ways_to_write_scaled_float8_load_too(run, scene, files, comfy_base):
     folder = comfy_base / "models" / "diffusion_models"
     tensors = load_file(folder / files["fp8"])
-    plain = {key: value for key, value in tensors.items() if not key.endswith(f".{MARK}")}
+    plain = {key: value for key, value in tensors.items() if not key.endswith(f".{QUANT_MARK}")}
     old = {key.replace(".weight_scale", ".scale_weight"): value for key, value in plain.items()}
     save_file(old | {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}, folder / "scaled.safetensors")
     layers = {
-        key.removesuffix(f".{MARK}"): json.loads(value.numpy().tobytes())
+        key.removesuffix(f".{QUANT_MARK}"): json.loads(value.numpy().tobytes())
         for key, value in tensors.items()
-        if key.endswith(MARK)
+        if key.endswith(QUANT_MARK)
     }
     metadata = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
     save_file(plain, folder / "listed.safetensors", metadata=metadata)

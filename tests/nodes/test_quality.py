@@ -36,16 +36,16 @@ def loras(comfy_base: Path) -> Iterator[Path]:
 
 
 def write_pair(loras: Path) -> None:
-    from mova_core.checkpoint.distillation import FILES
+    from mova_core.checkpoint.distillation import PUBLISHED_PAIR
 
-    for seed, name in enumerate(FILES.values()):
+    for seed, name in enumerate(PUBLISHED_PAIR.values()):
         write_tiny_lora(loras / name, seed)
 
 
 @pytest.fixture
 def short(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plain levels take two steps."""
-    plain = pack.module("mova_core.sampling.fast").PLAIN
+    plain = pack.module("mova_core.sampling.fast").PLAIN_STEPS
     for quality in plain:
         monkeypatch.setitem(plain, quality, 2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mova_core.checkpoint.distillation import FILES
+from mova_core.checkpoint.distillation import PUBLISHED_PAIR
 
 MODEL = "MOVA-360p"  # what the loaders name: the folder that a newcomer is told to download
 FIRST_FRAME = "example.png"  # lies in the input folder of every ComfyUI
@@ -19,7 +19,7 @@ WAN_LORAS = [
     *(f"wan2.2_t2v_lightx2v_4steps_lora_v1.1_{noise}_noise.safetensors" for noise in NOISES),
     *(f"wan2.2_i2v_lightx2v_4steps_lora_v1_{noise}_noise.safetensors" for noise in NOISES),
 ]
-FAST_LORAS = list(FILES.values())
+FAST_LORAS = list(PUBLISHED_PAIR.values())
 
 HUB = "https://huggingface.co"
 WAN_21 = f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ...errors import MovaError
 from ..files import read_json
-from .plan import FILES, PRECISIONS, USUAL, Origin, plan
+from .plan import PRECISIONS, SINGLE_FILES, USUAL, Origin, plan
 from .work import Say, convert, manifest_path, restore, verify
 
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("source", type=Path, help="the downloaded folder; with --to-folder the folder of single files")
     parser.add_argument("target", type=Path, help="ComfyUI's models folder; with --to-folder the folder to write")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of experts, shared and text encoder")
-    parser.add_argument("--parts", nargs="+", choices=list(FILES), default=list(USUAL), help="only these files")
+    parser.add_argument("--parts", nargs="+", choices=list(SINGLE_FILES), default=list(USUAL), help="only these files")
     parser.add_argument("--name", default="", help="of the model; by default the folder's name")
     parser.add_argument("--revision", default="", help="of the source; by default what the download noted")
     parser.add_argument("--verify", action="store_true", help="read every file again and compare it with the source")

@@ -19,12 +19,12 @@ from ...errors import CheckpointError
 from ..files import component_files, read_header, read_json
 from ..fingerprint import expert_fingerprint
 from ..keys import original_video_vae
-from ..quantization import FORMATS, MARK, SCALES, Format, dequantized, takes
+from ..quantization import FORMATS, QUANT_MARK, SCALES, Format, dequantized, takes
 from ..variants import AUDIO, BRIDGE, HIGH, LOW
-from ..weight_file import COMPONENT, CONFIG, EXPERTS, MERGED, MODEL, SHARED, header_json
+from ..weight_file import AUDIO_VAE, COMPONENT_MARK, CONFIG, EXPERTS_MARK, MERGED, MODEL, SHARED, header_json
 from ..writer import BY_CODE, Piece, Spec, is_written, raw, total_size
 
-TEXT, VIDEO_VAE, AUDIO_VAE = "text_encoder", "video_vae", "audio_vae"
+TEXT, VIDEO_VAE = "text_encoder", "video_vae"
 REVISION, SOURCES, PRECISION, NAMES, COPIES = (
     "mova_revision",
     "mova_sources",
@@ -33,14 +33,14 @@ REVISION, SOURCES, PRECISION, NAMES, COPIES = (
     "mova_copies",
 )
 COMFYUI = "config"  # JSON that ComfyUI's own loader reads: what no shape of an expert tells
-UNSEEN = ("num_heads", "text_dim", "freq_dim", "eps")
+UNSEEN_SIZES = ("num_heads", "text_dim", "freq_dim", "eps")
 VOCABULARY = "spiece_model"  # the tensor from which ComfyUI makes its UMT5 tokenizer
 TIED = ("encoder.embed_tokens.weight", "shared.weight")  # one table under two names; ComfyUI reads the second
-PLAIN = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-PRECISIONS = (*PLAIN, *FORMATS)
+PLAIN_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+PRECISIONS = (*PLAIN_DTYPES, *FORMATS)
 
 # Part -> folder in ComfyUI's models folder, end of the file's name, components and the prefixes of their keys.
-FILES: dict[str, tuple[str, str, dict[str, str]]] = {
+SINGLE_FILES: dict[str, tuple[str, str, dict[str, str]]] = {
     HIGH: ("diffusion_models", "high_noise", {HIGH: ""}),
     LOW: ("diffusion_models", "low_noise", {LOW: ""}),
     SHARED: ("diffusion_models", "shared", {AUDIO: f"{AUDIO}.", BRIDGE: f"{BRIDGE}."}),
@@ -49,7 +49,7 @@ FILES: dict[str, tuple[str, str, dict[str, str]]] = {
     VIDEO_VAE: ("vae", "video_vae", {VIDEO_VAE: ""}),
     AUDIO_VAE: ("vae", "audio_vae", {AUDIO_VAE: ""}),
 }
-USUAL = tuple(part for part in FILES if part != MERGED)
+USUAL = tuple(part for part in SINGLE_FILES if part != MERGED)
 AS_PUBLISHED = (VIDEO_VAE, AUDIO_VAE)  # small, and every value reaches a pixel or a sample
 
 
@@ -106,8 +106,8 @@ def piece(name: str, weight: Weight, precision: str | None) -> Piece:
     dtype, shape = weight.spec
     if precision is None or not dtype.is_floating_point:
         return Piece(tensors={name: weight.spec}, make=lambda: {name: weight.read()})
-    if precision in PLAIN:
-        target = PLAIN[precision]
+    if precision in PLAIN_DTYPES:
+        target = PLAIN_DTYPES[precision]
         return Piece(tensors={name: (target, shape)}, make=lambda: {name: _cast(weight.read(), target, name)})
     kind = FORMATS[precision]
     if dtype.itemsize >= 2 and takes(kind, name, shape):
@@ -125,11 +125,11 @@ def _cast(tensor: Tensor, target: torch.dtype, name: str) -> Tensor:
 def _quantized(name: str, weight: Weight, kind: Format) -> Piece:
     layer, mark = name.removesuffix(".weight"), kind.configuration(weight.spec[1])
     specs = {f"{layer}.{part}": spec for part, spec in kind.storage(weight.spec[1]).items()}
-    specs[f"{layer}.{MARK}"] = (mark.dtype, tuple(mark.shape))
+    specs[f"{layer}.{QUANT_MARK}"] = (mark.dtype, tuple(mark.shape))
 
     def make() -> dict[str, Tensor]:
         return {f"{layer}.{part}": tensor for part, tensor in kind.quantize(weight.read()).items()} | {
-            f"{layer}.{MARK}": mark
+            f"{layer}.{QUANT_MARK}": mark
         }
 
     return Piece(tensors=specs, make=make)
@@ -161,7 +161,7 @@ def revision_of(folder: Path) -> str:
 
 def sources(folder: Path, part: str) -> list[Path]:
     """The weight files from which the file of `part` is made."""
-    return [path for component in FILES[part][2] for path in component_files(folder / component)]
+    return [path for component in SINGLE_FILES[part][2] for path in component_files(folder / component)]
 
 
 def plan(origin: Origin, part: str, precision: str, models: Path) -> File:
@@ -170,9 +170,9 @@ def plan(origin: Origin, part: str, precision: str, models: Path) -> File:
     Raises:
         CheckpointError: the folder lacks something, or is not what its name says.
     """
-    folder, end, components = FILES[part]
+    folder, end, components = SINGLE_FILES[part]
     pieces: list[Piece] = []
-    metadata = {"format": "pt", COMPONENT: part, MODEL: origin.name}
+    metadata = {"format": "pt", COMPONENT_MARK: part, MODEL: origin.name}
     for component, prefix in components.items():
         found, names = _named(origin.folder, component, metadata)
         kept = None if component in AS_PUBLISHED else precision
@@ -190,7 +190,7 @@ def plan(origin: Origin, part: str, precision: str, models: Path) -> File:
     if part in (HIGH, LOW, MERGED):
         metadata |= _for_comfyui(json.loads(metadata[CONFIG]), next(iter(components)))
     if part in (HIGH, LOW, SHARED, MERGED):
-        metadata[EXPERTS] = json.dumps({expert: _fingerprint(origin.folder, expert) for expert in (HIGH, LOW)})
+        metadata[EXPERTS_MARK] = json.dumps({expert: _fingerprint(origin.folder, expert) for expert in (HIGH, LOW)})
     suffix = "" if part in AS_PUBLISHED else f"_{precision}"
     return File(
         path=models / folder / f"{slug(origin.name)}_{end}{suffix}.safetensors", pieces=pieces, metadata=metadata
@@ -242,7 +242,7 @@ def _configs(folder: Path, components: Iterable[str]) -> dict[str, Any]:
 
 def _for_comfyui(configs: Mapping[str, Any], expert: str) -> dict[str, str]:
     """Sizes of the video tower under which ComfyUI's own loader, which takes it for Wan, builds it."""
-    sizes = {key: value for key, value in configs.get(expert, {}).items() if key in UNSEEN}
+    sizes = {key: value for key, value in configs.get(expert, {}).items() if key in UNSEEN_SIZES}
     return {COMFYUI: json.dumps({"transformer": sizes})} if sizes else {}
 
 
@@ -264,18 +264,18 @@ def restored(models: Path, folder: Path) -> Iterator[tuple[File, dict[Path, Any]
     seen: dict[str, Path] = {}
     for path in sorted(models.rglob("*.safetensors")):
         header = read_header(path)
-        part = header.metadata.get(COMPONENT)
-        if part not in FILES:
+        part = header.metadata.get(COMPONENT_MARK)
+        if part not in SINGLE_FILES:
             continue
         held = weights([path])
         config = header_json(header.metadata, CONFIG, path)
-        for component, prefix in FILES[part][2].items():
+        for component, prefix in SINGLE_FILES[part][2].items():
             if component in seen:
                 raise CheckpointError(
                     f"{component} is in {seen[component]} and in {path}; move one away, or name the folder of one model"
                 )
             seen[component] = path
-            others = [p for c, p in FILES[part][2].items() if p and c != component]
+            others = [p for c, p in SINGLE_FILES[part][2].items() if p and c != component]
             own = {
                 k: w for k, w in held.items() if k.startswith(prefix) and (prefix or not k.startswith(tuple(others)))
             }
@@ -295,11 +295,11 @@ def _component(
     names: Mapping[str, str],
     copies: Mapping[str, str],
 ) -> File:
-    layers = {key.removesuffix(f".{MARK}") for key in held if key.endswith(f".{MARK}")}
+    layers = {key.removesuffix(f".{QUANT_MARK}") for key in held if key.endswith(f".{QUANT_MARK}")}
     pieces = []
     for key, weight in held.items():
         layer, _, end = key.rpartition(".")
-        if key == VOCABULARY or (layer in layers and end in (MARK, *SCALES)):
+        if key == VOCABULARY or (layer in layers and end in (QUANT_MARK, *SCALES)):
             continue
         name = key[len(prefix) :]
         name = names.get(name, name)

@@ -10,11 +10,11 @@ from tqdm import tqdm
 from ...errors import CheckpointError
 from ..files import is_folder, read_json, read_tensors
 from ..source import from_folder
-from ..variants import PARTS
+from ..variants import MODEL_PARTS
 from ..writer import check_space, raw, sha256, write_pieces
-from .plan import FILES, PRECISION, USUAL, File, Origin, plan, restored, revision_of, slug, sources
+from .plan import PRECISION, SINGLE_FILES, USUAL, File, Origin, plan, restored, revision_of, slug, sources
 
-AGAIN = "Delete it and convert again"
+CONVERT_AGAIN = "Delete it and convert again"
 Say = Callable[[str], None]  # takes a line
 
 
@@ -58,7 +58,7 @@ def convert(
         disk is too small, which is known before anything is written.
     """
     folder, models, parts = Path(folder), Path(models), tuple(parts)
-    if any(component in PARTS for part in parts for component in FILES[part][2]):
+    if any(component in MODEL_PARTS for part in parts for component in SINGLE_FILES[part][2]):
         from_folder(folder)
     name = name or folder.resolve().name
     manifest = manifest_path(models, name)
@@ -131,7 +131,7 @@ def verify(files: Iterable[File], manifest: Mapping[str, Any], models: Path, say
             raise CheckpointError(f"{file.path} is missing or has another header. Convert again")
         with bar(f"verifying {file.path.name}", 2 * file.size, say) as progress:
             if sha256(file.path, progress.update) != manifest["files"][name]["sha256"]:
-                raise CheckpointError(f"{file.path} is not what was written (SHA-256 differs). {AGAIN}")
+                raise CheckpointError(f"{file.path} is not what was written (SHA-256 differs). {CONVERT_AGAIN}")
             _compare(file, progress.update)
         say(f"{file.path}: as converted from the source")
 
@@ -141,7 +141,7 @@ def _compare(file: File, progress: Callable[[int], object]) -> None:
     for part in file.pieces:
         for key, made in part.make().items():
             if bytes(raw(made)) != bytes(raw(stored[key])):
-                raise CheckpointError(f"{file.path}: {key} differs from its source. {AGAIN}")
+                raise CheckpointError(f"{file.path}: {key} differs from its source. {CONVERT_AGAIN}")
         progress(part.size)
 
 

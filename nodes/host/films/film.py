@@ -17,7 +17,7 @@ from comfy_execution.graph_utils import GraphBuilder, Node
 
 from ....mova_core.errors import MovaError
 from ....mova_core.film.decide import (
-    ENDS,
+    END_BEFORE,
     Decision,
     Recipes,
     report,
@@ -100,7 +100,7 @@ def signatures(film: Film, graph: Graph, links: Mapping[str, object], salt: str)
             "audio prompt": each.shot.audio_prompt,
             "negative prompt": film.negative_prompt,
         }
-        return {**_own(film, each), **{name: digest(text) for name, text in words.items()}, **above, ENDS: end}
+        return {**_own(film, each), **{name: digest(text) for name, text in words.items()}, **above, END_BEFORE: end}
 
     return recipe
 
@@ -136,7 +136,7 @@ def contents(film: Film, graph: Graph, links: Mapping[str, object], values: Mapp
     def recipe(each: Planned, end: str) -> dict[str, str]:
         words = {"prompt": ids(each.shot.prompt), "audio prompt": ids(each.shot.audio_prompt)}
         words["negative prompt"] = ids(film.negative_prompt)
-        return {**_own(film, each), **words, **what, ENDS: end}
+        return {**_own(film, each), **words, **what, END_BEFORE: end}
 
     return recipe
 
@@ -289,7 +289,7 @@ def guider_of(graph: Graph, link: Link) -> Values:
 
 def ending(recipe: Mapping[str, str], end: str) -> dict[str, str]:
     """A recipe with the digest of the end that the shot began with, known when the shot before is there."""
-    return {**recipe, ENDS: end}
+    return {**recipe, END_BEFORE: end}
 
 
 def film_digest(film: Film, parts: Sequence[Take]) -> str:

@@ -19,7 +19,7 @@ from ....mova_core.film.seams import (
     references,
 )
 from ....mova_core.film.shots import OVERLAP, Planned
-from ....mova_core.film.takes import Recipe, Take
+from ....mova_core.film.takes import ShotRecipe, Take
 from ....mova_core.inputs.sounds import Sound
 from ....mova_core.waveform import five_one
 from .. import joint_latents
@@ -50,7 +50,7 @@ def keep(
     before: str,
     latent: Latent,
     decoded: tuple[Tensor, Sound],
-    recipes: tuple[Recipe, Recipe],
+    recipes: tuple[ShotRecipe, ShotRecipe],
     workflow: Mapping[str, object],
 ) -> Take:
     """Put a shot on disk: its latents, and (F, H, W, 3) in 0..1 with its sound or the recording that it was made for.
@@ -85,7 +85,7 @@ def keep(
         rate = video.player_rate([sound.rate])
         played = five_one(resampling.resampled(heard[None], sound.rate, rate))[0]
         size, frames = (film.width, film.height), len(pictures)
-        video.write(path, size, [pictures], played, film.fps, rate, workflow, frames=frames, quality=mp4.MASTER)
+        video.write(path, size, [pictures], played, film.fps, rate, workflow, frames=frames, quality=mp4.MASTER_CRF)
 
     return takes.write_take(film.folder, take, latents, {"pictures": tail, "sound": heard}, write_clip)
 

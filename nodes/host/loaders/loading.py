@@ -22,7 +22,7 @@ from ....mova_core.checkpoint.keys import original_video_vae
 from ....mova_core.checkpoint.load import assign, shapes_of
 from ....mova_core.checkpoint.quantization import (
     FORMATS,
-    MARK,
+    QUANT_MARK,
     SCALES,
     Format,
     configuration,
@@ -57,7 +57,7 @@ WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {
 SAME_FILE = "in the high-noise file"
 SHARED_FILE = "in the shared file"
 INDEX_FILE = "model_index.json"
-LAYER_PARTS = ("weight", MARK, *SCALES)  # of a quantised layer
+LAYER_PARTS = ("weight", QUANT_MARK, *SCALES)  # of a quantised layer
 
 
 def folders() -> list[str]:
@@ -201,7 +201,9 @@ def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) 
         return quantized(tensors, target)
     if target is None:
         return tensors
-    kept = {key.removesuffix(MARK) + part for key in tensors if key.endswith(f".{MARK}") for part in LAYER_PARTS}
+    kept = {
+        key.removesuffix(QUANT_MARK) + part for key in tensors if key.endswith(f".{QUANT_MARK}") for part in LAYER_PARTS
+    }
     return {key: tensor if key in kept else tensor.to(target) for key, tensor in tensors.items()}
 
 
@@ -246,12 +248,12 @@ def is_quantised(tensors: Mapping[str, Tensor]) -> bool:
     Raises:
         CheckpointError: this ComfyUI does not know the format.
     """
-    marks = [key for key in tensors if key.endswith(f".{MARK}")]
+    marks = [key for key in tensors if key.endswith(f".{QUANT_MARK}")]
     for key in marks:
-        name = configuration(tensors[key], key.removesuffix(f".{MARK}"))["format"]
+        name = configuration(tensors[key], key.removesuffix(f".{QUANT_MARK}"))["format"]
         if name not in QUANT_ALGOS:
             raise CheckpointError(
-                f"{key.removesuffix(f'.{MARK}')} is stored as {name:.50}, which this ComfyUI does not read; it knows "
+                f"{key.removesuffix(f'.{QUANT_MARK}')} is stored as {name:.50}, which this ComfyUI does not read; it knows "
                 f"{', '.join(QUANT_ALGOS)}. Update ComfyUI and comfy-kitchen, or choose a file in another precision"
             )
     return bool(marks)

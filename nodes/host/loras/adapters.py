@@ -6,7 +6,7 @@ from typing import Any
 import comfy.weight_adapter
 import torch
 
-from ....mova_core.checkpoint.lora_changes import Change
+from ....mova_core.checkpoint.lora_changes import LoraChange
 
 
 class DecomposedAdapter(comfy.weight_adapter.WeightAdapterBase):
@@ -43,7 +43,7 @@ class DecomposedAdapter(comfy.weight_adapter.WeightAdapterBase):
         return weight.copy_(torch.lerp(weight.float(), changed, strength))
 
 
-def adapter(change: Change, shape: Any) -> torch.Tensor:
+def adapter(change: LoraChange, shape: Any) -> torch.Tensor:
     """The change as ComfyUI's patch of a parameter of this shape."""
     t = change.tensors
     if change.form == "diff":

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import folder_paths
 
-from ....mova_core.checkpoint.distillation import FILES, REPOSITORY, distillation_pair
-from ....mova_core.checkpoint.experts import EXPERTS, Expert
+from ....mova_core.checkpoint.distillation import PUBLISHED_PAIR, REPOSITORY, distillation_pair
+from ....mova_core.checkpoint.experts import EXPERT_FOLDERS
 from ....mova_core.checkpoint.lora import Lora, choose, parse
-from ....mova_core.checkpoint.lora_changes import Change
+from ....mova_core.checkpoint.lora_changes import LoraChange
 from ....mova_core.checkpoint.lora_files import read_lora
-from ....mova_core.checkpoint.lora_keys import PARTS, Part
+from ....mova_core.checkpoint.lora_keys import LORA_PARTS, LoraPart
 from ....mova_core.checkpoint.lora_owner import short
 from ....mova_core.config import MovaConfig
 from ....mova_core.errors import CheckpointError
 from ....mova_core.model.mova import Mova
+from ....mova_core.sampling.schedule import Expert
 from ..model.base_model import check_model
 from ..patching.lora_names import ROOT
 from ..patching.patcher import MovaPatcher
@@ -32,7 +33,9 @@ def files() -> list[str]:
     return folder_paths.get_filename_list("loras")
 
 
-def apply(model: MovaPatcher, name: str, expert: str, strengths: Mapping[Part, float]) -> tuple[MovaPatcher, Report]:
+def apply(
+    model: MovaPatcher, name: str, expert: str, strengths: Mapping[LoraPart, float]
+) -> tuple[MovaPatcher, Report]:
     """A clone of the MODEL with the file's changes, and what was applied to what.
 
     Raises:
@@ -74,7 +77,7 @@ def distilled(model: MovaPatcher, chosen: Mapping[Expert, str], strength: float)
     for expert, name in chosen.items():
         if name == AUTO:
             name = _of_pair(found, expert)
-        model, made = apply(model, name, expert, dict.fromkeys(PARTS, strength))
+        model, made = apply(model, name, expert, dict.fromkeys(LORA_PARTS, strength))
         said.append(made.short)
     return model, "\n".join(said)
 
@@ -88,7 +91,7 @@ def _of_pair(found: Mapping[Expert, str] | None, expert: Expert) -> str:
     if found is None:
         raise CheckpointError(
             f"no pair of distillation LoRAs is in {', '.join(folder_paths.get_folder_paths('loras'))}: put "
-            f"{' and '.join(FILES.values())} there, from {REPOSITORY} on Hugging Face, and press R; or choose quality "
+            f"{' and '.join(PUBLISHED_PAIR.values())} there, from {REPOSITORY} on Hugging Face, and press R; or choose quality "
             "full or max, which need none"
         )
     return found[expert]
@@ -103,7 +106,7 @@ def _shapes(sizes: MovaConfig) -> dict[str, tuple[int, ...]]:
 def _experts(model: MovaPatcher, lora: Lora, name: str, why: str) -> tuple[Expert, ...]:
     """The experts of this MODEL that the file is for."""
     if model.low is not None:
-        return tuple(EXPERTS)
+        return tuple(EXPERT_FOLDERS)
     if model.expert is not None:
         if not lora.of(model.expert):
             raise CheckpointError(
@@ -122,11 +125,11 @@ def _experts(model: MovaPatcher, lora: Lora, name: str, why: str) -> tuple[Exper
 def _patch(
     model: MovaPatcher,
     expert: str | None,
-    changes: list[Change],
+    changes: list[LoraChange],
     shapes: Mapping[str, tuple[int, ...]],
-    strengths: Mapping[Part, float],
+    strengths: Mapping[LoraPart, float],
 ) -> None:
-    for part in PARTS:
+    for part in LORA_PARTS:
         for whole in (False, True):  # apart: a layer may have both, and a dict holds one patch a weight
             patches = {
                 ROOT + change.parameter: adapter(change, shapes[change.parameter])

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ....mova_core.checkpoint.lora import Lora
-from ....mova_core.checkpoint.lora_changes import Change
-from ....mova_core.checkpoint.lora_keys import PARTS, Part
+from ....mova_core.checkpoint.lora_changes import LoraChange
+from ....mova_core.checkpoint.lora_keys import LORA_PARTS, LoraPart
 from ....mova_core.checkpoint.lora_owner import short
 
 NAMED_KEYS = 5  # keys and reasons listed on the node
@@ -22,18 +22,20 @@ class Report:
     whole: str
 
 
-def report(lora: Lora, applied: Sequence[str], strengths: Mapping[Part, float]) -> Report:
+def report(lora: Lora, applied: Sequence[str], strengths: Mapping[LoraPart, float]) -> Report:
     """The report on a file, after the lines that say to what it was applied."""
     lines = list(applied)
-    lines += [f"Strength of {part.replace('_', ' ')}: {strengths[part]:g}" for part in PARTS if strengths[part] != 1]
+    lines += [
+        f"Strength of {part.replace('_', ' ')}: {strengths[part]:g}" for part in LORA_PARTS if strengths[part] != 1
+    ]
     lines += _forms(lora) + _scales(lora)
     few, whole = ("\n".join(lines + _left_out(lora.dropped, count)) for count in (NAMED_KEYS, MORE_KEYS))
     return Report(few, whole)
 
 
-def counted(changes: Sequence[Change]) -> str:
+def counted(changes: Sequence[LoraChange]) -> str:
     counts = Counter(change.part for change in changes)
-    return ", ".join(f"{counts[part]} {part.replace('_', ' ')}" for part in PARTS if counts[part]) or "nothing"
+    return ", ".join(f"{counts[part]} {part.replace('_', ' ')}" for part in LORA_PARTS if counts[part]) or "nothing"
 
 
 def _forms(lora: Lora) -> list[str]:

@@ -17,7 +17,7 @@ from ....mova_core.estimate import (
     fit_throughput,
 )
 from ....mova_core.model.tower import Block
-from ....mova_core.preflight import Machine, Plan, report
+from ....mova_core.preflight import ClipPlan, Machine, report
 from ....mova_core.shapes import latent_frames
 from ....mova_core.text import CONTEXT_ROWS
 from ..checks import frame_rate
@@ -46,7 +46,7 @@ def preflight(
     check_model(model)
     base, shape, options = model.model, video_shape(latent), model.model_options.get("transformer_options", {})
     capacity = memory.capacity(model.load_device)
-    plan = Plan(
+    plan = ClipPlan(
         config=base.sizes,
         shape=shape,
         fps=frame_rate(latent),

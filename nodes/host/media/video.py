@@ -99,7 +99,7 @@ def write(
     metadata: Mapping[str, object],
     *,
     frames: int,
-    quality: str = mp4.FINAL,
+    quality: str = mp4.FINAL_CRF,
 ) -> None:
     """Write an MP4 of `frames` pictures as `mova_core.mp4` does; cancelling and progress are ComfyUI's."""
     progress = comfy.utils.ProgressBar(frames)

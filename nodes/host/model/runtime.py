@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ....mova_core.estimate import FULL
 from ....mova_core.model.sparse import SIDE, Sparsity
 from ....mova_core.ops import (
-    ROWS,
+    ELEMENTWISE_ROWS,
     LayerCall,
     Place,
     Runtime,
@@ -41,7 +41,7 @@ class KitchenRotary:
     def rotate(self, x: Tensor, table: Tensor, start: int) -> Tensor:
         """In place, a few thousand tokens at a time: where the kernel is plain torch, it takes float32 copies of all."""
         for sample in x.split(1):
-            for rows in row_slices(x.shape[1], ROWS):
+            for rows in row_slices(x.shape[1], ELEMENTWISE_ROWS):
                 ck.apply_rope1_(sample[:, rows], table[:, start + rows.start : start + rows.stop])
         return x
 

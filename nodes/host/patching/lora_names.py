@@ -19,13 +19,13 @@ from comfy.patcher_extension import PatcherInjection
 from comfy.weight_adapter.bypass import BypassForwardHook
 from torch import nn
 
-from ....mova_core.checkpoint.experts import EXPERTS
+from ....mova_core.checkpoint.experts import EXPERT_FOLDERS
 from ....mova_core.checkpoint.lora_keys import part_of
 from ..types import Key, Patches, Values
 
 log = logging.getLogger("mova")
 ROOT = "diffusion_model."
-FOLDERS = {expert: f"{folder}." for expert, folder in EXPERTS.items()}
+FOLDERS = {expert: f"{folder}." for expert, folder in EXPERT_FOLDERS.items()}
 Adapters: TypeAlias = dict[tuple[str, str | None], tuple[object, float]]
 """(layer, expert that was named) -> (ComfyUI's weight adapter, strength)."""
 

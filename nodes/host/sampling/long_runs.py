@@ -188,14 +188,14 @@ class LongRun:
     def finished(self, made: Latent, seed: int) -> None:
         """The run is done: what was kept goes. Where decoding is expected not to fit, the latent itself stays."""
         if not decoding_fits(made):
-            name = f"{FOLDER}/{self.folder.name}/{runs.RESULT}"
+            name = f"{FOLDER}/{self.folder.name}/{runs.RESULT_FILE}"
             kept = latent_store.of_latent(made, {"seed": str(seed)})
-            if self.written(lambda: write_latent(self.folder / runs.RESULT, kept, {"seed": str(seed)})):
+            if self.written(lambda: write_latent(self.folder / runs.RESULT_FILE, kept, {"seed": str(seed)})):
                 self.tell(
                     f"Kept as {name}, as decoding it whole may not fit: set tile_size of 'MOVA Decode', nothing is lost."
                 )
                 messages.show(self.said(), self.node.node_id)
-                runs.forget(self.folder, but=runs.RESULT)
+                runs.forget(self.folder, but=runs.RESULT_FILE)
                 return
         runs.forget(self.folder)
 
@@ -230,7 +230,7 @@ class LongRun:
         self.keeping = self.keeping or (self.mode == AUTO and steps > 0 and seconds / steps * of > LONG_SECONDS)
 
     def _found(self) -> RunState | None:
-        if not (self.folder / runs.STATE).exists():
+        if not (self.folder / runs.STATE_FILE).exists():
             return None
         try:
             return runs.read_state(self.folder)

@@ -9,7 +9,7 @@ import torch
 
 from ....mova_core.preflight import Machine
 from ....mova_core.shapes import VideoShape
-from ....mova_core.training.forecast import Plan
+from ....mova_core.training.forecast import TrainingPlan
 from ....mova_core.training.forecast import report as told
 from ....mova_core.training.run import Settings
 from ..keys import LOW_NOISE
@@ -22,7 +22,7 @@ def report(model: Any, settings: Settings, shape: VideoShape, clips: int, measur
     base = model.model
     experts = [model, *model.get_additional_models_with_key(LOW_NOISE)]
     layer = sum(p.numel() for module in base.diffusion_model.layer_modules()[0] for p in module.parameters())
-    plan = Plan(
+    plan = TrainingPlan(
         config=base.sizes,
         settings=settings,
         shape=shape,

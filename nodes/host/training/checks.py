@@ -5,9 +5,10 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ....mova_core.checkpoint.experts import EXPERTS, Expert
+from ....mova_core.checkpoint.experts import EXPERT_FOLDERS
 from ....mova_core.errors import ConfigError, MovaError
 from ....mova_core.estimate import Workload
+from ....mova_core.sampling.schedule import Expert
 from ....mova_core.shapes import VideoShape
 from ....mova_core.training.budget import Budget, budget
 from ....mova_core.training.run import Settings
@@ -30,12 +31,12 @@ def experts_of(model: Any, settings: Settings) -> dict[Expert, Any]:
     lows = model.get_additional_models_with_key(LOW_NOISE)
     there: dict[Expert, Any] = {"high": model, "low": lows[0]} if lows else {}
     if not lows:
-        own = model.expert or (settings.parts[0] if len(set(settings.parts) & set(EXPERTS)) == 1 else None)
+        own = model.expert or (settings.parts[0] if len(set(settings.parts) & set(EXPERT_FOLDERS)) == 1 else None)
         if own is None:
             raise ConfigError("this MODEL is one expert without saying which; choose either high or low to train")
         there = {own: model}
     wanted = [expert for expert in settings.experts if expert in there]
-    lacking = [part for part in settings.parts if part in EXPERTS and part not in there]
+    lacking = [part for part in settings.parts if part in EXPERT_FOLDERS and part not in there]
     if lacking:
         raise ConfigError(f"this MODEL lacks the {lacking[0]}-noise expert; connect both, or do not train that one")
     for patcher in there.values():

@@ -197,7 +197,7 @@ class _Told:
         for kind, words in (
             ("short", f"too short, left out (under {clips.SHORTEST} pictures)"),
             ("mute", "without sound, the picture alone is learned"),
-            ("silent", f"silent (below {clips.SILENCE_DB:g} dB), the picture alone is learned"),
+            ("silent", f"silent (below {clips.SILENT_CLIP_DB:g} dB), the picture alone is learned"),
             ("hdr", "HDR, whose colours come out pale: convert to SDR first"),
             ("others", "in the folder and not trained on"),
             ("cut", "captions too long, cut at 512 tokens"),
@@ -284,9 +284,9 @@ def _audible(path: Path, name: str, track: bool, told: _Told) -> bool:
         told.mute.append(name)
         return False
     loud = float(files.read_header(path).metadata.get("loudness", "0"))
-    if loud <= clips.SILENCE_DB:
+    if loud <= clips.SILENT_CLIP_DB:
         told.silent.append(f"{name} ({loud:.0f} dB)")
-    return loud > clips.SILENCE_DB
+    return loud > clips.SILENT_CLIP_DB
 
 
 def media(clip: Clip) -> dict[str, Tensor]:

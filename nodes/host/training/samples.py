@@ -12,12 +12,12 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ....mova_core.checkpoint.experts import Expert
 from ....mova_core.image import condition_mask
 from ....mova_core.ops import LayerCall, Runtime
+from ....mova_core.sampling.schedule import Expert
 from ....mova_core.shapes import DEFAULT_FPS
 from ....mova_core.training.adapters import Adapters
-from ....mova_core.training.budget import CONTEXT, ROWS
+from ....mova_core.training.budget import CONTEXT, RECOMPUTED_ROWS
 from ....mova_core.training.noise import Draws, noises
 from ....mova_core.training.run import (
     Draw,
@@ -131,7 +131,7 @@ class Samples:
             comfy.model_management.throw_exception_if_processing_interrupted()
             return call(video, audio)
 
-        rows = ROWS if self.low else None
+        rows = RECOMPUTED_ROWS if self.low else None
         module = self.patchers[expert].model.diffusion_model
         with closing(windows), heads(module, self.device, self.dtype):
             yield Runtime(prefetch=windows, layer=layer, recompute=self.low, ffn_rows=rows, query_rows=rows)

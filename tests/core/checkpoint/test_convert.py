@@ -13,7 +13,7 @@ import torch
 
 from mova_core.checkpoint import writer
 from mova_core.checkpoint.convert import convert, main, manifest_path, restore, verify
-from mova_core.checkpoint.convert.plan import FILES, PRECISIONS, USUAL
+from mova_core.checkpoint.convert.plan import PRECISIONS, SINGLE_FILES, USUAL
 from mova_core.checkpoint.files import component_tensors, read_header, read_json, read_tensors
 from mova_core.checkpoint.quantization import FORMATS, dequantized, takes
 from mova_core.checkpoint.source import from_files, joint_names
@@ -107,7 +107,7 @@ def write_all(path, tensors):
 
 def test_files_lie_where_comfyui_looks_for_them_and_say_what_they_are(tiny, models):
     for part in USUAL:
-        folder, end, _ = FILES[part]
+        folder, end, _ = SINGLE_FILES[part]
         (path,) = [p for p in (models / folder).iterdir() if end in p.name]
         header = read_header(path)
         assert header.metadata["format"] == "pt"

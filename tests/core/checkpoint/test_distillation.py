@@ -2,7 +2,7 @@
 
 import pytest
 
-from mova_core.checkpoint.distillation import FILES, distillation_pair
+from mova_core.checkpoint.distillation import PUBLISHED_PAIR, distillation_pair
 
 KIJAI = "Wan22_Lightx2v/Wan_2_2_I2V_A14B_{}_lightx2v_4step_lora_v1030_rank_64_bf16.safetensors"
 COMFY = "wan2.2_i2v_lightx2v_4steps_lora_v1_{}_noise.safetensors"
@@ -24,7 +24,7 @@ def named(pattern: str, high: str = "high", low: str = "low") -> dict[str, str]:
 @pytest.mark.parametrize(
     "pair",
     [
-        dict(FILES),
+        dict(PUBLISHED_PAIR),
         named(KIJAI, "HIGH", "LOW"),
         named(COMFY),
         named(LIGHTNING),
@@ -36,13 +36,13 @@ def test_a_published_pair_is_found_among_others(pair: dict[str, str]) -> None:
     assert distillation_pair([*OTHERS, *pair.values()]) == pair
 
 
-@pytest.mark.parametrize("names", [[], OTHERS, [FILES["high"]], [FILES["high"], COMFY.format("low")]])
+@pytest.mark.parametrize("names", [[], OTHERS, [PUBLISHED_PAIR["high"]], [PUBLISHED_PAIR["high"], COMFY.format("low")]])
 def test_half_a_pair_and_other_loras_are_none(names: list[str]) -> None:
     assert distillation_pair(names) is None
 
 
 def test_the_release_of_the_recipe_comes_before_others_wherever_it_lies() -> None:
-    tried = {expert: f"a folder/{name}" for expert, name in FILES.items()}
+    tried = {expert: f"a folder/{name}" for expert, name in PUBLISHED_PAIR.items()}
     assert distillation_pair([*named(LIGHTNING).values(), *tried.values(), *named(COMFY).values()]) == tried
 
 

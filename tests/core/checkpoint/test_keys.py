@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mova_core.checkpoint.keys import VIDEO_VAE, original_video_vae, rename
+from mova_core.checkpoint.keys import VIDEO_VAE_ROWS, original_video_vae, rename
 from mova_core.errors import CheckpointError
 from tests.fixtures.key_shapes import WanVAESizes, wan_vae_shapes
 from tests.golden import key_table
@@ -53,13 +53,13 @@ def test_nothing_is_left_in_the_names_of_diffusers():
 )
 def test_names_are_those_of_the_original_file(theirs, original):
     assert theirs in KEYS
-    assert rename(theirs, VIDEO_VAE) == original
+    assert rename(theirs, VIDEO_VAE_ROWS) == original
 
 
 def test_every_row_of_the_table_is_needed():
     whole = original_video_vae(KEYS, WHERE)
-    for row in VIDEO_VAE:
-        rest = [other for other in VIDEO_VAE if other is not row]
+    for row in VIDEO_VAE_ROWS:
+        rest = [other for other in VIDEO_VAE_ROWS if other is not row]
         assert {rename(key, rest) for key in KEYS} != whole.keys(), row
 
 

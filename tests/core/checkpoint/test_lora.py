@@ -15,7 +15,7 @@ from torch import Tensor
 from mova_core.checkpoint.load import load_joint
 from mova_core.checkpoint.lora import Lora, choose, parse
 from mova_core.checkpoint.lora_files import read_lora
-from mova_core.checkpoint.lora_keys import PARTS, Names, diffusers_name, split_key
+from mova_core.checkpoint.lora_keys import LORA_PARTS, Names, diffusers_name, split_key
 from mova_core.checkpoint.lora_names import expert_in_name
 from mova_core.checkpoint.lora_scale import scales
 from mova_core.config import MOVA
@@ -26,7 +26,7 @@ from tests.fixtures.lora_files import merged
 from tests.fixtures.tiny_model import TINY
 from tests.golden import SETS, relative_error, tensors
 
-ONE = dict.fromkeys(PARTS, 1.0)
+ONE = dict.fromkeys(LORA_PARTS, 1.0)
 Q, FFN = "blocks.0.self_attn.q", "blocks.1.ffn.0"
 AUDIO_K, BRIDGE_V = "audio_dit.blocks.1.cross_attn.k", "dual_tower_bridge.video_to_audio_conditioners.0.inner.v"
 RANK = 3
@@ -88,7 +88,7 @@ class Official:
         role = "high" if expert == "video_dit" else "low"
         golden, model = self.golden, load_joint(self.checkpoint, role)
         if lora is not None:
-            model.load_state_dict(merged(model.state_dict(), lora, role, dict.fromkeys(PARTS, strength)))
+            model.load_state_dict(merged(model.state_dict(), lora, role, dict.fromkeys(LORA_PARTS, strength)))
         latents = golden["in.visual_latents"]
         return model(
             latents[:, :16],
@@ -314,7 +314,7 @@ def test_the_scale_is_alpha_over_the_rank_of_down(own, stated, scale):
 def test_strengths_are_by_part():
     layers = {"video": Q, "audio": AUDIO_K, "video_to_audio": BRIDGE_V}
     for part, layer in layers.items():
-        found = changed(peft(*layers.values()), strengths={**dict.fromkeys(PARTS, 0.0), part: 0.5})
+        found = changed(peft(*layers.values()), strengths={**dict.fromkeys(LORA_PARTS, 0.0), part: 0.5})
         down, up = pair(layer)
         assert list(found) == [f"{layer}.weight"]
         assert relative_error(found[f"{layer}.weight"], 0.5 * up @ down) < 1e-5

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import LayerNorm, Linear, Sequential
 
-from mova_core.checkpoint.torch_file import DTYPES, MAX_CONTAINERS, NARROW, read_torch
+from mova_core.checkpoint.torch_file import MAX_CONTAINERS, NARROW, STORAGE_DTYPES, read_torch
 from mova_core.errors import CheckpointError
 
 NOISE = torch.Generator().manual_seed(0)
@@ -20,7 +20,7 @@ SETTINGS = {"rank": 3, "alpha": 6.5, "names": ["a", None, True, False, -5, 70_00
 
 
 def tensors() -> dict[str, torch.Tensor]:
-    some = {str(dtype): torch.randint(0, 2, (3, 4), generator=NOISE).to(dtype) for dtype in DTYPES.values()}
+    some = {str(dtype): torch.randint(0, 2, (3, 4), generator=NOISE).to(dtype) for dtype in STORAGE_DTYPES.values()}
     some |= {name: torch.randint(0, 2, (5,), generator=NOISE).to(getattr(torch, name)) for name in NARROW}
     whole = torch.randn(6, 8, generator=NOISE)
     views = {"turned": whole.t(), "row": whole[2], "part": whole[1:3, ::2], "number": torch.tensor(3.0)}

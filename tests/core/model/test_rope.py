@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mova_core.model import rope
 from mova_core.model.rope import audio_table, axis_widths, bridge_positions, bridge_table, rotate_halves, video_table
-from mova_core.ops import PAIRS, ROWS, RotaryPairs, Runtime
+from mova_core.ops import ELEMENTWISE_ROWS, PAIRS, RotaryPairs, Runtime
 from tests.fixtures.tiny_model import tiny_inputs, tiny_model, wave
 
 CPU = torch.device("cpu")
@@ -105,9 +105,9 @@ def test_long_inputs_are_turned_the_same_in_pieces(monkeypatch):
     x, table = wave((1, 60, 1, 16)), audio_table(60, 16, CPU)
     frames = bridge_table(torch.arange(12.0), 16, CPU)
     whole = pairs(x, table), rotate_halves(x, frames)
-    assert ROWS > 60
-    monkeypatch.setattr("mova_core.ops.ROWS", 7)
-    monkeypatch.setattr(rope, "ROWS", 7)
+    assert ELEMENTWISE_ROWS > 60
+    monkeypatch.setattr("mova_core.ops.ELEMENTWISE_ROWS", 7)
+    monkeypatch.setattr(rope, "ELEMENTWISE_ROWS", 7)
     assert torch.equal(pairs(x, table), whole[0])
     assert torch.equal(rotate_halves(x, frames), whole[1])
 

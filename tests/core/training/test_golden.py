@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from mova_core.checkpoint.experts import Expert
 from mova_core.checkpoint.load import load_joint
 from mova_core.model.mova import Mova
 from mova_core.ops import PLAIN, Runtime
+from mova_core.sampling.schedule import Expert
 from mova_core.training.adapters import Adapters
 from mova_core.training.optim import AdamW, Rates
 from mova_core.training.step import Step, training_step

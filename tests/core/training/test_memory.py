@@ -17,7 +17,7 @@ from mova_core.model.mova import Mova
 from mova_core.ops import Runtime
 from mova_core.shapes import VideoShape
 from mova_core.training.adapters import Adapters
-from mova_core.training.budget import ROWS, activations, budget, kept, step_work
+from mova_core.training.budget import RECOMPUTED_ROWS, activations, budget, kept, step_work
 from mova_core.training.step import training_step
 from tests.core.model.test_memory import UNTURNED, allocated
 from tests.core.training.test_adapters import parameters, shown
@@ -28,7 +28,7 @@ RANK = 32
 
 @cache
 def counted(size: tuple[int, int], frames: int, low: bool, layers: tuple[int, int] = (1, 1)) -> tuple[Ledger, int]:
-    rows = ROWS if low else None
+    rows = RECOMPUTED_ROWS if low else None
 
     def run(ledger: Ledger) -> Runtime:
         return Runtime(attention=ledger.attention, rotary=UNTURNED, recompute=low, ffn_rows=rows, query_rows=rows)

@@ -40,7 +40,7 @@ def plan(pack: Pack) -> Any:
             **more,
         }
         shape = shapes.VideoShape(batch=1, frames=frames, height=352, width=640)
-        return forecast.Plan(
+        return forecast.TrainingPlan(
             config=pack.module("mova_core.config").MOVA,
             settings=run.Settings(**chosen),
             shape=shape,
