@@ -85,7 +85,7 @@ def row(name: str, told: list[Any], whole: list[Any], best: Callable[[list[Any]]
 
 
 def of_made(pack: Any) -> str:
-    judge, sound = pack.module("nodes.host.meter"), pack.module("mova_core.inputs.sounds").Sound
+    judge, sound = pack.module("nodes.host.meters.meter"), pack.module("mova_core.inputs.sounds").Sound
     best, whole = pack.module("mova_core.meter.reading").best, readings(judge, sound, MADE["in step"])
     lines = [f"| made clip, {VOICES} voices | faults | a lag is named | median | in step | the whole one is picked |"]
     lines.append("|---" * 6 + "|")
@@ -97,7 +97,7 @@ def of_made(pack: Any) -> str:
 
 
 def of_footage(pack: Any, folder: Path) -> str:
-    judge, sound = pack.module("nodes.host.meter"), pack.module("mova_core.inputs.sounds").Sound
+    judge, sound = pack.module("nodes.host.meters.meter"), pack.module("mova_core.inputs.sounds").Sound
     lines = ["| clip | what is said |", "|---|---|"]
     for path in sorted(folder.iterdir()):
         try:

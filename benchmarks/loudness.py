@@ -56,7 +56,7 @@ def by_ffmpeg(sound: Tensor, rate: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    loudness = load_pack(prepare_comfyui(Path(tempfile.mkdtemp()))).module("nodes.host.loudness")
+    loudness = load_pack(prepare_comfyui(Path(tempfile.mkdtemp()))).module("nodes.host.meters.loudness")
     print("| sound | channels | Hz | LUFS: ffmpeg | here | true peak: ffmpeg | here |", "|---" * 7 + "|", sep="\n")
     apart = []
     for make in (tones, bursts):
