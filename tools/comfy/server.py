@@ -277,6 +277,16 @@ class ComfyServer:
         """ComfyUI's record of a finished prompt; empty while it runs."""
         return self._get(f"/history/{prompt_id}").get(prompt_id, {})
 
+    def card_taken(self) -> int:
+        """Bytes of the first device that are taken, by whomever; 0 on the CPU.
+
+        Raises:
+            OSError: no answer.
+        """
+        device = self._get("/system_stats")["devices"][0]
+        free = device["vram_free"] - device["torch_vram_free"]  # without what torch holds and does not use
+        return 0 if device["type"] == "cpu" else int(device["vram_total"] - free)
+
     def interrupt(self, prompt_id: str | None = None) -> None:
         """Cancel the running prompt (or only the named one), as the page's cancel button does."""
         self._post("/interrupt", {"prompt_id": prompt_id} if prompt_id else {})

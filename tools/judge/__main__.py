@@ -1,0 +1,3 @@
+from tools.judge.command import main
+
+main()
