@@ -29,6 +29,7 @@ MARGIN = 1.1  # of the allocator, and of the kernels' own workspace
 LAYERS_IN_FLIGHT = 2  # streamed weights: the layer that computes and the one on its way
 ROW_STATES = 4.3  # hidden states of a chunk of queries alive at once: modulated, projected, normed, attended to
 FLOAT = 4  # bytes
+LONG_SECONDS = 300.0  # of a run: one that takes longer is kept on its way
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from .estimate import (
     CHUNKED,
     FULL,
     LAYERS_IN_FLIGHT,
+    LONG_SECONDS,
     ChunkSizes,
     Throughput,
     Workload,
@@ -35,6 +36,15 @@ class Machine:
     capacity: float  # for activations and weights, once other models are moved away
     memory: float  # host memory available
     link: float | None  # host to device; None where they are the same memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """Where runs are kept on their way: `free` bytes, 0 where nothing can be written, and those that one step needs."""
+
+    folder: str
+    free: float
+    needed: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +105,9 @@ def speedups(plan: ClipPlan, machine: Machine, measured: Throughput) -> list[tup
     return sorted(found, key=lambda lever: lever[1])
 
 
-def report(plan: ClipPlan, machine: Machine, measured: Throughput | None, decode: float | None = None) -> str:
+def report(
+    plan: ClipPlan, machine: Machine, measured: Throughput | None, decode: float | None = None, disk: Disk | None = None
+) -> str:
     """The whole of it, a line a fact. `decode` is what the video VAE asks for, in bytes."""
     shape, load = plan.shape, plan.load
     lines = [
@@ -104,7 +116,22 @@ def report(plan: ClipPlan, machine: Machine, measured: Throughput | None, decode
         *_memory(plan, machine, decode),
         *_limits(plan, machine),
     ]
-    return "\n".join(lines + (_time(plan, machine, measured) if measured else []))
+    lines += _time(plan, machine, measured) if measured else []
+    seconds = plan.steps * step_seconds(plan, machine, measured) if measured else None
+    return "\n".join([*lines, keeping(disk, seconds)] if disk else lines)
+
+
+def keeping(disk: Disk, seconds: float | None) -> str:
+    """Whether a run of so many seconds is kept on its way, and where; None is a run that was not timed."""
+    limit = format_duration(LONG_SECONDS)
+    where = f"{disk.folder} ({disk.needed / GB:.2g} GB with euler, {disk.free / GB:.3g} GB free)"
+    if disk.free < disk.needed:
+        return f"NOT kept on its way, however long it takes: no room, or no right to write, in {where}"
+    if seconds is None:
+        return f"kept on its way where it takes over {limit}, in {where}"
+    if seconds <= LONG_SECONDS:
+        return f"not kept on its way, being under {limit}, unless resume of the sampler is on; then in {where}"
+    return f"kept on its way, being over {limit}, in {where}: after a crash or a cancel the same inputs go on"
 
 
 def _memory(plan: ClipPlan, machine: Machine, decode: float | None) -> list[str]:

@@ -65,6 +65,7 @@ class MovaFastSampler(MovaNode):
                     optional=True,
                     advanced=True,
                 ),
+                inputs.keep_minutes(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Joint latent, for 'MOVA Decode' or stock nodes."),
@@ -92,11 +93,12 @@ class MovaFastSampler(MovaNode):
         resume: str = long_runs.AUTO,
         keep_every: int = 1,
         bridge_cfg: float = 1.0,
+        keep_minutes: int = 0,
     ) -> io.NodeOutput:
         recipe = recipe_of(quality, steps, bridge_cfg)
         used = teacher if _plain(quality) and teacher is not None else model
         node = long_runs.Node(cls.hidden.unique_id, cls.hidden.dynprompt)
-        kept = long_runs.Keeping(mode=resume, every=keep_every)
+        kept = long_runs.Keeping(mode=resume, every=keep_every, minutes=keep_minutes)
         made = fast.sample_fast(used, teacher, (positive, negative), latent, recipe, seed, node, kept)
         return io.NodeOutput(made, seed)
 

@@ -75,6 +75,20 @@ def keeping() -> tuple[io.Combo.Input, io.Int.Input]:
     )
 
 
+def keep_minutes() -> io.Int.Input:
+    """The same by the clock."""
+    return io.Int.Input(
+        "keep_minutes",
+        default=0,
+        min=0,
+        max=1440,
+        optional=True,
+        advanced=True,
+        tooltip="Minutes after the last write at which the next step is written too, however few keep_every has counted. 0 "
+        "counts steps alone.",
+    )
+
+
 # Inputs that check their value in a way of their own
 
 

@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from .base import MovaNode
 from .host import messages
 from .host.machine import preflight as facts
+from .host.sampling import long_runs
 
 
 class MovaPreflight(MovaNode):
@@ -55,6 +56,6 @@ class MovaPreflight(MovaNode):
     def run(
         cls, model: Any, latent: Any, vae: Any = None, steps: int = 50, cfg: float = 5.0, measure: bool = True
     ) -> io.NodeOutput:
-        report = facts.preflight(model, latent, vae, steps, cfg, measure)
+        report = facts.preflight(model, latent, vae, steps, cfg, measure, long_runs.disk(latent))
         messages.show(report, cls.hidden.unique_id)
         return io.NodeOutput(report, ui=ui.PreviewText(report))

@@ -139,6 +139,7 @@ class MovaSampler(MovaNode):
                     "An untrained shortcut. Needs euler.",
                 ),
                 *inputs.keeping(),
+                inputs.keep_minutes(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Joint latent, for 'MOVA Decode' or stock nodes."),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.files import read_header
-from ..checkpoint.whole_file import STALE_PART_SECONDS, sweep, write_whole
+from ..checkpoint.whole_file import LEFT, STALE_PART_SECONDS, being_written, write_whole
 from ..errors import CheckpointError, MovaError
 from .latents import JointLatent, notes_of, read_latent, tensors_of
 
@@ -124,15 +124,23 @@ def count_answers(folder: Path, noise: str, shape: Sequence[int]) -> int:
         number += 1
 
 
+def is_kept(folder: Path) -> bool:
+    """Whether a run's state lies there, whole or not."""
+    try:
+        return (folder / STATE_FILE).exists()
+    except OSError:  # no right to look
+        return False
+
+
 def forget(folder: Path, but: str = "") -> None:
     """Remove a run's files, one kept by its name, and its folder if that leaves it empty; what others hold stays."""
     for path in _listed(folder):
-        if path.name != but and (path.name in (STATE_FILE, RESULT_FILE) or ANSWER.fullmatch(path.name)):
+        own = path.name in (STATE_FILE, RESULT_FILE) or ANSWER.fullmatch(path.name)
+        if path.name != but and (own or (LEFT.fullmatch(path.name) and not being_written(path))):
             try:
                 path.unlink(missing_ok=True)
             except OSError:
                 continue
-    sweep(folder / STATE_FILE)
     try:
         folder.rmdir()
     except OSError:  # not empty, or not there

@@ -21,7 +21,7 @@ from mova_core.estimate import (
     work,
 )
 from mova_core.model.sparse import Sparsity, attended_share
-from mova_core.preflight import ClipPlan, Machine, format_duration, report, speedups, step_seconds
+from mova_core.preflight import ClipPlan, Disk, Machine, format_duration, keeping, report, speedups, step_seconds
 from mova_core.shapes import VideoShape, check_size, latent_frames
 
 LAYER = 973_000_000
@@ -159,3 +159,23 @@ def test_the_report_says_everything_asked_of_it() -> None:
 )
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "free", "said"),
+    [
+        (301.0, 1e9, "kept on its way, being over 5 min 00 s, in there (0.14 GB with euler, 1 GB free)"),
+        (300.0, 1e9, "not kept on its way, being under 5 min 00 s, unless resume of the sampler is on; then in there"),
+        (None, 1e9, "kept on its way where it takes over 5 min 00 s, in there"),
+        (301.0, 1e8, "NOT kept on its way"),
+        (None, 0.0, "NOT kept on its way"),
+    ],
+)
+def test_whether_a_run_will_be_kept_and_where(seconds: float | None, free: float, said: str) -> None:
+    assert keeping(Disk(folder="there", free=free, needed=0.14e9), seconds).startswith(said)
+
+
+def test_the_report_ends_with_it() -> None:
+    disk = Disk(folder="there", free=1e12, needed=0.14e9)
+    assert report(PLAN, MACHINE, CARD, disk=disk).splitlines()[-1].startswith("kept on its way, being over")
+    assert report(replace(PLAN, steps=1), MACHINE, CARD, disk=disk).splitlines()[-1].startswith("not kept")

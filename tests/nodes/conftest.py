@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.golden import CHECKPOINT, LARGER
 from tests.in_process import Pack, load_pack, prepare_comfyui, stock_nodes
 from tests.nodes.graph import FPS, Run, Scene, runner
+from tests.nodes.long_runs import Counted
 
 PROMPT = "A cat plays the piano.\n\nThe audio shows rain on a tin roof."
 
@@ -89,3 +91,18 @@ def condition(run: Run, texts: tuple[object, ...], vae: object, **inputs: object
     """Outputs of 'MOVA Image to Video+Audio' at the size of the tiny clip."""
     size = {"width": 80, "height": 48, "frames": 9, "fps": FPS, "batch_size": 1}
     return run("MOVAImageToVideoAudio", positive=texts[0], negative=texts[1], vae=vae, **(size | inputs))
+
+
+@pytest.fixture
+def folder(comfy_base: Path) -> Iterator[Path]:
+    """Where runs are kept on their way; empty before and after."""
+    path = comfy_base / "output" / "mova_runs"
+    shutil.rmtree(path, ignore_errors=True)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def evaluations(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """Of the model, counted from here."""
+    return Counted(pack, monkeypatch)

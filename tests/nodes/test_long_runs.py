@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,72 +13,13 @@ import torch
 
 from tests.comfy import needs_comfy
 from tests.fixtures.tiny_lora import write_tiny_lora
-from tests.in_process import Pack
-from tests.nodes.graph import Run, Scene, equal, streams
+from tests.nodes.graph import equal
+from tests.nodes.long_runs import STEPS, Counted, StoppedError, masked, sampled, stopped
 
 pytestmark = needs_comfy
 
-STEPS = 8
 START = ("euler", "ddim", "heun", "dpm_2", "exp_heun_2_x0")
 LOG = ("dpmpp_2m", "uni_pc", "dpmpp_sde", "res_multistep", "euler_ancestral", "dpm_fast")
-
-
-class StoppedError(Exception):
-    """In place of a crash."""
-
-
-@pytest.fixture
-def folder(comfy_base: Path) -> Iterator[Path]:
-    path = comfy_base / "output" / "mova_runs"
-    shutil.rmtree(path, ignore_errors=True)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-class Counted:
-    """Counts the model's evaluations, full ones; and stops the run before one of them."""
-
-    def __init__(self, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.module = pack.module("nodes.host.sampling.guiders")
-        self.plain, self.count, self.stop = self.module.MovaGuidance.predict_noise, 0, 10**9
-        monkeypatch.setattr(self.module.MovaGuidance, "predict_noise", self._counting())
-
-    def _counting(self) -> Any:
-        def predict(guider: Any, *args: Any, **more: Any) -> Any:
-            if self.count >= self.stop:
-                raise StoppedError
-            self.count += 1
-            return self.plain(guider, *args, **more)
-
-        return predict
-
-    def until(self, stop: int = 10**9) -> Counted:
-        self.count, self.stop = 0, stop
-        return self
-
-
-@pytest.fixture
-def evaluations(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> Counted:
-    return Counted(pack, monkeypatch)
-
-
-def sampled(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:
-    given = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", **(given | {"seed": 7, "steps": STEPS, "cfg": 1.0, "resume": "on"} | widgets))[0]
-
-
-def stopped(run: Run, scene: Scene, evaluations: Counted, after: int, **widgets: Any) -> None:
-    evaluations.until(after)
-    with pytest.raises(StoppedError):
-        sampled(run, scene, **widgets)
-    evaluations.until()
-
-
-def masked(run: Run, scene: Scene) -> Scene:
-    noise = torch.Generator().manual_seed(9)
-    parts = [torch.randn(part.shape, generator=noise) for part in streams(scene.latent)]
-    full = {**scene.latent, "samples": type(scene.latent["samples"])(parts)}
-    return scene.but(latent=run("MOVAMask", latent=full, picture="span", sound="span", start=0.2, end=0.4)[0])
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +115,25 @@ def test_a_stop_between_writes_loses_no_step(run, scene, folder, evaluations, sa
     stopped(run, scene, evaluations, 5, sampler=sampler, keep_every=100)
     assert equal(sampled(run, scene, sampler=sampler, keep_every=100), whole)
     assert evaluations.count == STEPS - 5
+
+
+def test_after_so_many_minutes_a_step_is_written_however_few_were_made(run, scene, pack, folder, monkeypatch):
+    """A minute passes at each look at the clock; two looks a step."""
+    runs, written = pack.module("mova_core.kept.runs"), []
+    plain, minutes = runs.write_state, iter(range(10**6))
+    monkeypatch.setattr(runs, "write_state", lambda folder, state: (written.append(state.step), plain(folder, state)))
+    module = pack.module("nodes.host.sampling.long_runs")
+    monkeypatch.setattr(module, "LongRun", partial(module.LongRun, clock=lambda: 60.0 * next(minutes)))
+    for sampler in ("euler", "dpmpp_2m"):
+        steps = {}
+        for given in ((100, 0), (100, 5), (3, 0), (3, 5), (1, 0)):
+            written.clear()
+            sampled(run, scene, sampler=sampler, keep_every=given[0], keep_minutes=given[1])
+            steps[given] = list(written)
+        assert len(steps[100, 0]) <= 1
+        assert len(steps[100, 5]) >= len(steps[100, 0]) + 2
+        assert set(steps[3, 0]) < set(steps[1, 0])
+        assert len(steps[3, 0]) <= len(steps[3, 5]) < len(steps[1, 0])
 
 
 def test_the_node_says_from_which_step(run, scene, folder, evaluations, caplog):
@@ -277,12 +236,27 @@ def test_patches_that_keep_a_state_are_named(run, scene, folder, evaluations, ca
     assert "EasyCache began anew: the result will not be equal to the bit" in caplog.text
 
 
-@pytest.mark.parametrize("sampler", ["euler_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "gradient_estimation_cfg_pp"])
-def test_cfg_pp_is_refused_before_the_first_step_and_runs_as_before_unasked(run, scene, folder, evaluations, sampler):
-    with pytest.raises(ValueError, match=f"{sampler}.*could not go on"):
-        sampled(run, scene, sampler=sampler)
-    assert evaluations.count == 0
-    sampled(run, scene, sampler=sampler, resume="auto", steps=2)
+def test_cfg_pp_is_refused_by_name_before_the_first_step_and_unasked_says_that_it_is_not_kept(
+    run, scene, pack, folder, evaluations, monkeypatch
+):
+    module = pack.module("nodes.host.sampling.mova_sampler")
+    samplers = [name for name in pack.module("nodes.host.sampling.samplers").SAMPLERS if name.endswith("cfg_pp")]
+    assert len(samplers) == 7
+    for sampler in samplers:
+        with pytest.raises(ValueError, match=f"{sampler}.*could not go on"):
+            sampled(run, scene, sampler=sampler)
+        assert evaluations.until().count == 0
+        shown: list[tuple[int, str]] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(module.messages, "show", lambda text, _, shown=shown: shown.append((evaluations.count, text)))
+            sampled(run, scene, sampler=sampler, resume="auto", steps=2)
+        said = f"Not kept on its way: sampler '{sampler}'"
+        assert shown[0][0] == 0
+        assert shown[0][1].startswith(said)
+        assert all(said in text for _, text in shown), "it stays under the node"
+        assert not folder.exists()
+    monkeypatch.setattr(module.messages, "show", lambda text, _: pytest.fail(text) if "Not kept" in text else None)
+    sampled(run, scene, sampler=samplers[0], resume="off", steps=2)
 
 
 def test_short_runs_leave_nothing_and_long_ones_are_kept_unasked(run, scene, pack, folder, evaluations, monkeypatch):
@@ -364,7 +338,7 @@ def test_a_gap_in_the_log_ends_what_is_answered(run, scene, folder, evaluations)
 
 def test_what_a_killed_writer_left_goes_with_the_run(run, scene, folder, evaluations):
     stopped(run, scene, evaluations, 5)
-    (next(folder.iterdir()) / ".state.safetensors.1.part").write_bytes(b"half")
+    (next(folder.iterdir()) / ".state.safetensors.99999999.part").write_bytes(b"half")
     sampled(run, scene)
     assert not list(folder.iterdir())
 

@@ -1,6 +1,7 @@
 """MOVA Preflight on this machine: its memory is what a run is planned with, its time what a forward takes."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,17 @@ def test_the_report_is_shown_and_given_on(run: Run, scene: Scene, pack: Pack, mo
     assert text.startswith("9 frames of 80x48, 0.4 s: 45 video tokens, 19 audio tokens")
     assert "s a step of 1 evaluations" in text
     assert "decoding the picture" in text
+
+
+def test_where_the_run_would_be_kept_is_told(run: Run, scene: Scene, folder: Path) -> None:
+    given = {"model": scene.model, "latent": scene.latent, "measure": False}
+    last = run("MOVAPreflight", **given)[0].splitlines()[-1]
+    assert last.startswith(f"kept on its way where it takes over 5 min 00 s, in {folder} (")
+    folder.write_bytes(b"a file in its place")
+    try:
+        assert run("MOVAPreflight", **given)[0].splitlines()[-1].startswith("NOT kept")
+    finally:
+        folder.unlink()
 
 
 def test_without_measuring_nothing_is_run(run: Run, scene: Scene, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from ....mova_core.estimate import (
     fit_throughput,
 )
 from ....mova_core.model.tower import Block
-from ....mova_core.preflight import ClipPlan, Machine, report
+from ....mova_core.preflight import ClipPlan, Disk, Machine, report
 from ....mova_core.shapes import latent_frames
 from ....mova_core.text import CONTEXT_ROWS
 from ..checks import frame_rate
@@ -36,7 +36,7 @@ SAMPLE = 2**28  # bytes copied to measure the link
 
 
 def preflight(
-    model: MovaPatcher, latent: Latent, vae: comfy.sd.VAE | None, steps: int, cfg: float, measure: bool
+    model: MovaPatcher, latent: Latent, vae: comfy.sd.VAE | None, steps: int, cfg: float, measure: bool, disk: Disk
 ) -> str:
     """The report for sampling `latent` with `model`, and decoding it with `vae`.
 
@@ -72,7 +72,7 @@ def preflight(
     if vae is not None:
         samples = latent["samples"].unbind()[0]
         decode = float(vae.memory_used_decode(samples.shape, vae.vae_dtype))
-    return report(plan, machine, measured_speed(model, plan.load.video) if measure else None, decode)
+    return report(plan, machine, measured_speed(model, plan.load.video) if measure else None, decode, disk)
 
 
 def measured_speed(model: MovaPatcher, tokens: int) -> Throughput:

@@ -32,7 +32,8 @@ class Attempt:
     ) -> None:
         self.run, self.model, self.steps = run, model, len(sigmas) - 1
         self.seed, self.noise = int(extra_args.get("seed") or 0), tensor_digest(x)
-        self.begun, self.first, self.fresh = run.clock(), 0, True
+        self.begun = self.last_write = run.clock()
+        self.first, self.fresh = 0, True
         self.pending: tuple[int, Tensor | None, Tensor | None] | None = None  # what is not on disk yet
         self.shown: Tensor | None = None  # the clean estimate of the last step
         self.state = self._usable()
@@ -45,13 +46,13 @@ class Attempt:
         if self.pending is None or not self.run.keeping:
             return
         step, x, denoised = self.pending
-        self.pending = None
+        self.pending, self.last_write = None, self.run.clock()
         self.write(self._state(step, x, denoised))
 
     def keep_at(self, step: int, x: Tensor | None, denoised: Tensor | None) -> None:
         """What the run needs to go on with `step`; on disk where that is due."""
         self.pending = step, x, denoised
-        if (step - self.first) % self.run.every == 0:
+        if self.run.due(step - self.first, self.run.clock() - self.last_write):
             self.flush()
 
     def write(self, state: RunState) -> None:

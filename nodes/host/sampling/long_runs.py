@@ -13,6 +13,8 @@ model's answer, and are not kept.
 """
 
 import logging
+import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,10 +28,11 @@ from comfy.samplers import KSAMPLER, KSamplerX0Inpaint
 from torch import Tensor
 
 from ....mova_core.errors import ConfigError, MovaError
-from ....mova_core.estimate import decode_bytes
+from ....mova_core.estimate import LONG_SECONDS, decode_bytes
 from ....mova_core.kept import runs
 from ....mova_core.kept.latents import write_latent
 from ....mova_core.kept.runs import RunState
+from ....mova_core.preflight import Disk
 from .. import joint_latents, messages
 from ..kept import latent_store
 from ..kept.fingerprints import digest, fingerprint, workflow_above
@@ -40,9 +43,9 @@ from .long_run_ways import WAYS, Callback
 
 log = logging.getLogger("mova")
 AUTO, ON, OFF = MODES = ("auto", "on", "off")
-LONG_SECONDS = 300.0  # a run that will take longer is kept by itself
 FROM_A_STEP = {"euler", "ddim", "heun", "dpm_2", "exp_heun_2_x0"}
 FOLDER = "mova_runs"
+CFG_PP = "sampler {!r} takes more from a step than can be kept, so this run could not go on after a stop"
 FEW = 4  # inputs that differ: so many are named
 
 
@@ -56,10 +59,11 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Keeping:
-    """How a run is to be kept: `mode` of MODES, and every how many steps."""
+    """How a run is to be kept: `mode` of MODES, and every how many steps, or minutes where that is sooner; 0 is never."""
 
     mode: str = AUTO
     every: int = 1
+    minutes: int = 0
 
 
 NOWHERE, NOT_KEPT = Node(), Keeping(mode=OFF)
@@ -73,12 +77,16 @@ def way_of(sampler: str, mode: str) -> str | None:
     """
     if sampler.endswith("cfg_pp"):
         if mode == ON:
-            raise ConfigError(
-                f"sampler {sampler!r} takes more from a step than can be kept, so this run could not go on after a stop; "
-                "choose another sampler, or resume 'off'"
-            )
+            raise ConfigError(f"{CFG_PP.format(sampler)}; choose another sampler, or resume 'off'")
         return None
     return "start" if sampler in FROM_A_STEP else "log"
+
+
+def not_kept(sampler: str, mode: str) -> str:
+    """What is to be said before the first step of a run that would be kept but for its sampler; "" where that is not so."""
+    if mode == OFF or way_of(sampler, mode) is not None:
+        return ""
+    return f"Not kept on its way: {CFG_PP.format(sampler)}."
 
 
 def long_run(
@@ -95,8 +103,26 @@ def long_run(
             log.info("this run is not kept on its way: %s cannot be compared with what it will be then", opaque[0])
             return None
         parts["workflow"] = _workflow(node)
-    root = Path(folder_paths.get_output_directory()) / FOLDER
-    return LongRun(root, parts, way, keeping, latent, node, stateful(options))
+    return LongRun(root(), parts, way, keeping, latent, node, stateful(options))
+
+
+def root() -> Path:
+    """The folder in which runs are kept."""
+    return Path(folder_paths.get_output_directory()) / FOLDER
+
+
+def size_of(latent: Latent) -> int:
+    """Bytes of what is kept of a run at a step, about: twice in 4 bytes, once in 2, and a header."""
+    return sum(12 * part.numel() for part in joint_latents.streams(latent))
+
+
+def disk(latent: Latent) -> Disk:
+    """Where a run on `latent` would be kept on its way."""
+    folder = root()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = there.is_dir() and os.access(there, os.W_OK)
+    free = float(shutil.disk_usage(there).free) if writable else 0.0
+    return Disk(folder=str(folder), free=free, needed=float(size_of(latent)))
 
 
 def _workflow(node: Node) -> str:
@@ -133,7 +159,8 @@ class LongRun:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root, self.folder, self.parts = root, root / digest([way, sorted(parts.items())]), dict(parts)
-        self.way, self.mode, self.every, self.clock = way, keeping.mode, keeping.every, clock
+        self.way, self.mode, self.clock = way, keeping.mode, clock
+        self.every, self.seconds = keeping.every, 60.0 * keeping.minutes
         self.latent, self.node, self.stateful = latent, node, stateful
         self.device = f"{comfy.model_management.get_torch_device_name(comfy.model_management.get_torch_device())}"
         self.lines: list[str] = []
@@ -211,7 +238,7 @@ class LongRun:
     def written(self, write: Callable[[], None]) -> bool:
         """Whether the disk took it. The run goes on if not, and is not kept any more."""
         try:
-            for gone in runs.make_room(self.root, self.size(), self.folder):
+            for gone in runs.make_room(self.root, size_of(self.latent), self.folder):
                 log.info("the kept run %s/%s went, to make room for this one", FOLDER, gone)
             write()
         except MovaError as error:
@@ -221,16 +248,16 @@ class LongRun:
             return False
         return True
 
-    def size(self) -> int:
-        """Bytes of one file, about."""
-        return sum(12 * part.numel() for part in joint_latents.streams(self.latent))
+    def due(self, steps: int, seconds: float) -> bool:
+        """Whether to write, so many steps after the run began or went on, and so long after the last write."""
+        return steps % self.every == 0 or 0.0 < self.seconds <= seconds
 
     def settle(self, steps: int, of: int, seconds: float) -> None:
         """Whether the run is long, by the steps made so far."""
         self.keeping = self.keeping or (self.mode == AUTO and steps > 0 and seconds / steps * of > LONG_SECONDS)
 
     def _found(self) -> RunState | None:
-        if not (self.folder / runs.STATE_FILE).exists():
+        if not runs.is_kept(self.folder):
             return None
         try:
             return runs.read_state(self.folder)

@@ -27,7 +27,12 @@ from .collapse_guard import (
 )
 from .long_runs import Node
 
-NOT_COMPUTED_WITH = {"listen_every", "resume", "keep_every"}  # settings that change nothing of the result
+NOT_COMPUTED_WITH = {
+    "listen_every",
+    "resume",
+    "keep_every",
+    "keep_minutes",
+}  # settings that change nothing of the result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,7 @@ class SamplerSettings:
     audio_substeps: int = 1
     resume: str = long_runs.AUTO
     keep_every: int = 1
+    keep_minutes: int = 0
 
     @property
     def guidance(self) -> Guidance:
@@ -82,7 +88,10 @@ def run(
     guider = guiders.guider(shifted, positive, negative, settings.guidance, Span())
     sampler = samplers.sampler_of(settings.sampler, audio_values, settings.audio_substeps)
     long_run = _long_run(shifted, (positive, negative), latent, settings, (values, audio_values), node)
-    notes = [] if long_run is None else [long_run.said]
+    unkept = long_runs.not_kept(settings.sampler, settings.resume)
+    if unkept:
+        messages.show(unkept, node.node_id)
+    notes = [partial(str, unkept) if long_run is None else long_run.said]
     sample = partial(
         sample_guarded,
         guider,
@@ -127,7 +136,7 @@ def _long_run(
     way = "steps" if settings.two_schedules else long_runs.way_of(settings.sampler, settings.resume)
     widgets = {name: value for name, value in asdict(settings).items() if name not in NOT_COMPUTED_WITH}
     inputs = {"model": model, "positive": conds[0], "negative": conds[1], "noise schedule": schedules, **widgets}
-    keeping = long_runs.Keeping(mode=settings.resume, every=settings.keep_every)
+    keeping = long_runs.Keeping(mode=settings.resume, every=settings.keep_every, minutes=settings.keep_minutes)
     return long_runs.long_run(inputs, latent, way, keeping, node, model.model_options)
 
 
