@@ -41,11 +41,12 @@ def _two_devices(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 def forget_loaded() -> None:
-    """ComfyUI's split stumbles over models in its list whose patcher is gone, until the next cleaning."""
+    """ComfyUI's split, and its unloading, stumble over models in its list whose patcher is gone, until the next cleaning."""
     import comfy.model_management
 
-    comfy.model_management.unload_all_models()
     loaded = comfy.model_management.current_loaded_models
+    loaded[:] = [model for model in loaded if model.model is not None]
+    comfy.model_management.unload_all_models()
     loaded[:] = [model for model in loaded if model.model is not None]
 
 
