@@ -41,7 +41,7 @@ def _two_devices(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 def forget_loaded() -> None:
-    """ComfyUI's split, and its unloading, stumble over models in its list whose patcher is gone, until the next cleaning."""
+    """ComfyUI's split and its unloading stumble over models in its list whose patcher is gone, until it cleans."""
     import comfy.model_management
 
     loaded = comfy.model_management.current_loaded_models

@@ -52,6 +52,56 @@ def test_held_sound_stays_through_two_samplers(run: Run, scene: Scene, masked: d
     assert torch.allclose(streams(whole)[1], streams(masked)[1], atol=1e-6, rtol=0)
 
 
+# --- what has no effect
+
+IDLE: dict[str, tuple[Any, str]] = {
+    "attention of a U-Net": (lambda m: m.set_model_attn1_patch(lambda q, k, v, extra: (q, k, v)), "'attn1_patch'"),
+    "attention to text": (lambda m: m.set_model_attn2_patch(lambda state: state["x"]), "'attn2_patch'"),
+    "a U-Net's blocks": (lambda m: m.set_model_input_block_patch(lambda h, extra: h), "'input_block_patch'"),
+    "a U-Net's attention": (lambda m: m.set_model_attn1_replace(lambda q, k, v, e: q, "input", 1), "'attn1 input 1'"),
+    "blocks of one stream": (
+        lambda m: m.set_model_patch_replace(lambda args, extra: args, "dit", "single_block", 0),
+        "'dit single_block 0'",
+    ),
+    "a block too far": (
+        lambda m: m.set_model_patch_replace(lambda args, extra: args, "dit", "double_block", 40),
+        "'dit double_block 40'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IDLE)
+def test_a_patch_that_mova_never_asks_for_is_told_of(
+    run: Run, scene: Scene, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    put, place = IDLE[case]
+    model = scene.model.clone()
+    put(model)
+    with caplog.at_level(logging.WARNING, "mova"):
+        made = ksampled(run, scene, model, steps=1)
+    assert equal(made, ksampled(run, scene, steps=1))
+    (told,) = [r.getMessage() for r in caplog.records if r.name == "mova" and "No effect" in r.getMessage()]
+    assert place in told
+    assert "test_every_run" in told
+
+
+def test_conditions_of_other_models_are_told_of_and_mova_s_own_are_not(
+    run: Run, scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    import node_helpers
+
+    other = node_helpers.conditioning_set_values(
+        scene.positive, {"vace_frames": [torch.zeros(1)], "reference_latents": None, "clip_vision_output": object()}
+    )
+    with caplog.at_level(logging.WARNING, "mova"):
+        ksampled(run, scene, steps=1)
+        assert "No effect" not in caplog.text
+        ksampled(run, scene, positive=other, steps=1)
+    assert "VACE's control video ('vace_frames') on the CONDITIONING" in caplog.text
+    assert "'clip_vision_output'" in caplog.text
+    assert "reference_latents" not in caplog.text
+
+
 # --- what a run is given
 
 OTHER_SCHEDULES: dict[str, dict[str, Any]] = {

@@ -5,7 +5,8 @@ plan       memory.py: how much memory it may take
 renew      step_caches.py: caches begin anew when the expert changes
 explained  foreign.py: what another pack put on the MODEL and does not fit is named
 finite     a run ends at the first step that is not finite
-kept       what a mask keeps is put back at the end; an expert on the other side of the boundary is told of
+kept       what a mask keeps is put back at the end; an expert on the other side of the boundary is told of,
+           and what has no effect (unasked.py)
 """
 
 import comfy.utils
@@ -28,6 +29,7 @@ from ..patching.patcher import MovaPatcher
 from ..types import Executor
 from .fitting import fitting
 from .step_caches import renew
+from .unasked import unasked
 
 PRECISION = (
     "Leave out flags that lower precision, choose weight_dtype bf16 or fp32, or take away what was put on the MODEL; if it "
@@ -91,6 +93,8 @@ def kept(
         NotFiniteError: the result is not finite.
     """
     model, patcher = guider.inner_model, guider.model_patcher
+    if idle := unasked(guider.model_options, guider.conds, len(model.diffusion_model.blocks)):
+        tell(patcher, idle)
     if message := wrong_side(patcher, sigmas, _clean(model, denoise_mask)[0]):
         tell(patcher, message)
     whole = float(sigmas[-1]) == 0  # before: uni_pc writes into them

@@ -1,0 +1,52 @@
+"""What lies on a MODEL or a CONDITIONING and MOVA never asks for: said, so that nobody waits for it to work."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from ..keys import Options
+from ..patching.namesakes import named
+
+ASKED = ("attn1_output_patch", "double_block")  # kinds of patches that MOVA's layers run
+FOR_OTHERS = {
+    "audio_embed": "Wan S2V's sound",
+    "camera_conditions": "Wan's camera path",
+    "clip_vision_output": "what CLIP saw of a picture",
+    "context_latents": "Wan's context latents",
+    "control_video": "a control video",
+    "face_video_pixels": "Wan Animate's face",
+    "guidance": "a distilled model's guidance",
+    "keyframe_idxs": "LTXV's guide frames",
+    "pose_video_latent": "a video of poses",
+    "ref_audio": "LTXV's reference voice",
+    "reference_latents": "reference latents",
+    "reference_motion": "Wan S2V's motion",
+    "time_dim_concat": "Phantom's subjects",
+    "vace_frames": "VACE's control video",
+}
+"""Keys that nodes for other models put on a CONDITIONING, and what they are."""
+
+
+def unasked(options: Options, conditions: Mapping[str, Sequence[Mapping[str, object]]], layers: int) -> str | None:
+    """What to say of patches and conditions without effect; None where there are none."""
+    patches = dict.fromkeys(_patches(options["transformer_options"], layers))
+    keys = {key for entries in conditions.values() for entry in entries for key in entry if entry[key] is not None}
+    parts = [
+        *patches,
+        *(f"{FOR_OTHERS[key]} ({key!r}) on the CONDITIONING" for key in sorted(keys & FOR_OTHERS.keys())),
+    ]
+    return f"No effect on MOVA: {', '.join(parts)}. That is for other models; leave the node out" if parts else None
+
+
+def _patches(options: Options, layers: int) -> Iterator[str]:
+    for place, functions in options.get("patches", {}).items():
+        if place not in ASKED:
+            yield from _who(functions, place)
+    blocks = {("double_block", layer) for layer in range(layers)}
+    for kind, functions in options.get("patches_replace", {}).items():
+        for place in functions if kind != "dit" else functions.keys() - blocks:
+            spot = place if isinstance(place, tuple) else (place,)
+            yield from _who([functions[place]], " ".join(map(str, (kind, *spot))))
+
+
+def _who(functions: Iterable[object], place: str) -> Iterator[str]:
+    for function in functions:
+        yield f"{named(function)} at {place!r}"
