@@ -98,7 +98,7 @@ class MovaFastSampler(MovaNode):
         recipe = recipe_of(quality, steps, bridge_cfg)
         used = teacher if _plain(quality) and teacher is not None else model
         node = long_runs.Node(cls.hidden.unique_id, cls.hidden.dynprompt)
-        kept = long_runs.Keeping(mode=resume, every=keep_every, minutes=keep_minutes)
+        kept = long_runs.StepKeeping(mode=resume, every=keep_every, minutes=keep_minutes)
         made = fast.sample_fast(used, teacher, (positive, negative), latent, recipe, seed, node, kept)
         return io.NodeOutput(made, seed)
 

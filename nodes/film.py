@@ -23,7 +23,7 @@ from .host.films.film import PLAIN, Film, Settings
 from .host.films.graph import Graph
 from .host.media import video
 from .sampling import MovaSampler
-from .shots import SamplerSettings, Shots
+from .shots import SamplerSettingsSocket, Shots
 from .shots import settings as settings_of
 
 LINK = {"raw_link": True, "lazy": True}
@@ -119,7 +119,7 @@ class MovaFilm(MovaNode):
                     tooltip="GB in the film's folder above which the report lists takes that could go; 0 never. Nothing is "
                     "deleted.",
                 ),
-                SamplerSettings.Input(
+                SamplerSettingsSocket.Input(
                     "settings",
                     optional=True,
                     tooltip="From 'MOVA Film Sampler'; without it the official settings.",

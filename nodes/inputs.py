@@ -56,7 +56,7 @@ def keeping() -> tuple[io.Combo.Input, io.Int.Input]:
     return (
         io.Combo.Input(
             "resume",
-            options=list(long_runs.MODES),
+            options=list(long_runs.RESUME_MODES),
             default=long_runs.AUTO,
             optional=True,
             advanced=True,

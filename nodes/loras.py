@@ -92,7 +92,7 @@ class MovaLoraLoader(MovaNode):
 class MovaDistillation(MovaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [lora.AUTO, *lora.files()]
+        files = [lora.AUTOMATIC, *lora.files()]
         return io.Schema(
             node_id="MOVADistillation",
             display_name="MOVA Distillation LoRAs",
@@ -106,12 +106,12 @@ class MovaDistillation(MovaNode):
                 inputs.FileChoice(
                     "high_noise",
                     options=files,
-                    default=lora.AUTO,
+                    default=lora.AUTOMATIC,
                     tooltip="LoRA of the expert of the first steps. 'auto': the pair of lightx2v or Lightning for image to "
                     "video that lies in models/loras, that of 260412 before others.",
                 ),
                 inputs.FileChoice(
-                    "low_noise", options=files, default=lora.AUTO, tooltip="LoRA of the expert of the last steps."
+                    "low_noise", options=files, default=lora.AUTOMATIC, tooltip="LoRA of the expert of the last steps."
                 ),
                 io.Float.Input(
                     "strength",

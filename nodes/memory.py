@@ -21,7 +21,7 @@ class MovaMemory(MovaNode):
                 io.Model.Input("model", tooltip="MOVA."),
                 io.Combo.Input(
                     "mode",
-                    options=list(memory.MODES),
+                    options=list(memory.MEMORY_MODES),
                     default="auto",
                     tooltip="'normal': 2.1 GiB of activations for 8 s of 352x640, 8.7 GiB of 720x1280. 'low': 1.6 and 5.6 "
                     "GiB, queries in chunks, about the same speed. 'auto': 'normal' where it fits beside the layers being "

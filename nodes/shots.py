@@ -17,7 +17,7 @@ from .host.films.film import Settings
 from .sampling import MovaSampler
 
 Shots = io.Custom("MOVA_SHOTS")
-SamplerSettings = io.Custom("MOVA_SAMPLER_SETTINGS")
+SamplerSettingsSocket = io.Custom("MOVA_SAMPLER_SETTINGS")
 SECONDS, FRAMES, SPEECH = LENGTHS = ("seconds", "frames", "as long as the speech")
 OF_A_SHOT = {"model", "positive", "negative", "latent", "seed", "audio_vae", "listen_every"}
 EXAMPLE = """Anna: a woman in a red coat; warm and low
@@ -229,7 +229,7 @@ class MovaFilmSampler(MovaNode):
             "their defaults.",
             is_experimental=True,
             inputs=shared(MovaSampler),
-            outputs=[SamplerSettings.Output(display_name="settings", tooltip="For 'MOVA Film'.")],
+            outputs=[SamplerSettingsSocket.Output(display_name="settings", tooltip="For 'MOVA Film'.")],
         )
 
     @classmethod
@@ -247,7 +247,7 @@ class MovaFilmFastSampler(MovaNode):
             description="How every shot of a film is sampled in few steps: the widgets of 'MOVA Fast Sampler'.",
             is_experimental=True,
             inputs=shared(MovaFastSampler),
-            outputs=[SamplerSettings.Output(display_name="settings", tooltip="For 'MOVA Film'.")],
+            outputs=[SamplerSettingsSocket.Output(display_name="settings", tooltip="For 'MOVA Film'.")],
         )
 
     @classmethod

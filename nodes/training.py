@@ -341,7 +341,7 @@ def _with_defaults(schema: io.Schema, given: dict[str, Any]) -> dict[str, Any]:
 def _settings(values: dict[str, Any]) -> Settings:
     rate = values["learning_rate"]
     return Settings(
-        parts=training_inputs.PARTS[values["parts"]],
+        parts=training_inputs.PARTS_BY_CHOICE[values["parts"]],
         rank=values["rank"],
         alpha=values["alpha"] or values["rank"],
         steps=values["steps"],

@@ -77,7 +77,7 @@ class MovaTrainingBudget(MovaNode):
         shape = VideoShape(batch=1, frames=frames, height=height, width=width)
         rates = Rates(high=1e-4, low=1e-4, audio=1e-4, bridge=1e-4)
         settings = Settings(
-            parts=training_inputs.PARTS[parts],
+            parts=training_inputs.PARTS_BY_CHOICE[parts],
             rank=rank,
             alpha=rank,
             steps=steps,

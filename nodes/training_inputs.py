@@ -6,7 +6,7 @@ from ..mova_core.training.adapters import LARGEST_RANK
 from ..mova_core.training.run import OPTIMIZERS
 
 CLIPS = io.Custom("MOVA_CLIPS")
-PARTS = {
+PARTS_BY_CHOICE = {
     "both experts, sound and bridge": ("high", "low", "audio", "bridge"),
     "both experts": ("high", "low"),
     "high-noise expert": ("high",),
@@ -35,7 +35,7 @@ def parts() -> io.Combo.Input:
     """`parts` that learn, a key of PARTS."""
     return io.Combo.Input(
         "parts",
-        options=list(PARTS),
+        options=list(PARTS_BY_CHOICE),
         default="both experts, sound and bridge",
         tooltip="What learns. High noise is layout and motion, low noise faces and detail; sound is the voice; the bridge is "
         "how both hear each other. What is not chosen is not in the file.",

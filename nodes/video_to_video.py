@@ -26,7 +26,7 @@ BEGINS = (
 )
 
 
-class Source(io.Video.Input):
+class VideoInput(io.Video.Input):
     """VIDEO: its pictures, their rate and its sound."""
 
     def checked(self, value: Any) -> tuple[Tensor, float, Sound | None]:
@@ -67,7 +67,7 @@ class MovaVideoToVideo(MovaNode):
                     "At most so many pictures at 24 a second, 4n + 1, from the beginning of the clip; a shorter clip gives "
                     "fewer."
                 ),
-                Source(
+                VideoInput(
                     "video",
                     optional=True,
                     tooltip="The clip. It is read whole: cut a long one with 'Video Slice' first. Or connect images.",

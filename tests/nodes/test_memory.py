@@ -68,7 +68,7 @@ def test_comfyui_is_told_what_the_path_needs(
     model, memory = full_size(pack), pack.module("nodes.host.model.memory")
     estimate = pack.module("mova_core.estimate")
     monkeypatch.setattr("comfy.model_management.sage_attention_enabled", lambda: sage)
-    model.rows = memory.MODES[path]
+    model.rows = memory.MEMORY_MODES[path]
     height, width = SIZES[size]
     values = 16 * 49 * (height // 8) * (width // 8) + 128 * 403
     told = model.memory_required([1, 1, values])
@@ -158,11 +158,11 @@ def test_capacity_counts_what_comfyui_can_move_away(pack: Pack, monkeypatch: pyt
 def test_the_low_path_gives_the_same_clip(run: Run, pack: Pack, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sampled through the node, in chunks smaller than the clip, with both experts told."""
     estimate, memory = pack.module("mova_core.estimate"), pack.module("nodes.host.model.memory")
-    monkeypatch.setitem(memory.MODES, "low", estimate.ChunkSizes(feed_forward=7, queries=8))
+    monkeypatch.setitem(memory.MEMORY_MODES, "low", estimate.ChunkSizes(feed_forward=7, queries=8))
     settings = {"positive": scene.positive, "negative": scene.negative, "latent": scene.latent, "steps": 3, "seed": 5}
     low = run("MOVAMemory", model=scene.model, mode="low")[0]
     clips = [run("MOVASampler", model=model, **settings)[0] for model in (scene.model, low)]
-    assert {low.model.rows, low.low.model.rows} == {memory.MODES["low"]}
+    assert {low.model.rows, low.low.model.rows} == {memory.MEMORY_MODES["low"]}
     assert not equal(*clips)  # another shape of matrix products rounds differently: the chunks were used
     assert error(*clips) < 1e-5
     back = run("MOVAMemory", model=low, mode="auto")[0]

@@ -82,7 +82,7 @@ def test_comfys_own_node_is_asked_with_all_queries_for_the_video_alone(
 ) -> None:
     model, seen = comfys
     memory, chunks = pack.module("nodes.host.model.memory"), pack.module("mova_core.estimate").ChunkSizes
-    monkeypatch.setitem(memory.MODES, "low", chunks(feed_forward=5, queries=5))
+    monkeypatch.setitem(memory.MEMORY_MODES, "low", chunks(feed_forward=5, queries=5))
     sampled(run, scene, run("MOVAMemory", model=model, mode=mode)[0])
     video, layers = streams(scene.latent)[0], scene.model.model.sizes.video.layers
     tokens = video[0, 0].numel() // 4

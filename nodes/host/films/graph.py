@@ -21,7 +21,11 @@ from ....mova_core.errors import MovaError
 from ..kept.fingerprints import digest
 from ..types import DynamicPrompt, Link, Values
 
-HEAD, PLACES, EACH = 2**20, 64, 2**16  # bytes of a file that are read: its beginning, and so many at so many places
+READ_HEAD, READ_PLACES, READ_EACH = (
+    2**20,
+    64,
+    2**16,
+)  # bytes of a file that are read: its beginning, and so many at so many places
 LONGEST = 1000  # characters of a name
 OWN = "MOVA"  # our nodes are told by their files: what they say themselves holds times
 UNKNOWN = "unknown"
@@ -117,10 +121,10 @@ def _content(path: Path, size: int, _: int) -> str:
     told = hashlib.sha256(str(size).encode())
     try:
         with path.open("rb") as file:
-            told.update(file.read(HEAD))
-            for n in range(PLACES):
-                file.seek(size * n // PLACES)
-                told.update(file.read(EACH))
+            told.update(file.read(READ_HEAD))
+            for n in range(READ_PLACES):
+                file.seek(size * n // READ_PLACES)
+                told.update(file.read(READ_EACH))
     except OSError as error:
         raise MovaError(f"{path} cannot be read: {error.strerror or error}. Check the file") from error
     return told.hexdigest()[:32]

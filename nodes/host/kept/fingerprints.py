@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from ..keys import COPIES
 from ..types import DynamicPrompt
 
-PLACES, NEIGHBOURS = 4, 64  # of a weight: runs of values that are read
-WHOLE = 2**22  # values of a patch that are read whole; of more, samples
+SAMPLED_PLACES, NEIGHBOURS = 4, 64  # of a weight: runs of values that are read
+READ_WHOLE = 2**22  # values of a patch that are read whole; of more, samples
 DEEPEST = 40  # levels of things within things
 LEFT_OUT = {"uuid", "patches_uuid", "cached_patcher_init"}
 DIGITS = 32
-FOLDERS = re.compile(r"[/\\]")  # a pack's module is named by the path of its folder
+SLASHES = re.compile(r"[/\\]")  # a pack's module is named by the path of its folder
 WEIGHTS = "mova_fingerprint"  # on a model, beside its weights: they never change, only what is patched over them
 
 
@@ -174,7 +174,7 @@ def _weights(module: nn.Module, instead: Mapping[str, Tensor] | None = None) -> 
     """A hash over samples of each weight; of a weight in `instead`, of that."""
     known, told = instead or {}, hashlib.sha256()
     for name, tensor in sorted(_tensors(module)):
-        told.update(json.dumps([name, _tensor(known.get(name, tensor), PLACES * NEIGHBOURS)]).encode())
+        told.update(json.dumps([name, _tensor(known.get(name, tensor), SAMPLED_PLACES * NEIGHBOURS)]).encode())
     return told.hexdigest()[:DIGITS]
 
 
@@ -183,7 +183,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _tensor(tensor: Tensor, whole: int = WHOLE) -> object:
+def _tensor(tensor: Tensor, whole: int = READ_WHOLE) -> object:
     """Type, shape and a hash: of every value of up to `whole`, of samples of more."""
     if isinstance(tensor, QuantizedTensor):
         state = tensor.state_dict()
@@ -193,7 +193,7 @@ def _tensor(tensor: Tensor, whole: int = WHOLE) -> object:
         return ["empty", str(plain.dtype), list(plain.shape)]
     if plain.numel() > whole:
         flat = plain.reshape(-1)
-        places = PLACES if whole < WHOLE else PLACES * NEIGHBOURS
+        places = SAMPLED_PLACES if whole < READ_WHOLE else SAMPLED_PLACES * NEIGHBOURS
         starts = [(plain.numel() - NEIGHBOURS) * n // (places - 1) for n in range(places)]
         plain = torch.cat([flat[start : start + NEIGHBOURS] for start in starts])
     return ["tensor", str(tensor.dtype), list(tensor.shape), _hash(plain)]
@@ -230,4 +230,4 @@ def _slots(kind: type) -> Iterator[str]:
 def _qualified(thing: object) -> str:
     """Module and name; of a pack's module the last part, as folders are renamed."""
     kind = thing if isinstance(thing, type | types.FunctionType | types.BuiltinFunctionType) else type(thing)
-    return f"{FOLDERS.split(str(kind.__module__))[-1]}.{kind.__qualname__}"
+    return f"{SLASHES.split(str(kind.__module__))[-1]}.{kind.__qualname__}"

@@ -28,7 +28,7 @@ from ..keys import AUDIO_RATE
 ENDINGS = (".safetensors", ".latent")
 IN_OUTPUT = " [output]"  # as ComfyUI marks a file of its output folder
 PASSED_OVER = {"mova_segments", "mova_films"}  # folders of the output folder whose files are no latents
-MOST = 500  # names in the list
+MOST_NAMES = 500  # names in the list
 
 
 def of_latent(latent: Mapping[str, Any], origin: Mapping[str, str]) -> JointLatent:
@@ -74,7 +74,7 @@ def files() -> list[str]:
     """Files that may hold a latent, the newest first: of the input folder, then of the output folder with its mark."""
     inputs, outputs = Path(folder_paths.get_input_directory()), Path(folder_paths.get_output_directory())
     found = [(name, "") for name in _newest(inputs)] + [(name, IN_OUTPUT) for name in _newest(outputs)]
-    return [f"{name}{mark}" for name, mark in found[:MOST]]
+    return [f"{name}{mark}" for name, mark in found[:MOST_NAMES]]
 
 
 def file_of(name: str) -> Path:

@@ -27,7 +27,7 @@ from ..patching.patcher import MovaPatcher
 from ..patching.self_patching import alias
 from .loading import is_quantised, read, settings_of
 
-SIZES = {
+TOWER_SIZES = {
     "width": "dim",
     "heads": "num_heads",
     "layers": "num_layers",
@@ -90,7 +90,7 @@ def attached_again(
 
 def _sizes(tower: nn.Module, kind: str) -> TowerConfig:
     try:
-        sizes = {ours: getattr(tower, theirs) for ours, theirs in SIZES.items()}
+        sizes = {ours: getattr(tower, theirs) for ours, theirs in TOWER_SIZES.items()}
         return TowerConfig(patch=tuple(tower.patch_size), **sizes)
     except (AttributeError, ConfigError) as error:
         raise CheckpointError(

@@ -30,7 +30,7 @@ from ..types import Conditioning, Values
 
 NAME = "umt5xxl"  # the key under which ComfyUI keeps this encoder's tokens, whatever its size
 ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
-SIZES = ("d_model", "d_ff", "num_heads", "num_layers", "d_kv", "vocab_size")
+ENCODER_SIZES = ("d_model", "d_ff", "num_heads", "num_layers", "d_kv", "vocab_size")
 FIXED = {"model_type": "umt5", "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
 
 
@@ -74,7 +74,7 @@ def _encoder_config(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: {key} is {config[key]!r}; ComfyUI's UMT5 implements {wanted!r}")
     if config.get("dense_act_fn") not in ACTIVATIONS:
         raise ConfigError(f"{path}: activation {config.get('dense_act_fn')!r} is not implemented; UMT5 uses gelu_new")
-    absent = [key for key in SIZES if type(config.get(key)) is not int or config[key] < 1]
+    absent = [key for key in ENCODER_SIZES if type(config.get(key)) is not int or config[key] < 1]
     if absent:
         raise ConfigError(f"{path} does not say {', '.join(absent)}. Download the file again")
     return {**config, "dense_act_fn": ACTIVATIONS[config["dense_act_fn"]], "model_type": "umt5"}

@@ -25,7 +25,7 @@ from .adapters import adapter
 from .report import Report, counted, report
 
 log = logging.getLogger("mova")
-AUTO = "auto"
+AUTOMATIC = "auto"
 
 
 def files() -> list[str]:
@@ -72,10 +72,10 @@ def distilled(model: MovaPatcher, chosen: Mapping[Expert, str], strength: float)
     Raises:
         CheckpointError: AUTO, and there is no pair; else as `apply`.
     """
-    found = pair() if AUTO in chosen.values() else None
+    found = pair() if AUTOMATIC in chosen.values() else None
     said = []
     for expert, name in chosen.items():
-        if name == AUTO:
+        if name == AUTOMATIC:
             name = _of_pair(found, expert)
         model, made = apply(model, name, expert, dict.fromkeys(LORA_PARTS, strength))
         said.append(made.short)

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from ....mova_core.checkpoint.fingerprint import fingerprint
+from ....mova_core.preflight import GIB
 from ..keys import (
     BOUNDARY,
     LOW_NOISE,
@@ -33,7 +34,6 @@ from ..patching.patcher import MovaPatcher
 from .profiling import device_peak
 
 PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
-GIB = 2**30
 
 
 def report(model: MovaPatcher | None = None) -> str:

@@ -30,7 +30,7 @@ from ..patching.patcher import MovaPatcher
 from ..types import Latent
 
 ENOUGH = 0.03  # seconds of one pass that a clock can be trusted with
-FEWEST, MOST = 256, 16384  # tokens of a measured pass
+FEWEST_TOKENS, MOST_TOKENS = 256, 16384  # tokens of a measured pass
 ROUNDS = 3
 SAMPLE = 2**28  # bytes copied to measure the link
 
@@ -84,9 +84,9 @@ def measured_speed(model: MovaPatcher, tokens: int) -> Throughput:
     ).requires_grad_(False)
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.02)
-    few = min(FEWEST, tokens)
+    few = min(FEWEST_TOKENS, tokens)
     seconds = block_seconds(block, model, few)
-    while seconds < ENOUGH and 2 * few <= min(MOST, tokens):
+    while seconds < ENOUGH and 2 * few <= min(MOST_TOKENS, tokens):
         few *= 2
         seconds = block_seconds(block, model, few)
     passes = [(few, seconds), (2 * few, block_seconds(block, model, 2 * few))]

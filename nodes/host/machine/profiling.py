@@ -14,15 +14,14 @@ import comfy.model_management
 import comfy.patcher_extension
 import torch
 
-from ....mova_core.preflight import format_duration
+from ....mova_core.preflight import GIB, format_duration
 from .. import messages
 from ..keys import TIMELINE
 from ..patching.patcher import MovaPatcher
 from ..types import Executor
 
 log = logging.getLogger("mova")
-GIB = 2**30
-RECENT = 5  # steps whose median is the pace: the one that loaded the other expert does not count
+RECENT_STEPS = 5  # steps whose median is the pace: the one that loaded the other expert does not count
 
 
 class Progress:
@@ -65,7 +64,7 @@ class Progress:
             else [f"Step {done} of {steps}"]
         )
         if self.intervals:
-            pace = statistics.median(self.intervals[-RECENT:])
+            pace = statistics.median(self.intervals[-RECENT_STEPS:])
             parts.append(f"{pace:.3g} s a step")
             if done < steps:
                 parts.append(f"{format_duration(pace * (steps - done))} to go")

@@ -27,7 +27,7 @@ SPARE = 1.0  # seconds of sound decoded beyond the last window: its track has a 
 
 
 @dataclass(frozen=True)
-class Source:
+class RecordingSource:
     """Where a recording comes from, and the part of it, in seconds, that is meant; `duration` 0 is to its end."""
 
     name: str
@@ -61,7 +61,7 @@ class Piece:
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[av.container.InputContainer]:
+def opened(source: RecordingSource) -> Iterator[av.container.InputContainer]:
     """The container, with every error of it told as one of this clip.
 
     Raises:
@@ -78,7 +78,7 @@ def opened(source: Source) -> Iterator[av.container.InputContainer]:
         ) from error
 
 
-def probe(source: Source) -> Probe:
+def probe(source: RecordingSource) -> Probe:
     """Look at a recording without decoding more than one picture of it.
 
     Raises:
@@ -111,7 +111,7 @@ def probe(source: Source) -> Probe:
 
 
 def pieces(
-    source: Source, found: Probe, windows: Sequence[Window], size: tuple[int, int], grid: AudioGrid
+    source: RecordingSource, found: Probe, windows: Sequence[Window], size: tuple[int, int], grid: AudioGrid
 ) -> list[Piece]:
     """The windows of a recording, pictures fitted to (height, width), sound for a codec that counts by `grid`.
 
@@ -130,7 +130,7 @@ def pieces(
     ]
 
 
-def _pictures(source: Source, found: Probe, wanted: set[int], size: tuple[int, int]) -> dict[int, Tensor]:
+def _pictures(source: RecordingSource, found: Probe, wanted: set[int], size: tuple[int, int]) -> dict[int, Tensor]:
     """Index in `found.times` -> (H, W, 3) uint8."""
     made: dict[int, Tensor] = {}
     with opened(source) as container:
@@ -174,7 +174,7 @@ def _stretch(stream: av.VideoStream) -> float:
     return ratio if WIDEST**-1 <= ratio <= WIDEST else 1.0
 
 
-def _sound(source: Source, to: int, until: float) -> Tensor | None:
+def _sound(source: RecordingSource, to: int, until: float) -> Tensor | None:
     """(1, S) float32 at `to` Hz from the first picture on, by the clocks of both streams, as far as `until` seconds of the
     part that is meant; None where it holds nothing."""
     with opened(source) as container:
@@ -221,7 +221,7 @@ def _part(sound: Tensor, window: Window, grid: AudioGrid) -> Tensor:
     return fit(sound[None, :, begin:], audio_samples(window.frames, DEFAULT_FPS, grid))[0]
 
 
-def _video(container: av.container.InputContainer, source: Source) -> av.VideoStream:
+def _video(container: av.container.InputContainer, source: RecordingSource) -> av.VideoStream:
     if not container.streams.video:
         raise MovaError(f"{source.name} holds no pictures; is it sound alone?")
     pictures = [stream for stream in container.streams.video if not stream.disposition & COVER]

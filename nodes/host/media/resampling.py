@@ -15,7 +15,7 @@ SHARP = {
 }
 # Both resamplers place the filter's taps in the sound's own dtype: with terms above this, float32 places them so coarsely
 # that it costs 25 dB and more. Float64 is not for all: a convolution with few, long strides takes gigabytes in it.
-FINE = 100
+FINEST_TERM = 100
 
 
 def resampled(waveform: Tensor, rate: float, to: float) -> Tensor:
@@ -29,7 +29,7 @@ def resampled(waveform: Tensor, rate: float, to: float) -> Tensor:
     if rate == to:
         return waveform
     resample, sound, steps = newer.resampler(), waveform.float(), resampling_steps(rate, to)
-    if max(max(step) for step in steps) > FINE:
+    if max(max(step) for step in steps) > FINEST_TERM:
         sound = sound.double()
     for before, after in steps:
         sound = resample(sound, before, after, **SHARP)

@@ -23,7 +23,7 @@ EVERY = 4  # pictures between two searches for a face
 SEARCHED = 360  # pixels of the shorter side that a face is searched at
 SMALLEST = 24  # pixels, at that size
 CASCADE = "haarcascade_frontalface_default.xml"
-PARTS = {"frames", "image_size", "connection_sets"}
+LANDMARK_PARTS = {"frames", "image_size", "connection_sets"}
 
 
 def check_landmarks(landmarks: Any, images: Tensor) -> None:
@@ -32,7 +32,7 @@ def check_landmarks(landmarks: Any, images: Tensor) -> None:
     Raises:
         MovaError: they are not, or are something else.
     """
-    if not isinstance(landmarks, Mapping) or not set(landmarks) >= PARTS:
+    if not isinstance(landmarks, Mapping) or not set(landmarks) >= LANDMARK_PARTS:
         raise MovaError(f"{told(landmarks)} is no FACE_LANDMARKS; connect 'Detect Face Landmarks (MediaPipe)'")
     count, (height, width) = len(landmarks["frames"]), landmarks["image_size"]
     if (count, height, width) != tuple(images.shape[:3]):

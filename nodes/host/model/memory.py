@@ -36,14 +36,14 @@ from ..types import Executor
 from .sparse import whole_queries
 
 log = logging.getLogger("mova")
-MODES: dict[str, ChunkSizes | None] = {"auto": None, "normal": FULL, "low": CHUNKED}
+MEMORY_MODES: dict[str, ChunkSizes | None] = {"auto": None, "normal": FULL, "low": CHUNKED}
 
 
 def with_mode(model: ModelPatcher, mode: str) -> ModelPatcher:
     """A clone of `model` that takes the named path, or for "auto" the one that fits."""
     changed = model.clone()
     options = changed.model_options
-    options["transformer_options"] = asking(options.get("transformer_options", {}), chunks=MODES[mode])
+    options["transformer_options"] = asking(options.get("transformer_options", {}), chunks=MEMORY_MODES[mode])
     return changed
 
 

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from ....mova_core.errors import PatchError
 from ..keys import COPIES
+from ..patching.foreign import MODEL_PREFIX
 from ..patching.patcher import MovaPatcher
 from ..patching.self_patching import patches_itself
 from .weights import resident
 
-TOWER = "diffusion_model."
-Patches = Mapping[str, Sequence[object]]
+ModulePatches = Mapping[str, Sequence[object]]
 """By a weight's key, what ComfyUI's `calculate_weight` takes."""
 Worn = Mapping[int, Sequence[tuple[nn.Module, str, str, Sequence[object]]]]
 """By the identity of a module: module, name of its weight, key, patches."""
@@ -37,7 +37,7 @@ NOTHING_WORN: Worn = {}
 class PassWeights:
     """Patches of one kind of evaluation, by the model that wears them."""
 
-    patches: Mapping[nn.Module, Patches]
+    patches: Mapping[nn.Module, ModulePatches]
 
 
 def worn_by(model: nn.Module | None, weights: PassWeights | None) -> Worn:
@@ -46,7 +46,7 @@ def worn_by(model: nn.Module | None, weights: PassWeights | None) -> Worn:
         return NOTHING_WORN
     found: dict[int, list[tuple[nn.Module, str, str, Sequence[object]]]] = {}
     for key, patches in weights.patches.get(model, {}).items():
-        holder, _, name = key.removeprefix(TOWER).rpartition(".")
+        holder, _, name = key.removeprefix(MODEL_PREFIX).rpartition(".")
         module = comfy.utils.get_attr(model, holder) if holder else model
         found.setdefault(id(module), []).append((module, name, key, patches))
     return found
@@ -72,7 +72,7 @@ def two_passes(model: MovaPatcher, teacher: MovaPatcher) -> tuple[MovaPatcher, P
             "model has a LoRA beside its weights (bypass) that its teacher has not, and it cannot be taken off for the "
             "teacher; put it on with 'MOVA LoRA Loader', or choose quality light"
         )
-    worn: list[dict[nn.Module, Patches]] = [{}, {}]
+    worn: list[dict[nn.Module, ModulePatches]] = [{}, {}]
     for mine, theirs in pairs:
         shared, *own = _apart(mine.patches, theirs.patches)
         for side, patches in zip(worn, own):
@@ -83,7 +83,7 @@ def two_passes(model: MovaPatcher, teacher: MovaPatcher) -> tuple[MovaPatcher, P
 
 
 def _apart(
-    mine: Patches, theirs: Patches
+    mine: ModulePatches, theirs: ModulePatches
 ) -> tuple[dict[str, list[object]], dict[str, list[object]], dict[str, list[object]]]:
     """What both begin with, and the rest of each."""
     shared, rest, other = {}, {}, {}

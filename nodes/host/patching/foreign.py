@@ -35,8 +35,8 @@ from ..keys import (
 )
 from ..types import Executor, Wrapper
 from .namesakes import (
-    APART,
     ATOMS,
+    ON_EACH_EXPERT,
     named,
     opaque,
     reached,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mova")
 T = TypeVar("T")
-TOWER = "diffusion_model."
+MODEL_PREFIX = "diffusion_model."
 OWN_COMPILE = apply_torch_compile_factory({}).__code__  # of ComfyUI's own wrapper
 TRUSTED = ("comfy.", "comfy_api.", "torch.", __name__.rpartition(".nodes.")[0] + ".")  # their closures are known
 AS_THEY_ARE = {BY_DEVICE, RUN, "to_load_options", "registered_hooks"}  # keys of options that name patchers of the run
@@ -63,7 +63,7 @@ def check_object_patch(patcher: "MovaPatcher", name: str, patch: object) -> None
     Raises:
         PatchError: by the names of both.
     """
-    if not name.startswith(TOWER):
+    if not name.startswith(MODEL_PREFIX):
         return
     holder, _, attribute = name.rpartition(".")
     try:
@@ -79,7 +79,7 @@ def check_object_patch(patcher: "MovaPatcher", name: str, patch: object) -> None
     if patcher.low is not None and isinstance(patch, types.FunctionType) and opaque(patch):
         raise PatchError(
             f"{named(patch)} replaces {name!r} and keeps variables of its own ({', '.join(patch.__code__.co_freevars)}), so "
-            f"nothing says which expert's weights it computes with. {APART}"
+            f"nothing says which expert's weights it computes with. {ON_EACH_EXPERT}"
         )
 
 
@@ -112,7 +112,7 @@ def check_injections(mine: "MovaPatcher", theirs: "MovaPatcher", key: str, injec
     if changed:
         raise PatchError(
             f"the injection {key!r} ({named(injections[0].inject)}) changes the high-noise expert's layers even where it is "
-            f"given the low-noise one. {APART}"
+            f"given the low-noise one. {ON_EACH_EXPERT}"
         )
 
 
@@ -268,7 +268,7 @@ def watched(idle: nn.Module, functions: dict[types.CodeType, str]) -> Iterator[N
         while frame is not None and frame.f_code not in functions:
             frame = frame.f_back  # type: ignore[assignment]
         who = "something on this MODEL" if frame is None else functions[frame.f_code]
-        raise PatchError(f"{who} computes with the other expert's weights. {APART}")
+        raise PatchError(f"{who} computes with the other expert's weights. {ON_EACH_EXPERT}")
 
     layers = [m for m in idle.modules() if next(m.parameters(recurse=False), None) is not None] if functions else []
     handles = [layer.register_forward_pre_hook(refuse) for layer in layers]

@@ -25,7 +25,7 @@ from ..types import Key, Patches, Values
 
 log = logging.getLogger("mova")
 ROOT = "diffusion_model."
-FOLDERS = {expert: f"{folder}." for expert, folder in EXPERT_FOLDERS.items()}
+EXPERT_PREFIXES = {expert: f"{folder}." for expert, folder in EXPERT_FOLDERS.items()}
 Adapters: TypeAlias = dict[tuple[str, str | None], tuple[object, float]]
 """(layer, expert that was named) -> (ComfyUI's weight adapter, strength)."""
 
@@ -44,7 +44,7 @@ class ListedModel(comfy.model_base.GenmoMochi):
         entries = super().state_dict(*args, **kwargs)
         nothing = torch.empty(0)
         video = [key for key in entries if key.startswith(ROOT) and part_of(key.removeprefix(ROOT)) == "video"]
-        for folder in FOLDERS.values():
+        for folder in EXPERT_PREFIXES.values():
             entries.update({f"{ROOT}{folder}{key.removeprefix(ROOT)}": nothing for key in video})
         return entries
 
@@ -72,7 +72,7 @@ class NamedLayer:
 
 def expert_of(key: str) -> tuple[str, str | None]:
     """A key of `ListedModel.state_dict` without the folder's name, and the expert which that named."""
-    for expert, folder in FOLDERS.items():
+    for expert, folder in EXPERT_PREFIXES.items():
         if key.startswith(ROOT + folder):
             return ROOT + key.removeprefix(ROOT + folder), expert
     return key, None
@@ -81,7 +81,7 @@ def expert_of(key: str) -> tuple[str, str | None]:
 def by_expert(patches: Patches) -> tuple[dict[Key, object], dict[str, dict[Key, object]]]:
     """Patches without an expert's name; and for each expert the keys that name it, with what they are without it."""
     plain: dict[Key, object] = {}
-    named: dict[str, dict[Key, object]] = {expert: {} for expert in FOLDERS}
+    named: dict[str, dict[Key, object]] = {expert: {} for expert in EXPERT_PREFIXES}
     for key, value in patches.items():
         name, *rest = (key,) if isinstance(key, str) else key
         real, expert = expert_of(name)

@@ -19,7 +19,7 @@ from torch._dynamo import OptimizedModule
 
 from ....mova_core.errors import PatchError
 
-MOST = 50_000  # things looked at for one patch; beyond that it is not a patch
+MOST_THINGS = 50_000  # things looked at for one patch; beyond that it is not a patch
 ATOMS = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.BuiltinFunctionType)
 COMPILED = "_torchdynamo_orig_callable"  # what a function compiled by torch was made of
 
@@ -61,7 +61,7 @@ class Namesakes:
         except Exception as error:
             raise PatchError(
                 f"{named(thing)}, put on this MODEL at {where!r}, holds layers of the high-noise expert and cannot be "
-                f"bound to those of the low-noise one ({error}). {APART}"
+                f"bound to those of the low-noise one ({error}). {ON_EACH_EXPERT}"
             ) from error
 
     def _part(self, thing: object) -> object | None:
@@ -70,7 +70,7 @@ class Namesakes:
         return self._to.get(id(thing))
 
 
-APART = "Put the node on each expert: 'MOVA Split Experts', the node twice, 'MOVA Join Experts'"
+ON_EACH_EXPERT = "Put the node on each expert: 'MOVA Split Experts', the node twice, 'MOVA Join Experts'"
 
 
 def _members(patcher: ModelPatcher) -> Iterator[tuple[str, object]]:
@@ -102,8 +102,10 @@ def reached(thing: object, stop: Callable[[object], object | None] = lambda _: N
             if id(held) not in found.things:
                 found.things[id(held)] = held
                 waiting.append(held)
-        if len(found.things) > MOST:
-            raise PatchError(f"{named(thing)}, put on this MODEL, holds more than can be looked through. {APART}")
+        if len(found.things) > MOST_THINGS:
+            raise PatchError(
+                f"{named(thing)}, put on this MODEL, holds more than can be looked through. {ON_EACH_EXPERT}"
+            )
     return found
 
 

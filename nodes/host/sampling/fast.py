@@ -17,7 +17,7 @@ from ....mova_core.estimate import (
     Workload,
     recipe_work,
 )
-from ....mova_core.preflight import format_duration
+from ....mova_core.preflight import GIB, format_duration
 from ....mova_core.sampling.fast import Recipe, audio_steps_between
 from ....mova_core.sampling.guidance import Guidance
 from ....mova_core.sampling.schedule import Span
@@ -37,11 +37,10 @@ from .av_euler import NOBODY, AtSteps, AVSteps
 from .long_runs import Node
 
 Evaluated: TypeAlias = comfy.samplers.KSamplerX0Inpaint
-Callback: TypeAlias = Callable[..., None] | None
+SamplerCallback: TypeAlias = Callable[..., None] | None
 
 log = logging.getLogger("mova")
 DISTILLED_SHIFT = 5.0  # of the picture's schedule, that the distillation LoRAs know
-GIB = 2**30
 Phase = Callable[[int, str], None]
 """Called as (step, what runs) before each part of a step."""
 
@@ -54,7 +53,7 @@ def sample_fast(
     recipe: Recipe,
     seed: int,
     node: Node = long_runs.NOWHERE,
-    kept: long_runs.Keeping = long_runs.NOT_KEPT,
+    kept: long_runs.StepKeeping = long_runs.NOT_KEPT,
 ) -> Latent:
     """The LATENT made by `recipe`. `conds`: positive and negative; `kept`: how the run is kept on its way.
 
@@ -176,7 +175,7 @@ def fast_euler(
         x: Tensor,
         sigmas: Tensor,
         extra_args: Options,
-        callback: Callback = None,
+        callback: SamplerCallback = None,
         disable: object = 0,
         at_steps: AtSteps = NOBODY,
     ) -> Tensor:

@@ -14,7 +14,7 @@ import comfy.samplers
 import comfy.utils
 from torch import Tensor
 
-from ....mova_core.sampling.bridge_strength import BridgeStrength
+from ....mova_core.sampling.bridge_strength import ALL_STEPS, BridgeStrength
 from ....mova_core.sampling.guidance import Guidance, rescale_guidance
 from ....mova_core.sampling.schedule import Span
 from ..keys import (
@@ -28,9 +28,8 @@ from ..model.base_model import check_model
 from ..patching.patcher import MovaPatcher
 from ..types import Conditioning, Conditions
 
-WHOLE = Span()
 PARTIAL = {"timestep_start", "timestep_end", "area", "mask", "hooks", "control"}  # of a condition
-APART = {"a2v_cross_attn": False, "v2a_cross_attn": False}
+NO_CROSS_ATTENTION = {"a2v_cross_attn": False, "v2a_cross_attn": False}
 
 
 def with_bridge_strength(model: MovaPatcher, strength: BridgeStrength) -> MovaPatcher:
@@ -51,8 +50,8 @@ def guider(
     positive: Conditioning,
     negative: Conditioning,
     guidance: Guidance,
-    span: Span = WHOLE,
-    text_span: Span = WHOLE,
+    span: Span = ALL_STEPS,
+    text_span: Span = ALL_STEPS,
 ) -> "MovaGuidance":
     """A GUIDER; outside `span` the bridge is not guided by, outside `text_span` the prompt.
 
@@ -69,7 +68,7 @@ def guider(
 class MovaGuidance(comfy.samplers.CFGGuider):
     """One, two or three evaluations a step, as the scales need; with text guidance alone it is ComfyUI's CFGGuider."""
 
-    def set_guidance(self, guidance: Guidance, span: Span, text_span: Span = WHOLE) -> None:
+    def set_guidance(self, guidance: Guidance, span: Span, text_span: Span = ALL_STEPS) -> None:
         self.guidance, self.span, self.text_span = guidance, span, text_span
         self.set_cfg(guidance.text_scale)  # what nodes that ask for the scale are told
 
@@ -194,7 +193,7 @@ def _text_guidance(args: Options) -> Tensor:
 
 def _apart(options: Options) -> Options:
     """Model options under which the towers do not hear each other."""
-    return {**options, "transformer_options": {**options.get("transformer_options", {}), **APART}}
+    return {**options, "transformer_options": {**options.get("transformer_options", {}), **NO_CROSS_ATTENTION}}
 
 
 def _renamed(conds: Conditions) -> Conditions:

@@ -21,7 +21,7 @@ from .av_euler import AtSteps
 if TYPE_CHECKING:
     from .long_runs import LongRun
 
-Callback = Callable[[Options], None]
+StepCallback = Callable[[Options], None]
 
 
 class Attempt:
@@ -38,7 +38,7 @@ class Attempt:
         self.shown: Tensor | None = None  # the clean estimate of the last step
         self.state = self._usable()
 
-    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: Callback | None, more: Options) -> Tensor:
+    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options) -> Tensor:
         raise NotImplementedError
 
     def flush(self) -> None:
@@ -115,7 +115,7 @@ class Attempt:
 class OwnSteps(Attempt, AtSteps):
     """Of samplers that ask: see `av_euler.AtSteps`."""
 
-    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: Callback | None, more: Options) -> Tensor:
+    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options) -> Tensor:
         def report(info: Options) -> None:
             self.shown = info["denoised"]
             if callback is not None:
@@ -140,7 +140,7 @@ class OwnSteps(Attempt, AtSteps):
 class LaterStart(Attempt):
     """Of samplers that remember nothing: begun at a later sigma, the first evaluation answered."""
 
-    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: Callback | None, more: Options) -> Tensor:
+    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options) -> Tensor:
         given: list[Tensor] = []
         if self.state is not None and self.state.x is not None and self.state.denoised is not None:
             self.first, x = self.state.step, self.state.x.to(x)
@@ -164,7 +164,7 @@ class LaterStart(Attempt):
 class Log(Attempt):
     """Of all others: every answer of the model is kept, and the run is walked again with them."""
 
-    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: Callback | None, more: Options) -> Tensor:
+    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options) -> Tensor:
         folder, reports = self.run.folder, 0
         self.count = 0 if self.state is None else runs.count_answers(folder, self.noise, x.shape)
         self.waiting: dict[int, Tensor] = {}  # until it is known whether the run is long

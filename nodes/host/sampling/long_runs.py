@@ -39,12 +39,12 @@ from ..kept.fingerprints import digest, fingerprint, workflow_above
 from ..keys import Options
 from ..model import memory
 from ..types import Latent
-from .long_run_ways import WAYS, Callback
+from .long_run_ways import WAYS, StepCallback
 
 log = logging.getLogger("mova")
-AUTO, ON, OFF = MODES = ("auto", "on", "off")
+AUTO, ON, OFF = RESUME_MODES = ("auto", "on", "off")
 FROM_A_STEP = {"euler", "ddim", "heun", "dpm_2", "exp_heun_2_x0"}
-FOLDER = "mova_runs"
+RUNS_FOLDER = "mova_runs"
 CFG_PP = "sampler {!r} takes more from a step than can be kept, so this run could not go on after a stop"
 FEW = 4  # inputs that differ: so many are named
 
@@ -58,15 +58,15 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keeping:
-    """How a run is to be kept: `mode` of MODES, and every how many steps, or minutes where that is sooner; 0 is never."""
+class StepKeeping:
+    """How a run is to be kept: `mode` of RESUME_MODES, and every how many steps, or minutes where that is sooner; 0 is never."""
 
     mode: str = AUTO
     every: int = 1
     minutes: int = 0
 
 
-NOWHERE, NOT_KEPT = Node(), Keeping(mode=OFF)
+NOWHERE, NOT_KEPT = Node(), StepKeeping(mode=OFF)
 
 
 def way_of(sampler: str, mode: str) -> str | None:
@@ -90,7 +90,7 @@ def not_kept(sampler: str, mode: str) -> str:
 
 
 def long_run(
-    inputs: Mapping[str, object], latent: Latent, way: str | None, keeping: Keeping, node: Node, options: Options
+    inputs: Mapping[str, object], latent: Latent, way: str | None, keeping: StepKeeping, node: Node, options: Options
 ) -> "LongRun | None":
     """The run with these inputs, or None where it is not kept. `options`: model options, to name what keeps a state."""
     if way is None or keeping.mode == OFF:
@@ -108,7 +108,7 @@ def long_run(
 
 def root() -> Path:
     """The folder in which runs are kept."""
-    return Path(folder_paths.get_output_directory()) / FOLDER
+    return Path(folder_paths.get_output_directory()) / RUNS_FOLDER
 
 
 def size_of(latent: Latent) -> int:
@@ -152,7 +152,7 @@ class LongRun:
         root: Path,
         parts: Mapping[str, str],
         way: str,
-        keeping: Keeping,
+        keeping: StepKeeping,
         latent: Latent,
         node: Node,
         stateful: list[str],
@@ -186,7 +186,7 @@ class LongRun:
             x: Tensor,
             sigmas: Tensor,
             extra_args: Options,
-            callback: Callback | None = None,
+            callback: StepCallback | None = None,
             disable: bool | None = None,
             **more: Any,
         ) -> Tensor:
@@ -208,14 +208,14 @@ class LongRun:
             kept, seed = runs.read_result(self.folder)
         except MovaError:
             return None
-        self.tell(f"Taken from {FOLDER}: it was made from the same inputs before.")
+        self.tell(f"Taken from {RUNS_FOLDER}: it was made from the same inputs before.")
         messages.show(self.said(), self.node.node_id)
         return {**self.latent, "samples": latent_store.to_latent(kept)["samples"]}, seed  # type: ignore[typeddict-item]
 
     def finished(self, made: Latent, seed: int) -> None:
         """The run is done: what was kept goes. Where decoding is expected not to fit, the latent itself stays."""
         if not decoding_fits(made):
-            name = f"{FOLDER}/{self.folder.name}/{runs.RESULT_FILE}"
+            name = f"{RUNS_FOLDER}/{self.folder.name}/{runs.RESULT_FILE}"
             kept = latent_store.of_latent(made, {"seed": str(seed)})
             if self.written(lambda: write_latent(self.folder / runs.RESULT_FILE, kept, {"seed": str(seed)})):
                 self.tell(
@@ -239,7 +239,7 @@ class LongRun:
         """Whether the disk took it. The run goes on if not, and is not kept any more."""
         try:
             for gone in runs.make_room(self.root, size_of(self.latent), self.folder):
-                log.info("the kept run %s/%s went, to make room for this one", FOLDER, gone)
+                log.info("the kept run %s/%s went, to make room for this one", RUNS_FOLDER, gone)
             write()
         except MovaError as error:
             self.keeping = False

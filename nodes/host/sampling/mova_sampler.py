@@ -136,7 +136,7 @@ def _long_run(
     way = "steps" if settings.two_schedules else long_runs.way_of(settings.sampler, settings.resume)
     widgets = {name: value for name, value in asdict(settings).items() if name not in NOT_COMPUTED_WITH}
     inputs = {"model": model, "positive": conds[0], "negative": conds[1], "noise schedule": schedules, **widgets}
-    keeping = long_runs.Keeping(mode=settings.resume, every=settings.keep_every, minutes=settings.keep_minutes)
+    keeping = long_runs.StepKeeping(mode=settings.resume, every=settings.keep_every, minutes=settings.keep_minutes)
     return long_runs.long_run(inputs, latent, way, keeping, node, model.model_options)
 
 

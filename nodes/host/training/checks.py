@@ -8,6 +8,7 @@ import torch
 from ....mova_core.checkpoint.experts import EXPERT_FOLDERS
 from ....mova_core.errors import ConfigError, MovaError
 from ....mova_core.estimate import Workload
+from ....mova_core.preflight import GIB
 from ....mova_core.sampling.schedule import Expert
 from ....mova_core.shapes import VideoShape
 from ....mova_core.training.budget import Budget, budget
@@ -18,7 +19,6 @@ from ..model.memory import capacity
 from . import data_set
 from .weights import check_unpackable
 
-GIB = 2**30
 MEMORY = ("auto", "normal", "low")
 
 

@@ -30,10 +30,10 @@ from ....mova_core.training import captions, clips, files
 from .. import newer
 from ..loaders import text
 from ..media import recordings
-from ..media.recordings import Piece, Source
+from ..media.recordings import Piece, RecordingSource
 
 log = logging.getLogger("mova")
-FOLDER = "mova_training"
+CLIPS_FOLDER = "mova_training"
 VERSION = "1"  # of what is in a cached file
 READ = 2**22  # bytes hashed at once
 TOLD = 20  # names of a kind in the report
@@ -87,7 +87,7 @@ class Coders:
 
 def folder() -> Path:
     """Where the pack keeps what it trains on and what it makes, in ComfyUI's output folder."""
-    return Path(folder_paths.get_output_directory()) / FOLDER
+    return Path(folder_paths.get_output_directory()) / CLIPS_FOLDER
 
 
 def input_folder(name: str) -> Path:
@@ -95,7 +95,7 @@ def input_folder(name: str) -> Path:
     return Path(folder_paths.get_input_directory(), name.strip().strip('"'))
 
 
-def from_folder(name: str, default: str) -> list[tuple[Source, str]]:
+def from_folder(name: str, default: str) -> list[tuple[RecordingSource, str]]:
     """Recordings with captions, of a folder.
 
     Raises:
@@ -104,7 +104,7 @@ def from_folder(name: str, default: str) -> list[tuple[Source, str]]:
     if not name.strip():
         raise MovaError("no folder of clips; write its path, or connect videos and captions")
     place = input_folder(name)
-    return [(Source(each.path.name, each.path), each.caption) for each in captions.recordings(place, default)]
+    return [(RecordingSource(each.path.name, each.path), each.caption) for each in captions.recordings(place, default)]
 
 
 def not_trained_on(name: str) -> list[str]:
@@ -112,7 +112,7 @@ def not_trained_on(name: str) -> list[str]:
     return captions.left_out(input_folder(name))
 
 
-def from_lists(videos: Sequence[Any], texts: Sequence[str], default: str) -> list[tuple[Source, str]]:
+def from_lists(videos: Sequence[Any], texts: Sequence[str], default: str) -> list[tuple[RecordingSource, str]]:
     """Recordings with captions, of lists such as ComfyUI's data set nodes give.
 
     Raises:
@@ -128,12 +128,16 @@ def from_lists(videos: Sequence[Any], texts: Sequence[str], default: str) -> lis
         if not caption:
             raise MovaError(f"{named} has no caption; connect captions, or give a default caption")
         source = content if isinstance(content, BytesIO) else Path(content)
-        found.append((Source(named, source, *part), caption))
+        found.append((RecordingSource(named, source, *part), caption))
     return found
 
 
 def build(
-    sources: Sequence[tuple[Source, str]], prefix: str, wishes: Wishes, coders: Coders, others: Sequence[str] = ()
+    sources: Sequence[tuple[RecordingSource, str]],
+    prefix: str,
+    wishes: Wishes,
+    coders: Coders,
+    others: Sequence[str] = (),
 ) -> DataSet:
     """Encode what is not in the cache yet; `others` are files of the folder that are not trained on, for the report.
 
@@ -229,13 +233,13 @@ def _print(module: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _key(source: Source, window: Any, size: tuple[int, int], wishes: Wishes, prints: str) -> Path:
+def _key(source: RecordingSource, window: Any, size: tuple[int, int], wishes: Wishes, prints: str) -> Path:
     told = (VERSION, _content(source), source.start, source.duration, window.start, window.frames, size, wishes.level)
     digest = hashlib.sha256(repr((*told, prints)).encode()).hexdigest()[:32]
     return folder() / "clips" / f"{digest}.safetensors"
 
 
-def _content(source: Source) -> str:
+def _content(source: RecordingSource) -> str:
     """Of a recording's bytes: the same clip under another name is the same."""
     digest = hashlib.sha256()
     if isinstance(source.content, BytesIO):

@@ -1,16 +1,15 @@
 """A run in words: a line a step, and a report at the end."""
 
-from ....mova_core.preflight import format_duration
+from ....mova_core.preflight import GIB, format_duration
 from ....mova_core.training.run import Record, Run
 
-GIB = 2**30
-RECENT = 20  # steps whose mean is shown and whose time the rest is told from
+RECENT_LOSSES = 20  # steps whose mean is shown and whose time the rest is told from
 
 
 def line(run: Run, record: Record, peak: float | None) -> str:
     """`Step 120 of 1000, low: 28.1 s a step, 6 h 52 min to go; picture 0.081, sound 0.412`; `peak` in bytes of VRAM."""
     done, total = run.step, run.settings.steps
-    recent = run.records[-RECENT:]
+    recent = run.records[-RECENT_LOSSES:]
     pace = sum(each.seconds for each in recent) / len(recent)
     parts = [
         f"Step {done} of {total}, {record.expert}: {pace:.3g} s a step, {format_duration(pace * (total - done))} to go"

@@ -102,7 +102,7 @@ def test_a_trimmed_video_is_its_part(build: Build, pack: Pack, tmp_path: Path) -
     one, other, same = (media(pack, clip)["video"] for clip in data.clips)
     assert not torch.equal(one, other)
     assert torch.equal(one, same)
-    source = pack.module("nodes.host.media.recordings").Source("x", path, 0.5, 1.0)
+    source = pack.module("nodes.host.media.recordings").RecordingSource("x", path, 0.5, 1.0)
     found = pack.module("nodes.host.media.recordings").probe(source)
     assert len([time for time in found.times if time >= -1e-3]) == 24
     with pytest.raises(Exception, match="3 videos and 2 captions"):
