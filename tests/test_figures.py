@@ -1,4 +1,4 @@
-"""What is measured of the pack's source: how long functions and files are, and that imports go round in no circle."""
+"""What is measured of the source: how long functions and files are, no circle of imports, one meaning a name."""
 
 import ast
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACK = [path for part in ("nodes", "mova_core") for path in sorted((ROOT / part).rglob("*.py"))]
 LONGEST_FUNCTION, LONGEST_FILE = 45, 400
 SCHEMAS = ("define_schema",)
+LAYERS = ("nodes", "mova_core", "tools")
 
 
 def name_of(path: Path) -> str:
@@ -43,6 +44,28 @@ def circle(edges: dict[str, set[str]]) -> list[str]:
     return sorted(rest)
 
 
+def meant(source: str) -> set[str]:
+    """Public constants, types and classes that a module defines. Functions are read with their module's name."""
+    found: set[str] = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            inside = [name for target in targets if not isinstance(target, ast.Subscript) for name in ast.walk(target)]
+            found |= {name.id for name in inside if isinstance(name, ast.Name)}
+    return {name for name in found if not name.startswith("_") and not name.islower()}
+
+
+def meaning_two(modules: dict[str, str]) -> dict[str, list[str]]:
+    """Names that several of these modules (path -> source) define, with the modules."""
+    homes: dict[str, list[str]] = {}
+    for path, source in modules.items():
+        for name in meant(source):
+            homes.setdefault(name, []).append(path)
+    return {name: paths for name, paths in homes.items() if len(paths) > 1}
+
+
 @pytest.mark.parametrize("path", PACK, ids=name_of)
 def test_functions_and_files_can_be_read_at_once(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
@@ -61,3 +84,17 @@ def test_a_long_function_and_a_circle_are_found() -> None:
     assert dict(functions("def f():\n" + "    x = 1\n" * 50))["f"] == 51
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["a", "b", "c", "d"]
     assert circle({"a": {"b"}, "b": set()}) == []
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_public_name_means_one_thing_in_its_layer(layer: str) -> None:
+    """Made in one module and imported by the others, or called otherwise: `MARK` of what?"""
+    modules = {name_of(path): path.read_text(encoding="utf-8") for path in sorted((ROOT / layer).rglob("*.py"))}
+    assert len(modules) > 20
+    assert meaning_two(modules) == {}
+
+
+def test_a_name_of_two_meanings_is_found() -> None:
+    one, other = "MARK, SIZE = 1, 2\n_OWN = 1\n\ndef of(): ...\n", "class SIZE: ...\n_OWN = 2\n\ndef of(): ...\n"
+    assert meaning_two({"one": one, "other": other}) == {"SIZE": ["one", "other"]}
+    assert meaning_two({"one": "PARTS: dict = {}\nPARTS['x'] = 1", "other": "from .one import PARTS"}) == {}

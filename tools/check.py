@@ -40,7 +40,7 @@ MODULES = (
     ),
     *("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy", "yaml"),
 )
-COMFYUI_MODULES = ("torchsde", "aiohttp", "einops", "comfy_kitchen")
+TESTED_MODULES = ("torchsde", "aiohttp", "einops", "comfy_kitchen")
 CHECKS = (("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",))
 MOST_PROCESSES = 4  # that run tests side by side: each may hold a ComfyUI and a browser, some 3 GB
 
@@ -56,7 +56,7 @@ def choose_python(comfyui: Path | None) -> Path:
         modules, wanted = MODULES, Wanted(packages=(*CORE, *DEVELOPMENT), files=(own,))
     else:
         torch = torch_packages(comfyui)
-        modules = (*MODULES, *COMFYUI_MODULES, *torch)
+        modules = (*MODULES, *TESTED_MODULES, *torch)
         wanted = Wanted(packages=(*torch.values(), *DEVELOPMENT), files=(comfyui / "requirements.txt", own))
     return first_usable([sys.executable], modules) or prepare(REPOSITORY / ".venv", wanted, say)
 

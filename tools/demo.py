@@ -33,15 +33,15 @@ from tools.comfy.find import REPOSITORY, find_comfyui, install, reachable
 DEMO = REPOSITORY / ".demo"
 CORE_MODULES = ("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy", "tqdm")
 LOOP_MODULES = (*CORE_MODULES, "transformers", "diffusers")
-COMFYUI_MODULES = (
+ROUTE_MODULES = (
     *(*CORE_MODULES, "torchsde", "aiohttp", "einops", "yaml", "scipy", "alembic"),
     *("transformers", "comfy_kitchen", "comfyui_frontend_package"),
 )
-PROMPT = (
+DEMO_PROMPT = (
     'An astronaut in an orange suit smiles, turns to the camera and says "Hello from the demo." '
     "The audio shows a calm female voice in a quiet room."
 )
-TINY_SIZE = {"width": 160, "height": 96, "frames": 25, "steps": 8}
+DEMO_SIZE = {"width": 160, "height": 96, "frames": 25, "steps": 8}
 TRAINED_SIZE = {"width": 640, "height": 352, "frames": 193, "steps": 50}
 CORE_ROUTE = "core"
 
@@ -54,7 +54,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--model", type=Path, help="a downloaded MOVA folder (the one with model_index.json)")
     parser.add_argument("--image", type=Path, help="the first frame; a photograph of an astronaut by default")
-    parser.add_argument("--prompt", default=PROMPT, help="what is seen and heard")
+    parser.add_argument("--prompt", default=DEMO_PROMPT, help="what is seen and heard")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another clip")
     parser.add_argument("--out", type=Path, default=DEMO / "mova.mp4", help="where to put the MP4")
     for name, what in (("width", "pixels, a multiple of 16"), ("height", "pixels, a multiple of 16")):
@@ -66,7 +66,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--core", action="store_true", help="do not look for ComfyUI: run the core's own loop")
     parser.add_argument("--route", help=argparse.SUPPRESS)  # decided: "core", or ComfyUI's folder
     chosen = parser.parse_args(arguments)
-    for name, value in (TRAINED_SIZE if chosen.model else TINY_SIZE).items():
+    for name, value in (TRAINED_SIZE if chosen.model else DEMO_SIZE).items():
         if getattr(chosen, name) is None:
             setattr(chosen, name, value)
     return chosen
@@ -148,7 +148,7 @@ def choose_python(comfyui: Path | None, no_venv: bool, *, cpu: bool = False) -> 
     Raises:
         CannotPrepare: there is none, and none can be made.
     """
-    modules = LOOP_MODULES if comfyui is None else (*COMFYUI_MODULES, *torch_packages(comfyui))
+    modules = LOOP_MODULES if comfyui is None else (*ROUTE_MODULES, *torch_packages(comfyui))
     if no_venv:
         if lacking := missing(sys.executable, modules):
             raise CannotPrepare(f"this Python lacks {', '.join(lacking)}; install them, or leave --no-venv away")

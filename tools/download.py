@@ -22,8 +22,8 @@ OWNER = "OpenMOSS-Team"
 AGAIN = "Run the same command again: whole files stay, and a file that was cut off is begun again."
 MODELS = ("MOVA-360p", "MOVA-720p")
 PARTS = ("video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge", "audio_vae", "video_vae", "text_encoder")
-SMALL = ("model_index.json", "scheduler/*.json")
-ENDINGS = ("*.safetensors", "*.json")
+SMALL_FILES = ("model_index.json", "scheduler/*.json")
+FILE_ENDINGS = ("*.safetensors", "*.json")
 TOKENIZER = ("tokenizer/*.json", "tokenizer/spiece.model")
 
 
@@ -37,8 +37,8 @@ class Item:
 
 def patterns(skip: tuple[str, ...]) -> list[str]:
     """The files that the nodes read, as huggingface_hub's patterns."""
-    wanted = [f"{part}/{ending}" for part in PARTS if part not in skip for ending in ENDINGS]
-    return [*SMALL, *wanted, *(() if "text_encoder" in skip else TOKENIZER)]
+    wanted = [f"{part}/{ending}" for part in PARTS if part not in skip for ending in FILE_ENDINGS]
+    return [*SMALL_FILES, *wanted, *(() if "text_encoder" in skip else TOKENIZER)]
 
 
 def needed(siblings: list[Any], wanted: list[str]) -> list[Item]:

@@ -18,7 +18,7 @@ from ..errors import MovaError
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".wmv", ".gif")
 FILE_COLUMNS = ("file_name", "file", "filename", "file_path", "video", "video_path", "path", "name")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "description")
-TEXTS = (".txt", ".caption")  # the latter is what trainers of pictures write
+CAPTION_SUFFIXES = (".txt", ".caption")  # the latter is what trainers of pictures write
 TABLES = (",", ";", "\t")  # between the cells of a .csv, by the language of who saved it
 NOT_TRAINED = (
     ".jpg",
@@ -97,7 +97,7 @@ def _key(name: str) -> str:
 
 def _beside(path: Path) -> str:
     """`clip.txt`, `clip.mp4.txt` and the like, in letters of any case."""
-    wanted = {f"{name}{kind}".lower() for name in (path.stem, path.name) for kind in TEXTS}
+    wanted = {f"{name}{kind}".lower() for name in (path.stem, path.name) for kind in CAPTION_SUFFIXES}
     found = [each for each in _entries(path.parent) if each.name.lower() in wanted]
     said = [text for each in found if (text := _read(each).strip())]
     if len(set(said)) > 1:

@@ -42,7 +42,7 @@ def test_pages_begin_with_the_name_and_end_with_mistakes(pack: Pack, language: s
         text = node_docs.page(node_id, language).read_text(encoding="utf-8")
         assert text.startswith(f"# {words[node_id]['display_name']}\n"), node_id
         told, mistakes = text.split(MISTAKES[language])
-        assert len(told.split(node_docs.BEGIN)[0].splitlines()) > 4, f"{node_id}: no words before the tables"
+        assert len(told.split(node_docs.TABLES_BEGIN)[0].splitlines()) > 4, f"{node_id}: no words before the tables"
         assert re.search(r"^- \S", mistakes, re.MULTILINE), f"{node_id}: no mistake is named"
         shown = f"![{words[node_id]['display_name']}]({node_id}/{language}.png)\n"  # from web/docs, as the page has it
         assert text.splitlines(keepends=True)[2] == shown, f"{node_id}: no picture under the title"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from tools.comfy.page import SIZE, Page
+from tools.comfy.page import PAGE_SIZE, Page
 
 # Text is drawn at any zoom; by default small text becomes bars.
-SETTINGS = {"LiteGraph.Canvas.MinFontSizeForLOD": 0}
+SMALL_TEXT_DRAWN = {"LiteGraph.Canvas.MinFontSizeForLOD": 0}
 AROUND = 24  # pixels of canvas kept on every side
-BARS = 160  # more than the page's side, top and bottom bars take
+PAGE_BARS = 160  # more than the page's side, top and bottom bars take
 
 BOUNDS = """
 (() => {
@@ -40,11 +40,12 @@ def graph_picture(page: Page, width: int) -> Image.Image:
     left, top, right, bottom = page.evaluate(BOUNDS)
     scale = (width - 2 * AROUND) / (right - left)
     height = round((bottom - top) * scale) + 2 * AROUND
-    page.resize(width + 2 * BARS, height + 2 * BARS)
+    page.resize(width + 2 * PAGE_BARS, height + 2 * PAGE_BARS)
     try:
-        x, y = page.evaluate(SHOW, left, top, scale, BARS + AROUND)
+        x, y = page.evaluate(SHOW, left, top, scale, PAGE_BARS + AROUND)
         with tempfile.TemporaryDirectory() as folder:
             whole = Image.open(io.BytesIO(page.screenshot(Path(folder) / "page.png").read_bytes())).convert("RGB")
     finally:
-        page.resize(*SIZE)
-    return whole.crop((round(x) + BARS, round(y) + BARS, round(x) + BARS + width, round(y) + BARS + height))
+        page.resize(*PAGE_SIZE)
+    left, top = round(x) + PAGE_BARS, round(y) + PAGE_BARS
+    return whole.crop((left, top, left + width, top + height))

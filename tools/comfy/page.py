@@ -32,16 +32,16 @@ from tools.comfy.page_scripts import (
     REPORT,
     WATCH,
 )
+from tools.comfy.server import Graph
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage
     from playwright.sync_api import Page as Tab
 
-Graph = Mapping[str, Mapping[str, Any]]  # API format
 Workflow = dict[str, Any]  # UI format
 
 # The page of someone who installed this version and has been here before: no tour, no template picker, no news.
-SETTINGS: Mapping[str, Any] = {
+PAGE_SETTINGS: Mapping[str, Any] = {
     "Comfy.TutorialCompleted": True,
     "Comfy.OnboardingCoachmarks.Seen": ["appMode", "firstRun"],
     "Comfy.InstalledVersion": "1.49.6",
@@ -51,7 +51,7 @@ SETTINGS: Mapping[str, Any] = {
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Locale": "en",
 }
-SIZE = (1600, 1000)  # of the page, in pixels
+PAGE_SIZE = (1600, 1000)  # of the page, in pixels
 GROUP_PADDING, GROUP_TITLE = 20, 50
 
 
@@ -102,7 +102,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Report:
+class PageReport:
     """What the page says about the workflow it shows; every list is empty when all is well."""
 
     nodes: int
@@ -162,8 +162,8 @@ class Page:
         Args:
             settings: ComfyUI settings to store first, e.g. {"Comfy.VueNodes.Enabled": True}; they stay on the server.
         """
-        store_settings(url, {**SETTINGS, **(settings or {})})
-        page = cls(url, browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]}))
+        store_settings(url, {**PAGE_SETTINGS, **(settings or {})})
+        page = cls(url, browser.new_page(viewport={"width": PAGE_SIZE[0], "height": PAGE_SIZE[1]}))
         try:
             page.reload()
         except BaseException:
@@ -219,7 +219,7 @@ class Page:
 
     # -------------------------------------------------------------- workflows
 
-    def load(self, workflow: Mapping[str, Any], name: str = "workflow") -> Report:
+    def load(self, workflow: Mapping[str, Any], name: str = "workflow") -> PageReport:
         """Open a UI-format workflow as if its file had been dropped on the page, as the only tab; the page fits it.
 
         The page keeps what nodes showed by the name of the workflow: give another workflow another name.
@@ -231,15 +231,15 @@ class Page:
         self.settle()
         return self.report()
 
-    def load_api(self, graph: Graph, name: str = "graph") -> Report:
+    def load_api(self, graph: Graph, name: str = "graph") -> PageReport:
         """Open an API-format graph as if its file had been dropped on the page."""
         self.evaluate("(graph, name) => app.loadApiJson(graph, name).then(() => true)", graph, name)
         self.settle()
         return self.report()
 
-    def report(self) -> Report:
+    def report(self) -> PageReport:
         """What the page says about the workflow it shows."""
-        return Report(**self.evaluate(REPORT))
+        return PageReport(**self.evaluate(REPORT))
 
     def workflow(self) -> Workflow:
         """The workflow on the canvas, UI format."""

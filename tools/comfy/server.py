@@ -40,7 +40,7 @@ Graph = Mapping[str, Mapping[str, Any]]  # API format: node id -> {"class_type":
 COPY_MARK = ".copied-by-comfy-server"
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "out", "shared")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
-ENDINGS = {"execution_success": "success", "execution_error": "error", "execution_interrupted": "interrupted"}
+STATUS_OF_EVENT = {"execution_success": "success", "execution_error": "error", "execution_interrupted": "interrupted"}
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -404,7 +404,7 @@ class ComfyServer:
     def _result(self, prompt_id: str) -> Result:
         assert self._stream
         events = self._events(prompt_id)
-        status = next((ENDINGS[e.kind] for e in reversed(events) if e.kind in ENDINGS), "error")
+        status = next((STATUS_OF_EVENT[e.kind] for e in reversed(events) if e.kind in STATUS_OF_EVENT), "error")
         error = next((e.data for e in events if e.kind == "execution_error"), {})
         outputs = self.history(prompt_id).get("outputs", {})
         return Result(

@@ -12,14 +12,12 @@ import math
 
 from PIL import Image, ImageDraw, ImageFont
 
-from tools.comfy.find import REPOSITORY
-from tools.docs.palette import FRAME, HILL, NIGHT, SKY, SOUND, SUN, Box
+from tools.docs.palette import FRAME, HILL, IMAGES, NIGHT, SKY, SOUND, SUN, Box
 
-IMAGES = REPOSITORY / "docs" / "images"
 ICON, BANNER = (400, 400), (1260, 540)
-SMOOTH = 4  # drawn so much larger, then scaled down
+BRAND_SMOOTH = 4  # drawn so much larger, then scaled down
 
-BARS = (0.62, 0.94, 0.45, 0.78, 0.30, 0.56, 0.18)  # heights of the waveform, of half the picture
+BRAND_BARS = (0.62, 0.94, 0.45, 0.78, 0.30, 0.56, 0.18)  # heights of the waveform, of half the picture
 
 
 def draw_frame(draw: ImageDraw.ImageDraw, box: Box) -> None:
@@ -50,8 +48,8 @@ def draw_picture(draw: ImageDraw.ImageDraw, box: Box) -> None:
         for x in (step / 60 for step in range(61))
     ]
     draw.polygon([(left, bottom), *hills, (middle, bottom)], fill=HILL)
-    pitch = (right - middle) / (len(BARS) + 0.5)
-    for number, tall in enumerate(BARS):
+    pitch = (right - middle) / (len(BRAND_BARS) + 0.5)
+    for number, tall in enumerate(BRAND_BARS):
         x, reach = middle + pitch * (number + 0.75), tall * height * 0.46
         y = (top + bottom) / 2
         bar = (x - 0.29 * pitch, y - reach, x + 0.29 * pitch, y + reach)
@@ -77,7 +75,7 @@ def banner() -> Image.Image:
 
 
 def _canvas(size: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGBA", (size[0] * SMOOTH, size[1] * SMOOTH), (0, 0, 0, 0))
+    image = Image.new("RGBA", (size[0] * BRAND_SMOOTH, size[1] * BRAND_SMOOTH), (0, 0, 0, 0))
     return image, ImageDraw.Draw(image)
 
 

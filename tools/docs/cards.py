@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from mova_core.config import MOVA
 from mova_core.estimate import Work, Workload, choose, kept_keys_values, longest, recipe_work, required, work
+from mova_core.preflight import GIB
 from mova_core.sampling.fast import recipe_of
 from mova_core.shapes import VideoShape
 from tools.comfy.find import REPOSITORY
 from tools.docs.between import between
 
 README = REPOSITORY / "README.md"
-BEGIN, END = "<!-- cards: tools/docs/cards.py writes this -->", "<!-- end of cards -->"
+CARDS_BEGIN, CARDS_END = "<!-- cards: tools/docs/cards.py writes this -->", "<!-- end of cards -->"
 CARDS = (8, 12, 16, 24)  # GB on the box, which are GiB
-GIB, RESERVE = 2**30, 1.0
+RESERVE = 1.0  # GiB
 LAYER = round(0.9 * GIB)  # one expert's in bf16, with its layer of the bridge: docs/speed.md
 SIZES = {"640x352": (352, 640), "1280x720": (720, 1280)}
-FRAMES, STEPS = 193, 50  # of the trained clip, of full quality
+FRAMES, FULL_STEPS = 193, 50  # of the trained clip, of full quality
 QUALITIES = ("light", "standard", "high")
 RATE = 165e12  # operations a second of an RTX 4090 in bf16, by its vendor
 
@@ -45,7 +46,7 @@ def memory(size: str, card: float) -> str:
 
 def full(size: str) -> Work:
     forward = work(MOVA, load(size))
-    return Work(matrix=2 * STEPS * forward.matrix, attention=2 * STEPS * forward.attention)
+    return Work(matrix=2 * FULL_STEPS * forward.matrix, attention=2 * FULL_STEPS * forward.attention)
 
 
 def share(size: str, quality: str) -> float:
@@ -67,7 +68,7 @@ def table() -> str:
         part = share("640x352", quality)
         times = [minutes(share(size, quality) * full(size).total) for size in SIZES]
         rows.append(f"| *MOVA Fast Sampler*, {quality} | {part:.0%} | {times[0]} | {times[1]} |")
-    rows.append(f"| *MOVA Sampler*, {STEPS} steps | 100% | {' | '.join(minutes(full(s).total) for s in SIZES)} |")
+    rows.append(f"| *MOVA Sampler*, {FULL_STEPS} steps | 100% | {' | '.join(minutes(full(s).total) for s in SIZES)} |")
     return "\n".join(
         [
             *rows,
@@ -78,7 +79,7 @@ def table() -> str:
 
 
 def with_table(text: str) -> str:
-    return between(text, table(), BEGIN, END)
+    return between(text, table(), CARDS_BEGIN, CARDS_END)
 
 
 if __name__ == "__main__":

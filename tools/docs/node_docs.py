@@ -19,7 +19,7 @@ from tools.comfy.find import REPOSITORY
 from tools.docs.between import between
 
 PAGES, LOCALES = REPOSITORY / "web" / "docs", REPOSITORY / "locales"
-BEGIN, END = "<!-- tables: tools/docs/node_docs.py writes this -->", "<!-- end of tables -->"
+TABLES_BEGIN, TABLES_END = "<!-- tables: tools/docs/node_docs.py writes this -->", "<!-- end of tables -->"
 FILES = ("folder", "file", "high_noise", "low_noise", "lora_name", "shared", "bridge", "vae_file")
 FROM_HOST = {*FILES, "sampler", "scheduler"}  # lists of the user's files and of ComfyUI's version: no two hosts agree
 LONGEST = 24  # characters of a text default that are shown
@@ -95,7 +95,7 @@ def page(node_id: str, language: str) -> Path:
 
 
 def with_tables(text: str, written: str) -> str:
-    return between(text, f"\n{written}\n", BEGIN, END)
+    return between(text, f"\n{written}\n", TABLES_BEGIN, TABLES_END)
 
 
 def texts(words: Mapping[str, Any]) -> dict[str, str]:

@@ -22,17 +22,17 @@ from PIL.PngImagePlugin import PngInfo
 
 from tools.comfy.browser import chromium
 from tools.comfy.find import REPOSITORY
-from tools.comfy.graph_picture import AROUND, SETTINGS, graph_picture
+from tools.comfy.graph_picture import AROUND, SMALL_TEXT_DRAWN, graph_picture
 from tools.comfy.page import Page
 from tools.comfy.server import ComfyServer
 from tools.docs.node_docs import PAGES
+from tools.docs.node_table import SCHEMA
 from tools.templates.published import FIRST_FRAME
 from tools.templates.workflows import write_models
 
-SCHEMA = REPOSITORY / "tests" / "nodes" / "schema.json"
 SHOWN = "shown"  # text kept in a picture: title, inputs and outputs, for a test to see that they are those of today
 LANGUAGES = ("en", "zh")
-WIDTH, COLORS = 380, 128  # of a node without its surroundings, in pixels; of a picture
+WIDTH, NODE_COLORS = 380, 128  # of a node without its surroundings, in pixels; of a picture
 
 ALONE = """
 (type, id, width) => {
@@ -60,7 +60,7 @@ def write_picture(page: Page, language: str, node_id: str) -> Path:
     drawn = graph_picture(page, round(alone["width"]) + 2 * AROUND)
     words = PngInfo()
     words.add_itxt(SHOWN, json.dumps(alone["shown"], ensure_ascii=False))
-    drawn.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True, pnginfo=words)
+    drawn.quantize(NODE_COLORS, dither=Image.Dither.NONE).save(path, optimize=True, pnginfo=words)
     return path
 
 
@@ -69,7 +69,7 @@ def write_pictures(nodes: Sequence[str], folder: Path) -> None:
     with chromium() as browser, ComfyServer(folder, pack=REPOSITORY) as server:
         shutil.copy(server.comfyui / "input" / FIRST_FRAME, server.input)
         for language in LANGUAGES:
-            settings = {**SETTINGS, "Comfy.Locale": language, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"}
+            settings = {**SMALL_TEXT_DRAWN, "Comfy.Locale": language, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"}
             with Page.open(browser, server.url, settings=settings) as page:
                 for node_id in nodes:
                     print(write_picture(page, language, node_id).relative_to(REPOSITORY))

@@ -15,7 +15,7 @@ from tools.comfy.find import REPOSITORY
 from tools.docs.between import between
 
 LIST, SCHEMA = REPOSITORY / "docs" / "nodes.md", REPOSITORY / "tests" / "nodes" / "schema.json"
-BEGIN, END = "<!-- nodes: tools/docs/node_table.py writes this -->", "<!-- end of nodes -->"
+LIST_BEGIN, LIST_END = "<!-- nodes: tools/docs/node_table.py writes this -->", "<!-- end of nodes -->"
 
 
 def words(folder: Path = REPOSITORY / "nodes") -> dict[str, dict[str, str]]:
@@ -46,7 +46,7 @@ def table() -> str:
 
 
 def with_table(page: str) -> str:
-    return between(page, table(), BEGIN, END)
+    return between(page, table(), LIST_BEGIN, LIST_END)
 
 
 if __name__ == "__main__":

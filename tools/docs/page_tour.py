@@ -16,23 +16,24 @@ from PIL import Image
 
 from tools.comfy.browser import chromium
 from tools.comfy.find import REPOSITORY
-from tools.comfy.graph_picture import SETTINGS
+from tools.comfy.graph_picture import SMALL_TEXT_DRAWN
 from tools.comfy.page import Page
 from tools.comfy.page_scripts import CLOSE_OTHER_TABS
 from tools.comfy.server import ComfyServer
+from tools.docs.palette import IMAGES
 from tools.templates.library import TEMPLATES
 from tools.templates.published import FIRST_FRAME
-from tools.templates.workflows import IMAGES, write_models
+from tools.templates.workflows import write_models
 
 KEY = "mova_image_to_video_audio"
-SIZE, COLORS, LIMIT = (1280, 800), 96, 1_000_000  # of the page; of the picture; bytes
-PROMPT = """This video has no subtitles. A woman in an orange space suit sits before a flag and a model of the space \
-shuttle. She smiles, breathes in and looks up as a calm voice on the radio says, "T minus ten minutes and counting." \
-The flag stirs while the camera moves closer.
+TOUR_SIZE, TOUR_COLORS, LIMIT = (1280, 800), 96, 1_000_000  # of the page; of the picture; bytes
+TOUR_PROMPT = """This video has no subtitles. A woman in an orange space suit sits before a flag and a model of the \
+space shuttle. She smiles, breathes in and looks up as a calm voice on the radio says, "T minus ten minutes and \
+counting." The flag stirs while the camera moves closer.
 
 The audio shows a man's calm voice over a crackling radio, the low hum of a hall, and the rustle of a suit."""
-SMALL = {"width": 256, "height": 144, "frames": 17, "steps": 6}  # for a CPU
-VALUES = {**SMALL, "image": "astronaut.png", "prompt": PROMPT}
+TOUR_CLIP = {"width": 256, "height": 144, "frames": 17, "steps": 6}  # for a CPU
+VALUES = {**TOUR_CLIP, "image": "astronaut.png", "prompt": TOUR_PROMPT}
 
 SET = """
 (values) => {
@@ -77,10 +78,10 @@ class Reel:
 
     def save(self, path: Path) -> None:
         """As a GIF, which every reader of Markdown moves; all frames share the colours of the whole."""
-        strip = Image.new("RGB", (SIZE[0], SIZE[1] * len(self.frames)))
+        strip = Image.new("RGB", (TOUR_SIZE[0], TOUR_SIZE[1] * len(self.frames)))
         for number, (shot, _) in enumerate(self.frames):
-            strip.paste(shot, (0, number * SIZE[1]))
-        palette = strip.quantize(COLORS)
+            strip.paste(shot, (0, number * TOUR_SIZE[1]))
+        palette = strip.quantize(TOUR_COLORS)
         first, *others = (shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot, _ in self.frames)
         times = [time for _, time in self.frames]
         first.save(path, save_all=True, append_images=others, duration=times, loop=0, optimize=True)
@@ -89,7 +90,7 @@ class Reel:
 def tour(page: Page) -> Reel:
     """Templates, the first of them, a run with its progress and previews, the clip."""
     reel = Reel(page)
-    page.resize(*SIZE)
+    page.resize(*TOUR_SIZE)
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates').then(() => true)")
     page.tab.get_by_text("mova", exact=True).first.click()
     page.settle(3)
@@ -131,7 +132,7 @@ def main() -> None:
         with chromium() as browser, ComfyServer(base, pack=REPOSITORY) as server:
             for name in (VALUES["image"], FIRST_FRAME):
                 Image.fromarray(data.astronaut()).save(server.input / name)
-            with Page.open(browser, server.url, settings={**SETTINGS, "Comfy.VueNodes.Enabled": False}) as page:
+            with Page.open(browser, server.url, settings={**SMALL_TEXT_DRAWN, "Comfy.VueNodes.Enabled": False}) as page:
                 reel = tour(page)
     reel.save(IMAGES / "tour.gif")
     reel.frames[-1][0].quantize(256).save(IMAGES / "run.png", optimize=True)

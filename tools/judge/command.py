@@ -26,7 +26,7 @@ from mova_core.checkpoint.source import from_folder
 from mova_core.errors import MovaError
 from tools.comfy.find import REPOSITORY, find_comfyui
 from tools.comfy.server import ComfyServer
-from tools.judge.cost import Clock, Wanted, forecast
+from tools.judge.cost import Clock, WantedClips, forecast
 from tools.judge.graphs import graph, steps_of
 from tools.judge.parity import PIPELINE, first_steps
 from tools.judge.results import kept, noted, table, write
@@ -120,7 +120,7 @@ def run(chosen: argparse.Namespace, say: Say = print) -> None:
     say(table(rows) + note)
 
 
-def _make_all(chosen: argparse.Namespace, model: Path, left: Wanted, rows: list[dict[str, Any]], say: Say) -> None:
+def _make_all(chosen: argparse.Namespace, model: Path, left: WantedClips, rows: list[dict[str, Any]], say: Say) -> None:
     clock = Clock(from_folder(model).model, chosen, left)
     with _server(chosen, model, say) as server:
         for at, (scene, level) in enumerate(left, 1):

@@ -15,14 +15,14 @@ from mova_core.checkpoint.source import from_folder
 from mova_core.config import MovaConfig
 from mova_core.errors import MovaError
 from mova_core.estimate import Workload, choose, decode_bytes, kept_keys_values, recipe_work, required, work
+from mova_core.preflight import GIB
 from mova_core.sampling.fast import recipe_of
 from mova_core.shapes import VideoShape
 from tools.judge.graphs import size_of, steps_of
 from tools.judge.scenes import CFG, DISTILLED, FPS, Scene
 
-Wanted = Sequence[tuple[Scene, str]]
+WantedClips = Sequence[tuple[Scene, str]]
 
-GIB = 2**30
 BITS = 0.4  # a pixel and picture of an MP4, at most, and it lies here twice: in ComfyUI's output and beside the page
 ENOUGH = 0.5  # seconds of a matrix product that its rate is measured by
 SIDE = 8192  # of its matrices on a card
@@ -75,7 +75,7 @@ def weights(model: Path) -> int:
     return sum(file.stat().st_size for file in model.rglob("*.safetensors"))
 
 
-def forecast(model: Path, chosen: Namespace, left: Wanted) -> list[str]:
+def forecast(model: Path, chosen: Namespace, left: WantedClips) -> list[str]:
     """A line each of time, the card, RAM and disk.
 
     Raises:
@@ -99,7 +99,7 @@ def forecast(model: Path, chosen: Namespace, left: Wanted) -> list[str]:
     ]
 
 
-def _card(config: MovaConfig, chosen: Namespace, left: Wanted) -> str:
+def _card(config: MovaConfig, chosen: Namespace, left: WantedClips) -> str:
     load = Workload.of(shape(chosen), FPS)
     layer = round(weights_of_a_layer(config))
     least = required(config, load, choose(config, load, 0, layer), layer) / GIB
@@ -120,7 +120,7 @@ def weights_of_a_layer(config: MovaConfig) -> float:
 class Clock:
     """How long the clips that are left will take, by those that were made since the start."""
 
-    def __init__(self, config: MovaConfig, chosen: Namespace, left: Wanted) -> None:
+    def __init__(self, config: MovaConfig, chosen: Namespace, left: WantedClips) -> None:
         self._left = [operations(config, chosen, level) for _, level in left]
         self._done, self._seconds = 0, 0.0
 

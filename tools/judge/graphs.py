@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from tools.judge.scenes import CFG, DISTILLED, FPS, NEGATIVE, SIZE, STEPS, TINY_SIZE, Scene
-from tools.routes.comfyui import Graph, image_to_video_audio
+from tools.routes.comfyui import BuiltGraph, image_to_video_audio
 
 
 def size_of(chosen: Namespace) -> dict[str, int]:
@@ -17,7 +17,7 @@ def steps_of(chosen: Namespace, level: str) -> int:
     return STEPS[level] if level == "max" else chosen.steps or STEPS[level]
 
 
-def graph(scene: Scene, level: str, folder: str, chosen: Namespace, heard: str | None) -> Graph:
+def graph(scene: Scene, level: str, folder: str, chosen: Namespace, heard: str | None) -> BuiltGraph:
     """The clip and its reading, API format; the sampler is the node "sample"."""
     size, steps = size_of(chosen), steps_of(chosen, level)
     clip = {"prompt": scene.prompt, "negative": NEGATIVE, "fps": FPS, "cfg": CFG, "steps": steps, "seed": scene.seed}
@@ -37,7 +37,7 @@ def graph(scene: Scene, level: str, folder: str, chosen: Namespace, heard: str |
     return made
 
 
-def _distil(made: Graph, chosen: Namespace) -> None:
+def _distil(made: BuiltGraph, chosen: Namespace) -> None:
     """LoRAs before the fast sampler, one an expert."""
     strengths = ("", "_video", "_audio", "_audio_to_video", "_video_to_audio")
     before = ["load", 0]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mova_core.errors import MovaError
+from mova_core.preflight import GIB
 from tools.judge.scenes import SCENES
 
-GIB = 2**30
 STYLE = (
     "body{font:14px sans-serif}video{width:100%}p{font-weight:400}td,th{vertical-align:top;text-align:left;width:20em}"
 )

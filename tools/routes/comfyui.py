@@ -23,7 +23,7 @@ WORK = {
     "MOVADecode": "decoding",
     "SaveVideo": "saving",
 }
-Graph = dict[str, dict[str, Any]]
+BuiltGraph = dict[str, dict[str, Any]]
 
 
 def image_to_video_audio(
@@ -39,7 +39,7 @@ def image_to_video_audio(
     steps: int,
     cfg: float,
     seed: int,
-) -> Graph:
+) -> BuiltGraph:
     """The graph, API format."""
 
     def node(kind: str, **inputs: Any) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _run(
     return out
 
 
-def follow(graph: Graph, bar: Bar) -> Callable[[Event], None]:
+def follow(graph: BuiltGraph, bar: Bar) -> Callable[[Event], None]:
     """Show the events of a running prompt on `bar`."""
 
     def watch(event: Event) -> None:

@@ -33,7 +33,7 @@ from mova_core.shapes import (
 from mova_core.text import cap_tokens, clean_prompt, pad_context
 
 TINY_BYTES = 1e9  # a checkpoint below this runs in float32
-Report = Callable[..., None]
+Told = Callable[..., None]
 """Called as (what, done, total)."""
 
 
@@ -100,7 +100,7 @@ class Experts:
 
 
 @torch.inference_mode()
-def run(job: Job, report: Report) -> Clip:
+def run(job: Job, report: Told) -> Clip:
     """Make the clip.
 
     Raises:

@@ -61,7 +61,7 @@ class Blueprint:
 
 
 KNOBS = [("loader", "folder", "folder"), ("sampler", "seed", "seed"), ("sampler", "quality", "quality")]
-DISTILLED = {
+DISTILLATION = {
     "type": "MOVADistillation",
     "inputs": {"model": ["loader", 0], "high_noise": "auto", "low_noise": "auto", "strength": 1.0},
 }
@@ -72,7 +72,7 @@ def any_quality(template: Template, **widgets: Any) -> Template:
     given = {name: list(template.nodes["sampler"].inputs[name]) for name in ("positive", "negative", "latent")}
     inputs = {"model": ["distilled", 0], "teacher": ["loader", 0], **given, "seed": 42, "steps": 8, "quality": "full"}
     sampler = {"type": "MOVAFastSampler", "room": 120, "inputs": {**inputs, **widgets}}
-    return with_loras(changed(template, {"nodes": {"sampler": sampler, "distilled": DISTILLED}}))
+    return with_loras(changed(template, {"nodes": {"sampler": sampler, "distilled": DISTILLATION}}))
 
 
 def with_loras(template: Template) -> Template:
@@ -137,7 +137,7 @@ def film() -> Blueprint:
     unseen = plain.nodes["shots"].inputs["text"].replace("picture 1, ", "")  # nothing may be linked
     saved = {"like": "save", "inputs": {"filename_prefix": "video/MOVA_film", "video": ["film", 0]}}
     settings = {"type": "MOVAFilmFastSampler", "inputs": {"teacher": ["loader", 0], "steps": 8, "quality": "full"}}
-    others = {"settings": settings, "distilled": DISTILLED, "film": {"inputs": {"model": ["distilled", 0]}}}
+    others = {"settings": settings, "distilled": DISTILLATION, "film": {"inputs": {"model": ["distilled", 0]}}}
     whole = with_loras(changed(plain, {"nodes": {"shots": {"inputs": {"text": unseen}}, "save": saved, **others}}))
     return Blueprint(
         template=replace(whole, columns=[*whole.columns, [Area("Save", [["save"]])]]),

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tools.docs.palette import FRAME, HILL, NIGHT, SKY, SOUND, SUN, Box
 from tools.templates.template import Card
 
-SIZE, SMOOTH = 480, 2  # pixels; drawn so much larger, then scaled down
+CARD_SIZE, CARD_SMOOTH = 480, 2  # pixels; drawn so much larger, then scaled down
 PAPER = "#f7f4ec"
 GROUNDS = {
     "0": "#3a5a78",
@@ -28,7 +28,7 @@ GROUNDS = {
     "6": "#6b3f63",
 }
 FONTS = ("wqy-microhei.ttc", "NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc")  # that have Chinese letters
-BARS = (0.35, 0.8, 0.5, 1.0, 0.62, 0.9, 0.28, 0.7, 0.45, 0.85, 0.3)
+CARD_BARS = (0.35, 0.8, 0.5, 1.0, 0.62, 0.9, 0.28, 0.7, 0.45, 0.85, 0.3)
 
 Draw = ImageDraw.ImageDraw
 
@@ -78,8 +78,8 @@ def speech(draw: Draw, box: Box) -> None:
 
 def sound(draw: Draw, box: Box, marked: range = range(0)) -> None:
     left, top, right, bottom = box
-    pitch, middle = (right - left) / len(BARS), (top + bottom) / 2
-    for number, tall in enumerate(BARS):
+    pitch, middle = (right - left) / len(CARD_BARS), (top + bottom) / 2
+    for number, tall in enumerate(CARD_BARS):
         x, reach = left + pitch * (number + 0.5), tall * (bottom - top) / 2
         bar = (x - 0.3 * pitch, middle - reach, x + 0.3 * pitch, middle + reach)
         draw.rounded_rectangle(bar, radius=0.3 * pitch, fill=SUN if number in marked else SOUND)
@@ -138,7 +138,7 @@ GLYPHS: dict[str, Callable[[Draw, Box], None]] = {
 
 def draw_card(card: Card, name: str, chinese: str) -> Image.Image:
     """The thumbnail of the template whose file is called `name`; its first digit gives the ground."""
-    full = SIZE * SMOOTH
+    full = CARD_SIZE * CARD_SMOOTH
     image = Image.new("RGB", (full, full), GROUNDS.get(name[:1], "#444c5c"))
     draw = ImageDraw.Draw(image)
     turn = crc32(name.encode()) % 200
@@ -166,7 +166,7 @@ def draw_card(card: Card, name: str, chinese: str) -> Image.Image:
         GLYPHS[card.made](draw, made)
     if card.label:
         label(draw, card.label, (0.9 * full, 0.47 * full))
-    return image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    return image.resize((CARD_SIZE, CARD_SIZE), Image.Resampling.LANCZOS)
 
 
 def font(size: float) -> ImageFont.FreeTypeFont:

@@ -27,26 +27,26 @@ WAN_22 = f"{HUB}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
 
 
 @dataclass(frozen=True)
-class Place:
+class Source:
     """Where files are: the page that has them, and ComfyUI's folder of models that they belong in."""
 
     page: str
     directory: str
 
 
-PUBLISHED: Mapping[str, Place] = {
+PUBLISHED: Mapping[str, Source] = {
     name: place
     for place, names in {
-        Place(f"{HUB}/OpenMOSS-Team", "diffusers"): [MODEL],
-        Place(f"{WAN_21}/text_encoders", "text_encoders"): [TEXT_FILE],
-        Place(f"{WAN_21}/vae", "vae"): [VAE_FILE],
-        Place(f"{WAN_22}/diffusion_models", "diffusion_models"): WAN,
-        Place(f"{WAN_22}/loras", "loras"): WAN_LORAS,
-        Place(f"{HUB}/Kijai/WanVideo_comfy/resolve/main/LoRAs/Wan22_Lightx2v", "loras"): FAST_LORAS,
-        Place(f"{HUB}/Comfy-Org/frame_interpolation/resolve/main/frame_interpolation", "frame_interpolation"): [
+        Source(f"{HUB}/OpenMOSS-Team", "diffusers"): [MODEL],
+        Source(f"{WAN_21}/text_encoders", "text_encoders"): [TEXT_FILE],
+        Source(f"{WAN_21}/vae", "vae"): [VAE_FILE],
+        Source(f"{WAN_22}/diffusion_models", "diffusion_models"): WAN,
+        Source(f"{WAN_22}/loras", "loras"): WAN_LORAS,
+        Source(f"{HUB}/Kijai/WanVideo_comfy/resolve/main/LoRAs/Wan22_Lightx2v", "loras"): FAST_LORAS,
+        Source(f"{HUB}/Comfy-Org/frame_interpolation/resolve/main/frame_interpolation", "frame_interpolation"): [
             INTERPOLATOR
         ],
-        Place(f"{HUB}/Comfy-Org/Real-ESRGAN_repackaged/resolve/main", "upscale_models"): [ENLARGER],
+        Source(f"{HUB}/Comfy-Org/Real-ESRGAN_repackaged/resolve/main", "upscale_models"): [ENLARGER],
     }.items()
     for name in names
 }

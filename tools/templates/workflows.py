@@ -26,17 +26,17 @@ from tests.fixtures.tiny_companions import write_companions
 from tests.fixtures.tiny_lora import write_tiny_lora
 from tools.comfy.browser import chromium
 from tools.comfy.find import REPOSITORY
-from tools.comfy.graph_picture import SETTINGS
-from tools.comfy.page import SIZE, Page, Workflow
+from tools.comfy.graph_picture import SMALL_TEXT_DRAWN
+from tools.comfy.page import PAGE_SIZE, Page, Workflow
 from tools.comfy.page_scripts import NODE_BOXES, VUE_HEIGHTS
 from tools.comfy.server import ComfyServer
+from tools.docs.palette import IMAGES
 from tools.templates.card import write_card
 from tools.templates.library import TEMPLATES
 from tools.templates.published import FAST_LORAS, FIRST_FRAME, MODEL
 from tools.templates.template import WIDE, Template, api_graph, app_mode, layout
 
 WORKFLOWS = REPOSITORY / "workflows"
-IMAGES = REPOSITORY / "docs" / "images"
 
 APP_SIZE = (1280, 1060)
 CHINESE_HEIGHT, LARGE_CHINESE_HEIGHT = 90, 160  # pixels of a title and three lines, in either size of letters
@@ -67,8 +67,8 @@ class Press:
     """
 
     def __init__(self, browser: Browser, server: ComfyServer) -> None:
-        self.newer = Page.open(browser, server.url, settings={**SETTINGS, "Comfy.VueNodes.Enabled": True})
-        self.page = Page.open(browser, server.url, settings={**SETTINGS, "Comfy.VueNodes.Enabled": False})
+        self.newer = Page.open(browser, server.url, settings={**SMALL_TEXT_DRAWN, "Comfy.VueNodes.Enabled": True})
+        self.page = Page.open(browser, server.url, settings={**SMALL_TEXT_DRAWN, "Comfy.VueNodes.Enabled": False})
 
     def heights(self, template: Template) -> dict[str, float]:
         """Of every node by id, title bar included: the larger of both ways."""
@@ -120,7 +120,7 @@ def write_app_picture(page: Page, name: str) -> None:
     page.resize(*APP_SIZE)
     page.screenshot(IMAGES / "app.png")
     Image.open(IMAGES / "app.png").convert("RGB").quantize(256).save(IMAGES / "app.png", optimize=True)
-    page.resize(*SIZE)
+    page.resize(*PAGE_SIZE)
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def test_a_recording_of_another_rate_keeps_its_speed(pack: Pack, tmp_path: Path,
     recordings, clips = pack.module("nodes.host.media.recordings"), pack.module("mova_core.training.clips")
     grid = pack.module("mova_core.shapes").PUBLISHED_GRID
     path = write_clip(tmp_path / "x.mp4", frames=round(1.5 * fps), fps=fps)
-    source = recordings.Source("x", path)
+    source = recordings.RecordingSource("x", path)
     found = recordings.probe(source)
     assert found.seconds == pytest.approx(1.5, abs=0.05)
     (piece,) = recordings.pieces(source, found, [clips.Window(0.25, 25)], (48, 80), grid)
@@ -83,7 +83,7 @@ def test_a_recording_of_another_rate_keeps_its_speed(pack: Pack, tmp_path: Path,
 def test_sound_begins_where_the_picture_does(pack: Pack, tmp_path: Path) -> None:
     recordings, clips = pack.module("nodes.host.media.recordings"), pack.module("mova_core.training.clips")
     grid = pack.module("mova_core.shapes").PUBLISHED_GRID
-    source = recordings.Source("x", write_clip(tmp_path / "x.mp4", frames=25, late=0.4))
+    source = recordings.RecordingSource("x", write_clip(tmp_path / "x.mp4", frames=25, late=0.4))
     (piece,) = recordings.pieces(source, recordings.probe(source), [clips.Window(0.0, 25)], (48, 80), grid)
     assert piece.sound.shape == (1, 50000)
     assert piece.sound[0, : int(0.35 * 48000)].abs().max() < 1e-3

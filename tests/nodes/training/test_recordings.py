@@ -30,7 +30,7 @@ def read(pack: Pack) -> Made:
     grid = pack.module("mova_core.shapes").PUBLISHED_GRID
 
     def go(path: Path, size: tuple[int, int] = SIZE, frames: int = 25, **part: float) -> tuple[Any, Any]:
-        source = recordings.Source(path.name, path, **part)
+        source = recordings.RecordingSource(path.name, path, **part)
         found = recordings.probe(source)
         window = clips.windows(found.seconds, frames)[0]
         return found, recordings.pieces(source, found, [window], size, grid)[0]
