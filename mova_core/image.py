@@ -5,6 +5,7 @@ Source: OpenMOSS/MOVA 595a976 `datasets/transforms/custom.py` and `pipeline_mova
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -14,7 +15,26 @@ from .errors import ShapeError
 from .shapes import TEMPORAL_STRIDE, VIDEO_LATENT_CHANNELS, check_size, latent_frames
 
 
-def crop_box(source_height: int, source_width: int, height: int, width: int) -> tuple[int, int, int, int]:
+@dataclass(frozen=True, kw_only=True)
+class PictureFit:
+    """How a model's own code brings a picture to size, always by a crop in the middle and never by stretching it.
+
+    `proportions_first`: the target's proportions are divided before the picture's side is, which decides the last pixel
+    of the crop.
+    """
+
+    filter: Image.Resampling
+    proportions_first: bool
+
+
+MOVA_FIT = PictureFit(filter=Image.Resampling.BICUBIC, proportions_first=False)
+PRISM_FIT = PictureFit(filter=Image.Resampling.LANCZOS, proportions_first=True)
+"""Source: Tencent-Hunyuan/Prism d8a969b, `crop_and_resize` of its inference."""
+
+
+def crop_box(
+    source_height: int, source_width: int, height: int, width: int, fit: PictureFit = MOVA_FIT
+) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of the largest centred part with the target's proportions, in whole pixels.
 
     Raises:
@@ -23,10 +43,11 @@ def crop_box(source_height: int, source_width: int, height: int, width: int) -> 
     if min(source_height, source_width, height, width) < 1:
         raise ShapeError(f"cannot crop a {source_width}x{source_height} picture to {width}x{height}; no side may be 0")
     crop_height, crop_width = source_height, source_width
+    whole, ratio = fit.proportions_first, width / height
     if source_height / source_width < height / width:
-        crop_width = int(source_height / height * width)  # quotient first, as upstream: it decides the last pixel
+        crop_width = int(source_height * ratio if whole else source_height / height * width)
     else:
-        crop_height = int(source_width / width * height)
+        crop_height = int(source_width / ratio if whole else source_width / width * height)
     if min(crop_height, crop_width) < 1:
         raise ShapeError(
             f"a {source_width}x{source_height} picture is too narrow to crop to {width}x{height}; "
@@ -36,11 +57,11 @@ def crop_box(source_height: int, source_width: int, height: int, width: int) -> 
     return left, top, left + crop_width, top + crop_height
 
 
-def crop_and_resize(image: Tensor, height: int, width: int) -> Tensor:
+def crop_and_resize(image: Tensor, height: int, width: int, fit: PictureFit = MOVA_FIT) -> Tensor:
     """Pictures cropped to the target's proportions and resized: float32 (B, 3, height, width) in [-1, 1].
 
     `image` is (B, H, W, 3), uint8 or floating point in [0, 1]; a fourth channel is ignored. Floating point is rounded
-    to 8 bits first, because Pillow's bicubic filter on 8-bit pixels is what MOVA was trained with.
+    to 8 bits first, because Pillow's filter on 8-bit pixels is what MOVA was trained with.
 
     Raises:
         ShapeError: another shape, or a size that is not a multiple of 16.
@@ -51,13 +72,13 @@ def crop_and_resize(image: Tensor, height: int, width: int) -> Tensor:
     pixels = image[..., :3].cpu()
     if pixels.is_floating_point():
         pixels = (255 * pixels.float()).round().clamp(0, 255).to(torch.uint8)
-    box = crop_box(image.shape[1], image.shape[2], height, width)
-    resized = torch.stack([_resize(picture, box, height, width) for picture in pixels])  # (B, height, width, 3)
+    box = crop_box(image.shape[1], image.shape[2], height, width, fit)
+    resized = torch.stack([_resize(picture, box, height, width, fit) for picture in pixels])  # (B, height, width, 3)
     return (resized.float() / 255 * 2 - 1).movedim(-1, 1).contiguous().to(image.device)
 
 
-def _resize(picture: Tensor, box: tuple[int, int, int, int], height: int, width: int) -> Tensor:
-    resized = Image.fromarray(picture.numpy()).crop(box).resize((width, height), Image.Resampling.BICUBIC)
+def _resize(picture: Tensor, box: tuple[int, int, int, int], height: int, width: int, fit: PictureFit) -> Tensor:
+    resized = Image.fromarray(picture.numpy()).crop(box).resize((width, height), fit.filter)
     return torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8).view(height, width, 3)
 
 

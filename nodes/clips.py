@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..mova_core.errors import ShapeError
-from ..mova_core.image import crop_and_resize, guide_clip, guide_mask
+from ..mova_core.image import MOVA_FIT, PictureFit, crop_and_resize, guide_clip, guide_mask
 from ..mova_core.shapes import (
     AUDIO_LATENT_CHANNELS,
     PUBLISHED_GRID,
@@ -26,7 +26,12 @@ Conditionings = tuple[Any, Any]
 
 
 def guided(
-    pair: Conditionings, vae: Any, guides: Mapping[int, Tensor], shape: VideoShape, latent: dict[str, Any]
+    pair: Conditionings,
+    vae: Any,
+    guides: Mapping[int, Tensor],
+    shape: VideoShape,
+    latent: dict[str, Any],
+    fit: PictureFit = MOVA_FIT,
 ) -> Conditionings:
     """Positive and negative with pictures at chosen frames of the joint LATENT that they will be sampled with.
 
@@ -43,7 +48,7 @@ def guided(
                 "give one for all, or as many as batch_size. 'ImageFromBatch' picks one"
             )
     several = max(map(len, guides.values()))
-    fitted = {frame: crop_and_resize(picture, height, width) for frame, picture in guides.items()}
+    fitted = {frame: crop_and_resize(picture, height, width, fit) for frame, picture in guides.items()}
     fitted = {frame: picture.expand(several, -1, -1, -1) for frame, picture in fitted.items()}
     begun = guide_clip(fitted, shape.frames)  # (N, 3, F, H, W) in -1..1
     last = max(fitted)

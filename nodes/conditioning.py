@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..mova_core.checkpoint.variants import PLAIN_MOVA
 from ..mova_core.errors import MovaError, ShapeError
 from ..mova_core.inputs.numbers import told
 from ..mova_core.shapes import VideoShape
@@ -14,8 +15,13 @@ from . import clips, inputs
 from .base import MovaNode
 from .host import joint_latents, messages
 from .host.loaders import text
+from .host.model.base_model import model_variant
 
 log = logging.getLogger("mova")
+FIT_TOOLTIP = (
+    "The MODEL that will sample: pictures are brought to size by its own filter, bicubic for MOVA, Lanczos for \
+Prism; cropped in the middle, never stretched. Without it as for MOVA."
+)
 SEPARATORS = "[,;\uff0c\u3001\uff1b]"  # as Chinese keyboards write them too
 
 
@@ -131,6 +137,14 @@ class MovaImageToVideoAudio(MovaNode):
                     tooltip="The clip's last picture, fitted like the first. Not trained: an experiment.",
                 ),
                 inputs.OtherCodec(),
+                io.Model.Input("model", optional=True, tooltip=FIT_TOOLTIP),
+                io.Boolean.Input(
+                    "own_length",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="As many frames as *model* is run with, whatever stands at frames: 193 for MOVA, 205 for Prism.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -153,13 +167,19 @@ class MovaImageToVideoAudio(MovaNode):
         first_frame: Any = None,
         last_frame: Any = None,
         audio_vae: Any = None,
+        model: Any = None,
+        own_length: bool = False,
     ) -> io.NodeOutput:
+        if own_length and model is None:
+            raise MovaError("own_length is the model's own: connect the loader's MODEL to 'model', or turn it off")
+        variant = PLAIN_MOVA if model is None else model_variant(model)
+        frames = variant.frames if own_length else frames
         shape = VideoShape(batch=batch_size, frames=frames, height=height, width=width)
         guides = {0: clips.white(height, width) if first_frame is None else first_frame}
         if last_frame is not None:
             guides[frames - 1] = last_frame
         latent = clips.empty_latent(vae, shape, fps, audio_vae)
-        return io.NodeOutput(*clips.guided((positive, negative), vae, guides, shape, latent), latent)
+        return io.NodeOutput(*clips.guided((positive, negative), vae, guides, shape, latent, variant.fit), latent)
 
 
 class MovaGuideFrames(MovaNode):
@@ -185,6 +205,7 @@ class MovaGuideFrames(MovaNode):
                     tooltip="Frames the pictures stand at, counted from 0 and separated by commas; negative ones count from "
                     "the end, so '0, -1' is first and last.",
                 ),
+                io.Model.Input("model", optional=True, tooltip=FIT_TOOLTIP),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -193,11 +214,14 @@ class MovaGuideFrames(MovaNode):
         )
 
     @classmethod
-    def run(cls, positive: Any, negative: Any, vae: Any, latent: Any, images: Any, positions: str) -> io.NodeOutput:
+    def run(
+        cls, positive: Any, negative: Any, vae: Any, latent: Any, images: Any, positions: str, model: Any = None
+    ) -> io.NodeOutput:
+        fit = (PLAIN_MOVA if model is None else model_variant(model)).fit
         shape = joint_latents.video_shape(latent)
         frames = _positions(positions, len(images), shape.frames)
         guides = {frame: images[index : index + 1] for index, frame in enumerate(frames)}
-        return io.NodeOutput(*clips.guided((positive, negative), vae, guides, shape, latent))
+        return io.NodeOutput(*clips.guided((positive, negative), vae, guides, shape, latent, fit))
 
 
 def _positions(text: str, pictures: int, frames: int) -> list[int]:

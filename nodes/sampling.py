@@ -44,23 +44,23 @@ class MovaSampler(MovaNode):
                 ),
                 io.Float.Input(
                     "shift",
-                    default=5.0,
+                    default=0.0,
                     min=0.0,
                     max=100.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="Shift of the video's noise schedule: more spends more steps on layout and motion. Trained at 5. "
-                    "0 is the model's own: 5 for MOVA, 9 for Prism.",
+                    tooltip="Shift of the video's noise schedule: more spends more steps on layout and motion. 0 is the "
+                    "model's own: 5 for MOVA; 9 for Prism, 7 at 720p, 13 at 1440p.",
                 ),
                 io.Float.Input(
                     "audio_shift",
-                    default=5.0,
+                    default=0.0,
                     min=0.0,
                     max=100.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="Shift of the sound's own schedule, walked in the same steps. Trained at 5. 0 is the model's "
-                    "own: 5 for MOVA, 7 for Prism.",
+                    tooltip="Shift of the sound's own schedule, walked in the same steps. 0 is the model's own: 5 for MOVA, "
+                    "7 for Prism.",
                 ),
                 io.Combo.Input("sampler", options=samplers.SAMPLERS, default="euler", tooltip="euler is official."),
                 io.Combo.Input(

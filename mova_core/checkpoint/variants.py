@@ -9,7 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..config import MOVA_SCHEDULER, SchedulerConfig
+from ..image import MOVA_FIT, PRISM_FIT, PictureFit
 from .keys import Rows, V
+
+SMALLEST_SHARE = 0.85  # of the smallest height that a shift is stated for, below which none is: 480p is not 720p
 
 HIGH, LOW, AUDIO, BRIDGE = "video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge"
 MODEL_PARTS = (HIGH, LOW, AUDIO, BRIDGE)
@@ -33,7 +36,8 @@ class ModelVariant:
 
     In `rows`, <+n> is n counted on from the number of layers that both towers have. `header_prefix` begins what its
     files say of themselves in their header. `scheduler` and `audio_shift` are what it is run with, on `frames` frames;
-    `trained` is what it was trained with. `shifts` are the video's by height: (pixels, from, to).
+    `trained` is what it was trained with. `shifts` are the video's by height: (pixels, from, to). `fit` brings a first
+    picture to size.
     """
 
     name: str
@@ -45,6 +49,14 @@ class ModelVariant:
     frames: int
     trained: Training
     shifts: tuple[tuple[int, float, float], ...] = ()
+    fit: PictureFit = MOVA_FIT
+
+    def shift_at(self, height: int, width: int) -> float:
+        """The video's shift at a size: the least that is stated for the nearest, by the shorter side; else its own."""
+        if not self.shifts or min(height, width) < SMALLEST_SHARE * self.shifts[0][0]:
+            return self.scheduler.shift
+        _, shift, _ = min(self.shifts, key=lambda stated: abs(stated[0] - min(height, width)))
+        return shift
 
     def told(self, shift: float, audio_shift: float) -> str:
         """What it is run with and was trained with, for the loader's node."""
@@ -87,6 +99,7 @@ PRISM = ModelVariant(
     frames=205,
     trained=Training(shift=9.0, audio_shift=5.0, frames=(49, 289)),
     shifts=((720, 7.0, 7.0), (1080, 9.0, 13.0), (1440, 13.0, 17.0)),
+    fit=PRISM_FIT,
 )
 """Tencent's derivative of MOVA-360p: the layers of both towers and the bridge fused under other names, 3735 tensors.
 The audio tower may read a prompt of its own. Its block-sparse attention is a choice at run time and no weight.

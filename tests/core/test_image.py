@@ -5,7 +5,7 @@ import torch
 
 from mova_core import image
 from mova_core.errors import ShapeError
-from tests.golden import HERE, LARGER, SETS, larger, tensors
+from tests.golden import HERE, LARGER, PRISM, SETS, larger, tensors
 
 CONDITIONS = [(case, HERE) for case in ("f9_first", "f17_firstlast")]
 CONDITIONS += [larger(case, LARGER) for case in ("f9_first", "f17_first", "f9_firstlast", "f17_firstlast")]
@@ -25,6 +25,25 @@ def test_the_image_of_an_official_run_is_prepared_alike(folder):
     golden, config = tensors("c_loop_fp32", folder)
     ours = image.crop_and_resize(golden["in.image_raw"][None], config["call"]["height"], config["call"]["width"])
     assert torch.equal(ours, golden["in.image_preprocessed"])
+
+
+@pytest.mark.parametrize("folder", [larger(PRISM, folder=PRISM)])
+def test_prisms_picture_is_cropped_in_the_middle_brought_to_size_by_lanczos_and_never_stretched(folder):
+    golden, _ = tensors("image", folder)
+    ours = image.crop_and_resize(golden["source"][None], 48, 80, image.PRISM_FIT)
+    as_bytes = ((ours[0].movedim(0, -1) + 1) / 2 * 255).round().to(torch.uint8)
+    assert torch.equal(as_bytes, golden["80x48/official"])
+    plain = image.crop_and_resize(golden["source"][None], 48, 80)
+    stretched = golden["80x48/branch_stretch"].float() / 255 * 2 - 1
+    assert (ours - plain).abs().mean() < 0.02 < 0.1 < (ours[0].movedim(0, -1) - stretched).abs().mean()
+
+
+def test_prisms_crop_is_movas_but_for_a_pixel_in_few_sizes():
+    sizes = [(height, width) for height in range(20, 300, 7) for width in range(20, 300)]
+    boxes = [[image.crop_box(*size, 720, 1280, fit) for fit in (image.MOVA_FIT, image.PRISM_FIT)] for size in sizes]
+    apart = [(mova, prism) for mova, prism in boxes if mova != prism]
+    assert 0 < len(apart) < 0.01 * len(boxes)
+    assert all(max(abs(a - b) for a, b in zip(mova, prism)) <= 1 for mova, prism in apart)
 
 
 @pytest.mark.parametrize(("case", "folder"), CONDITIONS)

@@ -162,7 +162,7 @@ def prism(comfy_base: Path, diffusers: Path) -> tuple[str, str]:
 def test_prism_loads_into_the_same_model_with_its_own_shifts(run, scene, prism, from_folder):
     model = load(run, prism[0])
     assert model.model.shifts() == (9.0, 7.0)
-    assert equal(sampled(run, scene, model), from_folder)  # the same weights, at the sampler's own shifts
+    assert equal(sampled(run, scene, model, shift=5.0, audio_shift=5.0), from_folder)  # the same weights
     inputs = {"positive": scene.positive, "negative": scene.negative, "latent_image": scene.latent}
     (stock,) = run(
         "KSampler", model=model, seed=5, steps=2, cfg=1.0, sampler_name="euler", scheduler="simple", **inputs
@@ -178,7 +178,8 @@ def test_shift_0_of_the_sampler_is_the_models_own(run, scene, prism, models, cap
         own = sampled(run, scene, model, shift=0.0, audio_shift=0.0)
     assert "is run at" not in caplog.text
     assert equal(own, sampled(run, scene, model, **trained))
-    assert equal(own, sampled(run, scene, model)) == (name == "MOVA")
+    assert equal(own, sampled(run, scene, model))  # what the widgets are at
+    assert equal(own, sampled(run, scene, model, shift=5.0, audio_shift=5.0)) == (name == "MOVA")
     (moved,) = run("ModelSamplingSD3", model=model, shift=3.0)
     assert equal(
         sampled(run, scene, moved, shift=0.0, audio_shift=0.0),
@@ -188,8 +189,57 @@ def test_shift_0_of_the_sampler_is_the_models_own(run, scene, prism, models, cap
 
 def test_shifts_that_a_model_was_not_trained_at_are_logged(run, scene, prism, caplog):
     with caplog.at_level(logging.INFO, logger="mova"):
-        sampled(run, scene, load(run, prism[0]))
+        sampled(run, scene, load(run, prism[0]), shift=5.0, audio_shift=5.0)
     assert "shift 5 for the picture, 5 for the sound; this model is run at 9 and 7" in caplog.text
+
+
+@pytest.mark.parametrize(("width", "height", "shift"), [(848, 480, 9.0), (1280, 720, 7.0), (2560, 1440, 13.0)])
+def test_prisms_own_shift_is_that_of_the_clips_size_unless_a_node_sets_another(run, prism, pack, width, height, shift):
+    model = load(run, prism[0])
+    shifts_of = pack.module("nodes.host.sampling.samplers").shifts_of
+    shape = pack.module("mova_core.shapes").VideoShape(batch=1, frames=205, height=height, width=width)
+    assert shifts_of(model, 0, 0, shape) == (shift, 7.0)
+    assert shifts_of(model, 8.0, 6.0, shape) == (8.0, 6.0)
+    (moved,) = run("ModelSamplingSD3", model=model, shift=3.0)
+    assert shifts_of(moved, 0, 0, shape)[0] == 3.0
+    fast, recipes = pack.module("nodes.host.sampling.fast"), pack.module("mova_core.sampling.fast")
+    assert fast.shifts_of(model, recipes.recipe_of("full", 8), shape) == (shift, 7.0)
+    assert fast.shifts_of(model, recipes.recipe_of("light", 8), shape) == (5.0, 7.0)  # that of the distillation
+
+
+def test_pictures_and_length_follow_the_model(run, scene, prism, models, pack):
+    """Both are in the conditioning: a picture of other proportions, and a clip as long as the model is run."""
+    prism_model, mova = load(run, prism[0]), load(run, models["merged"])
+    picture = torch.rand(1, 57, 70, 3, generator=torch.Generator().manual_seed(1))
+    given = {"positive": scene.positive, "negative": scene.negative, "vae": scene.vae}
+    clip = {"width": 80, "height": 48, "frames": 5, "fps": 24.0, "batch_size": 1, "first_frame": picture}
+
+    def conditioned(**more):
+        return run("MOVAImageToVideoAudio", **given, **(clip | more))
+
+    plain, of_mova, of_prism = (conditioned(**more)[0][0][1] for more in ({}, {"model": mova}, {"model": prism_model}))
+    key = "concat_latent_image"
+    assert torch.equal(plain[key], of_mova[key])
+    assert not torch.equal(plain[key], of_prism[key])
+    image = pack.module("mova_core.image")
+    fitted = (image.crop_and_resize(picture, 48, 80, image.PRISM_FIT).movedim(1, -1) + 1) / 2
+    assert torch.equal(conditioned(first_frame=fitted)[0][0][1][key], of_prism[key])
+    guided = run(
+        "MOVAGuideFrames",
+        positive=scene.positive,
+        negative=scene.negative,
+        vae=scene.vae,
+        latent=conditioned()[2],
+        images=picture,
+        positions="0",
+        model=prism_model,
+    )
+    assert torch.equal(guided[0][0][1][key], of_prism[key])
+    small = {"width": 32, "height": 32, "first_frame": None, "own_length": True}
+    lengths = [conditioned(**small, model=model)[2]["samples"].unbind()[0].shape[2] for model in (mova, prism_model)]
+    assert lengths == [49, 52]
+    with pytest.raises(pack.module("mova_core.errors").MovaError, match="own_length"):
+        conditioned(own_length=True)
 
 
 def test_the_loader_shows_what_a_relative_was_trained_with(run, pack, prism, monkeypatch):
@@ -214,7 +264,7 @@ def test_row_scaled_prism_computes_with_comfyuis_float8(run, scene, prism, from_
     weight = model.model.diffusion_model.blocks[0].self_attn.q.weight
     assert type(weight).__name__ == "QuantizedTensor"
     assert weight._params.scale.shape == (256, 1)
-    assert 0.001 < error(sampled(run, scene, model), from_folder) < 0.05
+    assert 0.001 < error(sampled(run, scene, model, shift=5.0, audio_shift=5.0), from_folder) < 0.05
 
 
 # --- experts that other loaders have loaded ------------------------------------------------------------------------

@@ -34,8 +34,8 @@ DRAWN = ("title", "width", "height", "room", "stretch", "labels")
 TOLD = ("file", "chinese", "about", "note_height", "results")
 FOLDED: Mapping[str, Mapping[str, Any]] = {  # advanced inputs and their defaults
     "MOVASampler": {
-        "shift": 5.0,
-        "audio_shift": 5.0,
+        "shift": 0.0,
+        "audio_shift": 0.0,
         "audio_cfg": 0.0,
         "audio_denoise": 0.0,
         "collapse_guard": "off",

@@ -192,7 +192,7 @@ def load_experts(source: Source, weight_dtype: str, *parts: str, disable_dynamic
 def settings_of(source: Source) -> MovaSettings:
     """What ComfyUI asks of the configuration of a source's model."""
     own_shift = None if source.audio_shift == source.scheduler.shift else source.audio_shift
-    return MovaSettings(source.model, source.scheduler, own_shift, source.audio_grid)
+    return MovaSettings(source.model, source.scheduler, own_shift, source.audio_grid, source.variant)
 
 
 def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) -> dict[str, Tensor]:

@@ -15,9 +15,11 @@ import comfy.model_base
 import comfy.nested_tensor
 import comfy.utils
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
+from ....mova_core.checkpoint.variants import ModelVariant
 from ....mova_core.errors import ShapeError
 from ....mova_core.inputs.latents import check_finite, check_fit
 from ....mova_core.inputs.numbers import real, told
@@ -207,6 +209,12 @@ def _fitted(latent: Tensor, frames: int, height: int, width: int, fill: float = 
     if latent.shape[2] < frames:
         latent = torch.nn.functional.pad(latent, (0, 0, 0, 0, 0, frames - latent.shape[2]), value=fill)
     return latent[:, :, :frames]
+
+
+def model_variant(model: ModelPatcher) -> ModelVariant:
+    """Which of MOVA's variants a MODEL is: its words, defaults, and how it takes pictures."""
+    variant: ModelVariant = model.model.model_config.variant
+    return variant
 
 
 def check_model(model: object) -> None:

@@ -6,6 +6,7 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
+from ....mova_core.checkpoint.variants import PLAIN_MOVA, ModelVariant
 from ....mova_core.config import MovaConfig, SchedulerConfig
 from ....mova_core.shapes import (
     DEFAULT_FPS,
@@ -46,6 +47,7 @@ class MovaSettings(comfy.supported_models_base.BASE):
         scheduler: SchedulerConfig,
         audio_shift: float | None = None,
         audio_grid: AudioGrid = PUBLISHED_GRID,
+        variant: ModelVariant = PLAIN_MOVA,
     ) -> None:
         super().__init__({"image_model": "mova", "sizes": sizes})
         self.sizes = sizes
@@ -53,6 +55,7 @@ class MovaSettings(comfy.supported_models_base.BASE):
         self.latent_format.audio_channels = sizes.audio.in_channels
         self.latent_format.audio_grid = audio_grid
         self.scheduler = scheduler
+        self.variant = variant
 
     def inpaint_model(self) -> bool:
         return False

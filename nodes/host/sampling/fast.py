@@ -21,7 +21,7 @@ from ....mova_core.preflight import GIB, format_duration
 from ....mova_core.sampling.fast import Recipe, audio_steps_between
 from ....mova_core.sampling.guidance import Guidance
 from ....mova_core.sampling.schedule import Span
-from ....mova_core.shapes import video_tokens
+from ....mova_core.shapes import VideoShape, video_tokens
 from .. import joint_latents
 from ..keys import Options, run_options
 from ..machine import profiling
@@ -98,7 +98,7 @@ def _sampled(
     node_id: str | None,
     long_run: long_runs.LongRun | None,
 ) -> Latent:
-    shifts = shifts_of(model, recipe)
+    shifts = shifts_of(model, recipe, joint_latents.video_shape(latent))
     steps = recipe.steps
     shifted = samplers.with_shifts(model, shifts[0], shifts[0] if recipe.substeps else shifts[1])
     values = samplers.schedule(shifted, samplers.EXACT, steps, shifts[0], 1.0)
@@ -121,9 +121,9 @@ def _sampled(
     return samplers.sample(guider, latent, seed=seed, sampler=sampler, values=values, watchers=[progress])
 
 
-def shifts_of(model: MovaPatcher, recipe: Recipe) -> tuple[float, float]:
+def shifts_of(model: MovaPatcher, recipe: Recipe, shape: VideoShape) -> tuple[float, float]:
     """The model's own, but for the picture of a distilled model, where nobody has set another."""
-    video, audio = samplers.shifts_of(model, 0, 0)
+    video, audio = samplers.shifts_of(model, 0, 0, None if recipe.substeps else shape)
     own = model.model.model_config.sampling_settings["shift"]
     return (DISTILLED_SHIFT if recipe.substeps and video == own else video), audio
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ....mova_core.errors import MovaError
 from ....mova_core.sampling.guidance import Guidance
 from ....mova_core.sampling.schedule import Span
+from ....mova_core.shapes import VideoShape
 from ....mova_core.waveform import clip_samples
 from .. import checks, joint_latents, messages
 from ..experts import every_run
@@ -84,7 +85,7 @@ def run(
     """
     if settings.listen_every and audio_vae is None:
         raise MovaError("listen_every needs the audio VAE: connect the AUDIO VAE of 'MOVA Loader', or set it to 0")
-    shifted, values, audio_values = schedules(model, settings)
+    shifted, values, audio_values = schedules(model, settings, joint_latents.video_shape(latent))
     guider = guiders.guider(shifted, positive, negative, settings.guidance, Span())
     sampler = samplers.sampler_of(settings.sampler, audio_values, settings.audio_substeps)
     long_run = _long_run(shifted, (positive, negative), latent, settings, (values, audio_values), node)
@@ -140,9 +141,11 @@ def _long_run(
     return long_runs.long_run(inputs, latent, way, keeping, node, model.model_options)
 
 
-def schedules(model: MovaPatcher, settings: SamplerSettings) -> tuple[MovaPatcher, Tensor, Tensor | None]:
+def schedules(
+    model: MovaPatcher, settings: SamplerSettings, shape: VideoShape
+) -> tuple[MovaPatcher, Tensor, Tensor | None]:
     """The model with its shifts, the video's sigmas, and the audio's where they are its own."""
-    shift, audio_shift = samplers.shifts_of(model, settings.shift, settings.audio_shift)
+    shift, audio_shift = samplers.shifts_of(model, settings.shift, settings.audio_shift, shape)
     shifted = samplers.with_shifts(model, shift, shift if settings.two_schedules else audio_shift)
     if settings.audio_substeps > 1:
         shifted = samplers.with_keeping(shifted, Keeping(settings.guidance.evaluations))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ....mova_core.errors import ConfigError, ShapeError
 from ....mova_core.sampling.schedule import reshift, sigmas
+from ....mova_core.shapes import VideoShape
 from ..joint_latents import device, joint, streams
 from ..keys import asking
 from ..model.base_model import check_model
@@ -41,20 +42,35 @@ def with_shifts(model: MovaPatcher, shift: float, audio_shift: float) -> MovaPat
     return patched
 
 
-def shifts_of(model: MovaPatcher, shift: float, audio_shift: float) -> tuple[float, float]:
-    """These shifts of video and audio, each 0 replaced by the model's own; the log says where it was trained at others.
+def shifts_of(
+    model: MovaPatcher, shift: float, audio_shift: float, shape: VideoShape | None = None
+) -> tuple[float, float]:
+    """These shifts of video and audio, each 0 replaced by the model's own; the log says where it is run at others.
+
+    `shape`: of the clip, for a model whose shift depends on it, and where no node has set one.
 
     Raises:
         ShapeError: the MODEL is not MOVA.
     """
     check_model(model)
     own, settings = model.get_model_object("model_sampling"), model.model.model_config.sampling_settings
-    trained = settings["shift"], settings["audio_shift"] or settings["shift"]
-    own_video = getattr(own, "shift", trained[0])
+    usual = own_shift(model, shape), settings["audio_shift"] or settings["shift"]
+    own_video = getattr(own, "shift", settings["shift"])
+    if own_video == settings["shift"]:
+        own_video = usual[0]
     video, audio = shift or own_video, audio_shift or getattr(own, "audio_shift", None) or own_video
-    if (video, audio) != trained:
-        log.info("shift %g for the picture, %g for the sound; this model is run at %g and %g", video, audio, *trained)
+    if (video, audio) != usual:
+        log.info("shift %g for the picture, %g for the sound; this model is run at %g and %g", video, audio, *usual)
     return video, audio
+
+
+def own_shift(model: MovaPatcher, shape: VideoShape | None) -> float:
+    """The shift of the picture that the model is run with, at the size of a clip where its makers say so."""
+    settings, variant = model.model.model_config, model.model.model_config.variant
+    stated = settings.scheduler.shift
+    if shape is None or stated != variant.scheduler.shift:  # another shift is written into the file
+        return stated
+    return variant.shift_at(shape.height, shape.width)
 
 
 def schedule(model: MovaPatcher, scheduler: str, steps: int, shift: float, denoise: float) -> Tensor:

@@ -59,6 +59,29 @@ def test_prism_is_the_joint_model_with_its_own_defaults(tiny, tmp_path):
         assert all(torch.equal(found[key], value) for key, value in wanted.items())
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "shift"),
+    [
+        (640, 352, 9.0),
+        (848, 480, 9.0),
+        (1280, 720, 7.0),
+        (720, 1280, 7.0),
+        (960, 960, 9.0),
+        (1920, 1072, 9.0),
+        (2560, 1440, 13.0),
+    ],
+)
+def test_prisms_shift_follows_the_size_as_its_makers_say_and_movas_does_not(width, height, shift):
+    assert PRISM.shift_at(height, width) == shift
+    assert PLAIN_MOVA.shift_at(height, width) == 5.0
+    assert (PRISM.audio_shift, PRISM.frames, PRISM.trained.audio_shift, PRISM.trained.frames) == (
+        7.0,
+        205,
+        5.0,
+        (49, 289),
+    )
+
+
 def test_row_scaled_float8_becomes_comfyuis_format_with_a_scale_a_row(tiny, tmp_path):
     source = from_files(write_prism(tmp_path / "fp8.safetensors", row_scaled(prism_weights(tiny, FUSED))))
     tensors = joint(source, HIGH)
