@@ -16,6 +16,8 @@ def _strength(name: str, of: str) -> Any:
 
 
 class MovaLoraLoader(MovaNode):
+    TELLS_CONTENT = True  # to a film, by fingerprint_inputs
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -63,6 +65,11 @@ class MovaLoraLoader(MovaNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, lora_name: Any = None, **_: Any) -> Any:
+        """What the file holds now: training writes it anew under its name."""
+        return lora.contents({"high": lora_name})
+
+    @classmethod
     def run(
         cls,
         model: Any,
@@ -90,6 +97,8 @@ class MovaLoraLoader(MovaNode):
 
 
 class MovaDistillation(MovaNode):
+    TELLS_CONTENT = True
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         files = [lora.AUTOMATIC, *lora.files()]
@@ -128,9 +137,9 @@ class MovaDistillation(MovaNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **_: Any) -> Any:
-        """The pair that 'auto' would take now."""
-        return lora.pair()
+    def fingerprint_inputs(cls, high_noise: Any = None, low_noise: Any = None, **_: Any) -> Any:
+        """What the files hold now, those of the pair that 'auto' would take."""
+        return lora.contents({"high": high_noise, "low": low_noise})
 
     @classmethod
     def run(cls, model: Any, high_noise: str, low_noise: str, strength: float) -> io.NodeOutput:

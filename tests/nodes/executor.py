@@ -19,19 +19,22 @@ class Ran:
 
 
 class Executor:
-    """Runs graphs one after the other; `restart` forgets all that was cached."""
+    """Runs graphs one after the other; `restart` forgets all that was cached.
 
-    def __init__(self) -> None:
-        self.count = 0
+    `cache` is one of ComfyUI's CacheType; `sizes` are what `--cache-lru` and `--cache-ram` give.
+    """
+
+    def __init__(self, cache: str = "CLASSIC", **sizes: float) -> None:
+        self.count, self.cache = 0, cache
+        self.sizes = {"lru": 0, "ram": 0, "ram_inactive": 0} | sizes
         self.restart()
 
     def restart(self) -> None:
         import execution
         import server
 
-        sizes = {"lru": 0, "ram": 0, "ram_inactive": 0}
-        kind = execution.CacheType.CLASSIC
-        self.runner = execution.PromptExecutor(server.PromptServer.instance, cache_type=kind, cache_args=sizes)
+        kind = execution.CacheType[self.cache]
+        self.runner = execution.PromptExecutor(server.PromptServer.instance, cache_type=kind, cache_args=self.sizes)
 
     def __call__(self, graph: Graph) -> Ran:
         import execution

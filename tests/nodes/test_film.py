@@ -20,6 +20,7 @@ from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.fixtures.tiny_lora import write_tiny_lora
 from tests.in_process import Pack
 from tests.nodes.executor import Executor, Graph, Ran
+from tests.nodes.graph import Run
 from tools.routes.media import describe_mp4, write_mp4
 
 pytestmark = needs_comfy
@@ -61,12 +62,12 @@ def graph(text: str, name: str, **changes: Any) -> Graph:
 class Studio:
     """Runs films and counts the sampler's calls; models and encoded prompts stay cached from test to test."""
 
-    def __init__(self, calls: list[Any], films: Path) -> None:
-        self.calls, self.films, self.executor = calls, films, Executor()
+    def __init__(self, calls: list[Any], films: Path, *cache: Any, **sizes: float) -> None:
+        self.calls, self.films, self.executor = calls, films, Executor(*cache, **sizes)
 
-    def restarted(self) -> Studio:
+    def restarted(self, *cache: Any, **sizes: float) -> Studio:
         """The same after a restart: nothing is cached."""
-        return Studio(self.calls, self.films)
+        return Studio(self.calls, self.films, *cache, **sizes)
 
     def __call__(self, given: Graph) -> Ran:
         self.calls.clear()
@@ -135,6 +136,42 @@ def test_a_film_that_is_kept_loads_nothing(six: Studio, pack: Pack, monkeypatch:
 def test_a_folder_copied_to_another_name_is_a_film_whose_takes_are_kept(six: Studio) -> None:
     shutil.copytree(six.films / "six", six.films / "copied", copy_function=shutil.copyfile)
     assert six.restarted().made(graph(SIX, "copied")) == 0
+
+
+@pytest.mark.parametrize(
+    ("cache", "sizes"), [("NONE", {}), ("LRU", {"lru": 2}), ("RAM_PRESSURE", {"ram": 1e6, "ram_inactive": 1e6})]
+)
+def test_whatever_comfyui_caches_each_shot_is_made_once_and_the_same(
+    six: Studio, cache: str, sizes: dict[str, float]
+) -> None:
+    """RAM_PRESSURE with more asked for than any machine has: everything is let go."""
+    three, name = SIX.split("[four]")[0], f"cached_{cache}"
+    studio = six.restarted(cache, **sizes)
+    assert studio.made(graph(three, name)) == 3
+    assert studio.made(graph(three, name)) == 0
+    assert studio.made(graph(three.replace("A cat sits.", "A cow sits."), name)) == 2
+    for shot in ("one", "two", "three"):
+        known = _first(six.films / "six" / shot)
+        made = six.films / name / shot / known.name
+        for file in ("latents.safetensors", "end.safetensors"):
+            one, other = load_file(known / file), load_file(made / file)
+            assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def _first(shot: Path) -> Path:
+    """The take of a shot that was made first."""
+    return min(
+        takes_of(shot.parent, shot.name), key=lambda take: json.loads((take / "take.json").read_text())["number"]
+    )
+
+
+def test_the_latents_of_a_take_are_opened_as_any_others(six: Studio, run: Run) -> None:
+    take = _first(six.films / "six" / "one")
+    name = (take / "latents.safetensors").relative_to(six.films.parent).as_posix()
+    latent = run("MOVALoadLatent", file=f"{name} [output]")[0]
+    kept = load_file(take / "latents.safetensors")
+    assert all(torch.equal(part, kept[key]) for part, key in zip(latent["samples"].unbind(), ("video", "audio")))
+    assert latent["frame_rate"] == 24.0
 
 
 TWO = "[one] 5 frames\nA cat sits.\n[two] 5 frames\nA dog barks."
@@ -316,6 +353,19 @@ def loose(made: Graph) -> None:
 LORA = {"lora_name": "a.safetensors", "strength": 1.0, "expert": "auto"} | dict.fromkeys(
     ("strength_video", "strength_audio", "strength_audio_to_video", "strength_video_to_audio"), 1.0
 )
+CACHED = {"reuse_threshold": 0.5, "start_percent": 0.1, "end_percent": 0.95, "verbose": False}
+
+
+def hooked(made: Graph) -> None:
+    hook = {"lora_name": "a.safetensors", "strength_model": 1.0, "strength_clip": 1.0}
+    made["7"] = {"class_type": "CreateHookLora", "inputs": hook}
+    made["8"] = {
+        "class_type": "SetClipHooks",
+        "inputs": {"clip": ["1", 1], "hooks": ["7", 0], "apply_to_conds": True, "schedule_clip": False},
+    }
+    made["4"]["inputs"]["clip"] = ["8", 0]
+
+
 EDITS: dict[str, Edit] = {
     "nothing": lambda made: None,
     "renumbered": renumbered,
@@ -362,6 +412,12 @@ EDITS: dict[str, Edit] = {
     "two loras": chain(over("MOVALoraLoader", **LORA), over("MOVALoraLoader", **LORA | {"lora_name": "b.safetensors"})),
     "APG": chain(put("3", cfg=3.0), over("APG", eta=0.5, norm_threshold=5.0, momentum=0.0)),
     "CFG zero star": chain(put("3", cfg=3.0), over("CFGZeroStar")),
+    "bypass lora": over("LoraLoaderBypassModelOnly", lora_name="a.safetensors", strength_model=0.5),
+    "NAG": chain(put("3", cfg=3.0), over("NAGuidance", nag_scale=5.0, nag_alpha=0.5, nag_tau=1.5)),
+    "TCFG": chain(put("3", cfg=3.0), over("TCFG")),
+    "EasyCache": chain(put("3", steps=6), over("EasyCache", **CACHED)),
+    "LazyCache": chain(put("3", steps=6), over("LazyCache", **CACHED)),
+    "hooks": hooked,
     "compute dtype": over("ModelComputeDtype", dtype="bf16"),
 }
 KEPT = {
@@ -429,6 +485,32 @@ def test_no_changed_clip_counts_as_kept(studio: Studio, told: list[Tensor], name
         shutil.rmtree(take)
     assert made == (name not in KEPT) == len(new)
     assert same == (not made or name in CAREFUL)
+
+
+def test_a_lora_whose_file_changed_under_its_name_is_another(
+    studio: Studio, told: list[Tensor], comfy_base: Path
+) -> None:
+    file = comfy_base / "models" / "loras" / "own.safetensors"
+    made = single("own")
+    over("MOVALoraLoader", **LORA | {"lora_name": "own.safetensors"})(made)
+    for seed, count in ((0, 1), (1, 1), (0, 0), (2, 1)):
+        write_tiny_lora(file, seed)
+        assert studio.made(made) == count, seed
+
+
+def test_where_comfyui_still_holds_what_a_file_was_before_the_take_is_not_told_by_the_file(
+    studio: Studio, told: list[Tensor], comfy_base: Path
+) -> None:
+    """The stock loaders do not look whether a file has changed under its name."""
+    file = comfy_base / "models" / "loras" / "stock.safetensors"
+    made = single("stock")
+    over("LoraLoaderModelOnly", lora_name="stock.safetensors", strength_model=0.5)(made)
+    write_tiny_lora(file, 0)
+    again = studio.restarted()
+    assert again.made(made) == 1
+    write_tiny_lora(file, 1)
+    assert again.made(made) == 0, "ComfyUI gave the MODEL that it had"
+    assert studio.restarted().made(made) == 1
 
 
 # --- samplers, guiders, recordings -----------------------------------------------------------------------------------

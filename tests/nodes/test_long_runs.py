@@ -75,7 +75,7 @@ def test_masks_substeps_guidance_and_shifts_come_back(run, scene, folder, evalua
     assert equal(sampled(run, given, **widgets), whole)
 
 
-@pytest.mark.parametrize("quality", ["light", "standard", "max"])
+@pytest.mark.parametrize("quality", ["light", "standard", "high", "max"])
 def test_the_fast_sampler_goes_on_at_every_quality(run, scene, folder, evaluations, comfy_base, quality):
     write_tiny_lora(comfy_base / "models" / "loras" / "distilled.safetensors", 3)
     distilled = run("MOVALoraLoader", model=scene.model, lora_name="distilled.safetensors")[0]
@@ -227,13 +227,55 @@ def test_without_a_workflow_such_a_patch_is_not_kept(run, scene, folder, evaluat
     assert not folder.exists()
 
 
-def test_patches_that_keep_a_state_are_named(run, scene, folder, evaluations, caplog):
+@pytest.mark.parametrize("kind", ["EasyCache", "LazyCache"])
+def test_patches_that_keep_a_state_are_named(run, scene, folder, evaluations, caplog, kind):
     widgets = {"reuse_threshold": 0.001, "start_percent": 0.1, "end_percent": 0.9, "verbose": False}
-    cached = scene.but(model=run("EasyCache", model=scene.model, **widgets)[0])
+    cached = scene.but(model=run(kind, model=scene.model, **widgets)[0])
     stopped(run, cached, evaluations, 5)
     with caplog.at_level(logging.INFO, logger="mova"):
         sampled(run, cached)
-    assert "EasyCache began anew: the result will not be equal to the bit" in caplog.text
+    assert f"{kind} began anew: the result will not be equal to the bit" in caplog.text
+
+
+def test_guidance_with_momentum_is_named_and_an_unpatched_run_is_not(run, scene, pack, folder, evaluations, caplog):
+    long_runs = pack.module("nodes.host.sampling.long_runs")
+    guided = run("APG", model=scene.model, eta=0.5, norm_threshold=5.0, momentum=0.3)[0]
+    assert long_runs.stateful(guided.model_options) == ["APG (unless its momentum is 0)"]
+    assert long_runs.stateful(scene.model.model_options) == []
+    nodes = {"2": {"class_type": "MOVASampler", "inputs": {}}}
+    placed = long_runs.Node("2", SimpleNamespace(get_node=nodes.__getitem__))
+    with pytest.MonkeyPatch.context() as patch:  # a node in a workflow, as a server has it
+        patch.setattr(pack.module("nodes.sampling"), "Node", lambda *_: placed)
+        stopped(run, scene.but(model=guided), evaluations, 5, cfg=3.0)
+        with caplog.at_level(logging.INFO, logger="mova"):
+            sampled(run, scene.but(model=guided), cfg=3.0)
+    assert "Goes on from step 5" in caplog.text
+    assert "APG (unless its momentum is 0) began anew: the result will not be equal to the bit" in caplog.text
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
+def test_comfyuis_own_cancel_loses_no_step(run, scene, folder, evaluations, sampler):
+    import comfy.model_management as management
+
+    whole = sampled(run, scene, sampler=sampler, resume="off")
+    evaluations.until(5, management.interrupt_current_processing)  # before the sixth, which is cancelled on its way
+    with pytest.raises(management.InterruptProcessingException):
+        sampled(run, scene, sampler=sampler, keep_every=100)
+    evaluations.until()
+    assert equal(sampled(run, scene, sampler=sampler), whole)
+    assert evaluations.count == STEPS - 5
+
+
+@pytest.mark.parametrize("widgets", [{"audio_substeps": 2}, {"audio_substeps": 2, "audio_denoise": 0.6}], ids=str)
+def test_steps_of_the_sound_alone_go_on_from_every_step(run, scene, folder, evaluations, widgets):
+    """A stop within a step costs what of it was made; a step has one full evaluation and those of the sound."""
+    evaluations.until()
+    whole = sampled(run, scene, resume="off", steps=3, **widgets)
+    count, each = evaluations.count, widgets["audio_substeps"]
+    for after in range(1, count):
+        stopped(run, scene, evaluations, after, steps=3, **widgets)
+        assert equal(sampled(run, scene, steps=3, **widgets), whole)
+        assert evaluations.count == count - after // each * each
 
 
 def test_cfg_pp_is_refused_by_name_before_the_first_step_and_unasked_says_that_it_is_not_kept(

@@ -2,14 +2,13 @@
 
 Links are told by what they lead to, whatever the ids; a name of a file in one of ComfyUI's folders by what the file holds.
 A node that says when it has changed (fingerprint_inputs, IS_CHANGED) is told by what it says, and where it says nothing
-that can be compared, the graph is none that is known.
+that can be compared, the graph is none that is known. So it is where a file of a node that never says was written since it
+was first looked at: ComfyUI may still give what the file held before.
 """
 
-import hashlib
 import inspect
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
@@ -17,17 +16,13 @@ from comfy_execution.graph_utils import is_link
 
 import nodes
 
-from ....mova_core.errors import MovaError
+from ..kept.contents import content, rewritten
 from ..kept.fingerprints import digest
 from ..types import DynamicPrompt, Link, Values
 
-READ_HEAD, READ_PLACES, READ_EACH = (
-    2**20,
-    64,
-    2**16,
-)  # bytes of a file that are read: its beginning, and so many at so many places
 LONGEST = 1000  # characters of a name
-OWN = "MOVA"  # our nodes are told by their files: what they say themselves holds times
+OWN = "MOVA"  # our nodes are told by their files: what they say themselves holds times, but for those that have
+CONTENT = "TELLS_CONTENT"
 UNKNOWN = "unknown"
 CHANGED = "is_changed"
 
@@ -71,12 +66,13 @@ class Graph:
 
 
 def _says(node: Mapping[str, object]) -> str:
-    """What a node of others says of whether it has changed; "" where it never says."""
-    if node["class_type"].startswith(OWN):
-        return ""
+    """What a node says of whether it has changed; "" where it never says and need not."""
     kind = nodes.NODE_CLASS_MAPPINGS.get(node["class_type"])
-    if not (hasattr(kind, "IS_CHANGED") or _overrides(kind, "fingerprint_inputs")):
+    if node["class_type"].startswith(OWN) and not getattr(kind, CONTENT, False):
         return ""
+    if not (hasattr(kind, "IS_CHANGED") or _overrides(kind, "fingerprint_inputs")):
+        named = [path for value in node["inputs"].values() if isinstance(value, str) for path in _found(value)]
+        return UNKNOWN if {path for path in named if rewritten(path)} else ""  # all are looked at
     said = node.get(CHANGED)
     values = said if isinstance(said, list) else [said]
     if any(value is None or (isinstance(value, float) and math.isnan(value)) for value in values):
@@ -93,7 +89,7 @@ def _overrides(kind: type, name: str) -> bool:
 def _file(name: str) -> object:
     """What a text stands for: the content of the files that it names, else itself."""
     found = _found(name)
-    return [_content(path, path.stat().st_size, path.stat().st_mtime_ns) for path in found] or name
+    return [content(path) for path in found] or name
 
 
 def _found(name: str) -> list[Path]:
@@ -113,18 +109,3 @@ def _found(name: str) -> list[Path]:
     except (ValueError, OSError):
         return []
     return [place] if place.is_file() else []
-
-
-@lru_cache(maxsize=4096)
-def _content(path: Path, size: int, _: int) -> str:
-    """A hash of a file's size and samples; looked at again when its size or time changes."""
-    told = hashlib.sha256(str(size).encode())
-    try:
-        with path.open("rb") as file:
-            told.update(file.read(READ_HEAD))
-            for n in range(READ_PLACES):
-                file.seek(size * n // READ_PLACES)
-                told.update(file.read(READ_EACH))
-    except OSError as error:
-        raise MovaError(f"{path} cannot be read: {error.strerror or error}. Check the file") from error
-    return told.hexdigest()[:32]

@@ -18,6 +18,7 @@ from ....mova_core.config import MovaConfig
 from ....mova_core.errors import CheckpointError
 from ....mova_core.model.mova import Mova
 from ....mova_core.sampling.schedule import Expert
+from ..kept.contents import content
 from ..model.base_model import check_model
 from ..patching.lora_names import ROOT
 from ..patching.patcher import MovaPatcher
@@ -85,6 +86,14 @@ def distilled(model: MovaPatcher, chosen: Mapping[Expert, str], strength: float)
 def pair() -> Mapping[Expert, str] | None:
     """The distillation LoRAs that lie in the folders."""
     return distillation_pair(files())
+
+
+def contents(chosen: Mapping[Expert, object]) -> list[str]:
+    """A hash of what each file holds; of AUTOMATIC, that of the pair which `distilled` would take now. "" is no file."""
+    found = pair() if AUTOMATIC in chosen.values() else None
+    names = [(found or {}).get(expert) if name == AUTOMATIC else name for expert, name in chosen.items()]
+    paths = [folder_paths.get_full_path("loras", name) if isinstance(name, str) else None for name in names]
+    return [content(Path(path)) if path else "" for path in paths]
 
 
 def _of_pair(found: Mapping[Expert, str] | None, expert: Expert) -> str:
