@@ -67,6 +67,24 @@ def check_fit(video: Sequence[int], steps: int, condition: Sequence[int], condit
         )
 
 
+def check_streams(shapes: Sequence[Sequence[int]] | None) -> None:
+    """Accept the shapes of a latent's streams: a video and a sound.
+
+    Raises:
+        ShapeError: one alone, or more.
+    """
+    if shapes is None or len(shapes) < 2:
+        raise ShapeError(
+            "MOVA denoises picture and sound together, but this latent holds one stream. Make it with "
+            "'MOVA Image to Video+Audio', or join a video and an audio latent with 'Concat AV Latent'"
+        )
+    if len(shapes) > 2:
+        raise ShapeError(
+            f"this latent holds {len(shapes)} streams, MOVA's holds picture and sound: it is of another model, or was "
+            "joined twice. Make it with 'MOVA Image to Video+Audio'"
+        )
+
+
 def check_finite(name: str, part: Tensor) -> None:
     """Accept numbers only.
 

@@ -96,6 +96,15 @@ def test_a_finished_video_without_sound_is_refused_by_ksampler(run: Run, scene: 
         run("KSampler", model=scene.model, **inputs, steps=1)
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 19), (1, 64, 22), (1, 16)])
+def test_an_empty_latent_that_is_no_video_is_refused_by_stock_samplers_too(
+    run: Run, scene: Scene, shape: tuple[int, ...]
+) -> None:
+    """'Empty Latent Audio' and its like: ComfyUI has each model complete what is empty."""
+    with pytest.raises(ValueError, match=says("one stream", "Concat AV Latent")):
+        ksampled(run, scene, latent_image={"samples": torch.zeros(shape)}, steps=1)
+
+
 def joint(scene: Scene, video: tuple[int, ...], audio: tuple[int, ...]) -> dict[str, Any]:
     return {"samples": type(scene.latent["samples"])([torch.zeros(video), torch.zeros(audio)])}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ....mova_core.errors import MovaError, PatchError, ShapeError
-from ....mova_core.inputs.latents import check_mask
+from ....mova_core.inputs.latents import check_mask, check_streams
 from ..types import Executor
 
 TIMESTEPS = 1000
@@ -36,15 +36,17 @@ def fitting(
     """OUTER_SAMPLE, before anything is loaded.
 
     Raises:
-        ShapeError: the noise is not one tensor a stream, or a mask beyond 0..1.
+        ShapeError: the latent is no picture with its sound, the noise is not one tensor a stream, or a mask beyond 0..1.
         PatchError: the MODEL's noise schedule is that of another kind of model.
         MovaError: sigmas beyond 1..0, or a condition that can lie over one stream alone.
     """
     guider = executor.class_obj
     check_schedule(guider.model_patcher.get_model_object("model_sampling"))  # type: ignore[attr-defined]
     check_sigmas(sigmas)
+    shapes = more.get("latent_shapes") or [latent_image.shape]
+    check_streams(shapes)  # type: ignore[arg-type]
     if noise.shape[1:] != latent_image.shape[1:] or len(noise) not in (1, len(latent_image)):
-        raise ShapeError(_other_noise(noise, more.get("latent_shapes") or [latent_image.shape]))  # type: ignore[arg-type]
+        raise ShapeError(_other_noise(noise, shapes))  # type: ignore[arg-type]
     if denoise_mask is not None:
         check_mask(denoise_mask)
     for entries in guider.conds.values():  # type: ignore[attr-defined]

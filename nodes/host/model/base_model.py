@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ....mova_core.checkpoint.variants import ModelVariant
 from ....mova_core.errors import ShapeError
-from ....mova_core.inputs.latents import check_finite, check_fit
+from ....mova_core.inputs.latents import check_finite, check_fit, check_streams
 from ....mova_core.inputs.numbers import real, told
 from ....mova_core.sampling.av_schedule import clean_scale, latent_share
 from ....mova_core.shapes import DEFAULT_FPS, FPS_RANGE, steps_during
@@ -91,16 +91,7 @@ class MovaModel(Planned, ListedModel):
         kwargs = prism.translated(kwargs)
         out = super().extra_conds(**kwargs)
         shapes = kwargs.get("latent_shapes")
-        if shapes is None or len(shapes) < 2:
-            raise ShapeError(
-                "MOVA denoises picture and sound together, but this latent holds one stream. Make it with "
-                "'MOVA Image to Video+Audio', or join a video and an audio latent with 'Concat AV Latent'"
-            )
-        if len(shapes) > 2:
-            raise ShapeError(
-                f"this latent holds {len(shapes)} streams, MOVA's holds picture and sound: it is of another model, or joined "
-                "twice. Make it with 'MOVA Image to Video+Audio'"
-            )
+        check_streams(shapes)
         self._check_channels(shapes[0][1], shapes[1][1])
         image = kwargs.get("concat_latent_image")
         if image is not None:

@@ -25,8 +25,11 @@ class MovaLatents(comfy.latent_formats.Wan21):
     audio_channels = 128
     audio_grid = PUBLISHED_GRID
 
-    def fix_empty_latent(self, latent: Tensor) -> comfy.nested_tensor.NestedTensor:
-        """Give an empty stock video latent its audio stream, at the model's own frame rate."""
+    def fix_empty_latent(self, latent: Tensor) -> Tensor | comfy.nested_tensor.NestedTensor:
+        """Give an empty stock video latent its audio stream, at the model's own frame rate. What is no video stays as it
+        is, and is refused by the model."""
+        if latent.ndim != 5:
+            return latent
         batch, _, length = latent.shape[:3]
         sound = AudioShape(batch=batch, steps=audio_steps(frames_of(length), DEFAULT_FPS, self.audio_grid))
         audio = latent.new_zeros(audio_latent_shape(sound, self.audio_channels))
