@@ -89,9 +89,15 @@ def stream_of(video: Any) -> tuple[str | BytesIO, float, float]:
     source: str | BytesIO = video.get_stream_source()
     if not _edited(video, source):
         return (source, *video.get_active_trim_window())
-    written = BytesIO()
-    video.save_to(written, crf=FINE)
-    return written, 0.0, 0.0
+    return written(video), 0.0, 0.0
+
+
+def written(video: Any) -> BytesIO:
+    """A VIDEO, or the part of it that is meant, as a file in memory that is hardly told from it."""
+    file = BytesIO()
+    video.save_to(file, crf=FINE)
+    file.seek(0)
+    return file
 
 
 def _edited(video: Any, source: str | BytesIO) -> bool:

@@ -19,6 +19,7 @@ import comfy.model_management
 import comfy.utils
 import folder_paths
 import torch
+from comfy_api.latest import InputImpl
 from torch import Tensor
 
 from ....mova_core.checkpoint.files import read_tensors
@@ -122,7 +123,8 @@ def from_lists(videos: Sequence[Any], texts: Sequence[str], default: str) -> lis
         raise MovaError(f"{len(videos)} videos and {len(texts)} captions; connect one caption for each video, in order")
     found = []
     for number, video in enumerate(videos, 1):
-        content, *part = newer.stream_of(video)
+        made = isinstance(video, InputImpl.VideoFromComponents)  # which ComfyUI itself would hand on compressed
+        content, *part = (newer.written(video), 0.0, 0.0) if made else newer.stream_of(video)
         named = f"video {number}" if isinstance(content, BytesIO) else Path(content).name
         caption = (texts[number - 1].strip() if texts else "") or default.strip()
         if not caption:

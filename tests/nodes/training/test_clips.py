@@ -109,6 +109,22 @@ def test_a_trimmed_video_is_its_part(build: Build, pack: Pack, tmp_path: Path) -
         build(videos=[whole, part, memory], captions=["a", "b"])
 
 
+def test_pictures_made_in_the_graph_are_learned_from_as_they_are(pack: Pack) -> None:
+    """'Create Video' holds them in memory; ComfyUI's own stream of them is compressed for looking at."""
+    from comfy_api.latest import InputImpl, Types
+
+    make = torch.Generator().manual_seed(1)
+    rough = torch.nn.functional.interpolate(torch.rand(9, 1, 24, 40, generator=make), (48, 80), mode="bilinear")
+    images = rough.movedim(1, -1).expand(-1, -1, -1, 3)
+    video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=None, frame_rate=Fraction(24)))
+    recordings, clips = pack.module("nodes.host.media.recordings"), pack.module("mova_core.training.clips")
+    ((source, _),) = pack.module("nodes.host.training.data_set").from_lists([video], ["noise"], "")
+    window, grid = clips.Window(0.0, 9), pack.module("mova_core.shapes").PUBLISHED_GRID
+    (piece,) = recordings.pieces(source, recordings.probe(source), [window], (48, 80), grid)
+    brightness = [shown.float().mean(-1) / 255 for shown in (piece.pictures, images * 255)]
+    assert (brightness[0] - brightness[1]).abs().mean() < 0.012  # 0.023 as ComfyUI hands it on
+
+
 def test_stock_data_set_nodes_feed_it(run: Run, build: Build, comfy_base: Path) -> None:
     write_folder(comfy_base / "input" / "stock_clips", 2)
     videos, captions = run("LoadVideoTextDataSetFromFolder", folder="stock_clips")
