@@ -28,6 +28,7 @@ SIX = "\n".join(
     f"[s{n}] {'goes on, overlap 5, 4 frames' if n in (2, 5) else '5 frames'}\nPicture number {n}." for n in range(1, 7)
 )
 STEPS = 6
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # tensors this small only wait for a second one
 TENSORS = ("latents.safetensors", "end.safetensors")  # of a take: its latents, its last pictures and all its sound
 
 
@@ -55,7 +56,7 @@ def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ComfyS
     In between the film's folder was given another name.
     """
     base = tmp_path_factory.mktemp("films")
-    with ComfyServer(base, pack=PACK) as server:
+    with ComfyServer(base, pack=PACK, environment=ONE_THREAD) as server:
         write_tiny_checkpoint(server.models / "diffusers" / MODEL)
         write_inputs(server.input)
         server.queue(film("six", SIX, steps=STEPS, resume="on"))
@@ -64,7 +65,7 @@ def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ComfyS
         os.kill(server.pid, signal.SIGKILL)
     whole = {path.parent.parent.name: path.read_bytes() for path in takes(server, "six")}
     (server.output / "mova_films" / "six").rename(server.output / "mova_films" / "moved")
-    with ComfyServer(base, pack=PACK) as server:
+    with ComfyServer(base, pack=PACK, environment=ONE_THREAD) as server:
         yield server, whole
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.fixtures.tiny_lora import write_tiny_lora
 from tests.in_process import Pack
 from tests.nodes.executor import Executor, Graph, Ran
 from tests.nodes.graph import Run
+from tests.nodes.processes import ended, forked, killed, needs_fork
 from tools.routes.media import describe_mp4, write_mp4
 
 pytestmark = needs_comfy
@@ -588,6 +591,44 @@ def test_takes_can_be_read_by_others_and_nothing_half_written_is_left(six: Studi
     whole = {"take.json", "latents.safetensors", "end.safetensors", "clip.mp4"}
     assert {path.name for path in files if not path.name.startswith("film_")} == whole
     assert len(files) == len(list((six.films / "six").glob("film_*"))) + 4 * len(list((six.films / "six").glob("*/*")))
+
+
+@needs_fork
+def test_two_processes_on_one_film_make_it_once_each_and_both_have_it_whole(six: Studio) -> None:
+    two, film = SIX.split("[three]")[0], six.films / "shared"
+
+    def make() -> None:
+        assert six.restarted()(graph(two, "shared")).error == ""
+
+    assert [ended(child) for child in [forked(make), forked(make)]] == [0, 0]
+    takes = sorted(film.glob("*/*"))
+    assert [take.parent.name for take in takes] == ["one", "two"], "the same take of both"
+    for take in takes:
+        known = six.films / "six" / take.parent.name / take.name
+        for file in ("latents.safetensors", "end.safetensors"):
+            one, other = load_file(known / file), load_file(take / file)
+            assert all(torch.equal(one[key], other[key]) for key in one)
+    assert len(list(film.glob("*.mp4"))) == 1
+    assert six.made(graph(two, "shared")) == 0
+
+
+@needs_fork
+def test_killed_within_any_write_of_a_take_it_is_there_whole_or_not_at_all(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, sync = studio.films / "killed", os.fsync
+
+    def die(number: int) -> None:
+        writes = iter(range(number + 1))
+        monkeypatch.setattr("os.fsync", lambda file: sync(file) if next(writes) < number else killed())
+        studio.restarted()(graph(TWO, "killed"))
+
+    for number in range(4):
+        code = ended(forked(partial(die, number)))
+        assert code == -signal.SIGKILL
+        assert len(takes_of(film, "one")) == (number == 3)  # latents, end and header of a take
+    assert studio.restarted().made(graph(TWO, "killed")) == 1
+    assert studio.restarted().made(graph(TWO, "killed")) == 0
 
 
 def test_shots_are_linked_one_after_the_other_too(studio: Studio) -> None:

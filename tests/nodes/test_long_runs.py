@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from functools import partial
 from types import SimpleNamespace
@@ -52,6 +53,25 @@ def test_stock_samplers_go_on_to_the_bit(run, scene, folder, evaluations, sample
     stopped(run, scene, evaluations, 4, sampler=sampler, steps=5)
     assert equal(sampled(run, scene, sampler=sampler, steps=5), whole)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.skipif(not os.environ.get("MOVA_ALL_SAMPLERS"), reason="MOVA_ALL_SAMPLERS=1 tries all, in minutes")
+def test_every_sampler_of_this_comfyui_goes_on_to_the_bit(run, scene, pack, folder, evaluations):
+    """Stopped in the middle and before the last evaluation of eight guided steps; nothing is evaluated twice."""
+    differ, widgets = [], {"cfg": 2.0, "resume": "off"}
+    for sampler in pack.module("nodes.host.sampling.samplers").SAMPLERS:
+        if sampler.endswith("cfg_pp"):
+            continue
+        evaluations.until()
+        whole = sampled(run, scene, sampler=sampler, **widgets)
+        count = evaluations.count
+        for after in (count // 2, count - 1):
+            stopped(run, scene, evaluations, after, sampler=sampler, cfg=2.0)
+            same = equal(sampled(run, scene, sampler=sampler, cfg=2.0), whole)
+            if not same or evaluations.count != count - after:
+                differ.append((sampler, after, count, evaluations.count, same))
+            shutil.rmtree(folder, ignore_errors=True)
+    assert differ == []
 
 
 @pytest.mark.parametrize(
@@ -418,8 +438,6 @@ def test_a_run_that_another_queue_finished_goes_on_all_the_same(run, scene, fold
 
 
 def test_the_folder_is_bounded(run, scene, pack, folder, evaluations, monkeypatch):
-    import os
-
     runs = pack.module("mova_core.kept.runs")
     stopped(run, scene, evaluations, 2)
     old = next(folder.iterdir())
