@@ -3,7 +3,8 @@
 A forward of the picture, a teacher's where there is one, and the sound's own steps with two streams. What the sound
 asks of the video is kept in eight bits between them, on the device or in host memory, whence it comes a layer ahead of
 its use (nodes/host/model/bridge_cache.py does so). Over the bus go the weights of layers, were all of them streamed,
-and what is kept.
+and what is kept; those of the sound stay from one of its steps to the next where the picture's activations were
+(nodes/host/model/staying_weights.py).
 
 Not seen: the patched copies of a layer's weights that a LoRA beside a teacher makes, and what benchmarks/peak.py names.
 """
@@ -16,14 +17,14 @@ from torch import Tensor, nn
 
 from benchmarks.peak import GIB, SIZE_360P, SIZE_720P, Clip, Ledger, ungraded
 from mova_core.config import MOVA, MovaConfig
-from mova_core.estimate import FULL, ChunkSizes
-from mova_core.model.audio_only import audio_velocity
+from mova_core.estimate import FULL, ChunkSizes, Workload, sound_room
+from mova_core.model.audio_only import audio_layers, audio_velocity, staying
 from mova_core.model.compact import Compact, compacted
 from mova_core.model.mova import Mova
 from mova_core.model.teacher import States, collect, with_states_kept
 from mova_core.ops import KeysValues, Runtime
 from mova_core.sampling.fast import QUALITIES, recipe_of
-from mova_core.shapes import DEFAULT_FPS
+from mova_core.shapes import DEFAULT_FPS, VideoShape, video_tokens
 
 GB = 1e9
 STREAMS = 2  # of the sound: its prompt, and the negative one
@@ -81,6 +82,7 @@ class FastStep:
 
     kept: Kept
     weights: dict[str, int] = field(default_factory=dict)
+    stay: int = 0  # bytes of the sound's weights that stay from one of its steps to the next
     peaks: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -115,7 +117,9 @@ def account_fast_step(
             if start is not None:
                 _teach(model, given, step, run, start, states)
                 _booked(step, "teacher", ledger)
-            _sound(model, given, step, _counted(step, "sound", run), recipe.substeps)
+            load = Workload(video=step_tokens(clip), audio=given["audio_latents"].shape[-1])
+            layer = _bytes(model.layer_modules(run)[0])
+            _sound(model, given, step, run, recipe.substeps, sound_room(config, load, rows, layer))
             _booked(step, "sound", ledger)
             del velocities
     return step
@@ -133,30 +137,44 @@ def _teach(
     )
 
 
-def _sound(model: Mova, given: dict[str, Tensor], step: FastStep, run: Runtime, substeps: int) -> None:
+def _sound(model: Mova, given: dict[str, Tensor], step: FastStep, run: Runtime, substeps: int, room: float) -> None:
     sound, text, time = (torch.cat(STREAMS * [given[name]]) for name in ("audio_latents", "context", "audio_timestep"))
-    for _ in range(substeps):
-        audio_velocity(model, sound, text, time, step.kept, run)
+    layers = audio_layers(model, sorted(step.kept))
+    stay = layers[: staying(layers, room)]
+    step.stay = sum(map(_bytes, stay))
+    for count in range(substeps):
+        there = frozenset(id(layer[0]) for layer in stay) if count else frozenset()
+        audio_velocity(model, sound, text, time, step.kept, _counted(step, "sound", run, there))
 
 
-def _counted(step: FastStep, part: str, run: Runtime) -> Runtime:
-    """The same runtime, which books the weights of the layers it is to bring."""
+def step_tokens(clip: Clip) -> int:
+    """Video tokens of a clip."""
+    return video_tokens(VideoShape(batch=1, frames=clip.frames, height=clip.height, width=clip.width))
+
+
+def _counted(step: FastStep, part: str, run: Runtime, there: frozenset[int] = frozenset()) -> Runtime:
+    """The same runtime, which books the weights of the layers it is to bring, those of `there` excepted."""
 
     def prefetch(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
-        weights = {id(p): p.numel() * p.element_size() for layer in layers for m in layer for p in m.parameters()}
-        step.weights[part] = step.weights.get(part, 0) + sum(weights.values())
+        brought = sum(_bytes(layer) for layer in layers if id(layer[0]) not in there)
+        step.weights[part] = step.weights.get(part, 0) + brought
         return run.prefetch(layers)
 
     return replace(run, prefetch=prefetch)
+
+
+def _bytes(layer: Sequence[nn.Module]) -> int:
+    return sum(p.numel() * p.element_size() for module in layer for p in module.parameters())
 
 
 def _booked(step: FastStep, part: str, ledger: Ledger) -> None:
     step.peaks[part], ledger.peak = ledger.peak, ledger.now
 
 
-def main() -> None:
-    print("| size | quality | kept in | peak GiB | kept, out GB | kept, back GB | weights, streamed GB |")
-    print("|---|---|---|---|---|---|---|")
+def table() -> Iterator[str]:
+    """Rows of Markdown, each as it is counted."""
+    yield "| size | quality | kept in | peak GiB | kept, out GB | kept, back GB | weights, streamed GB |"
+    yield "|---|---|---|---|---|---|---|"
     for name, (height, width) in {"360p": SIZE_360P, "720p": SIZE_720P}.items():
         for quality in QUALITIES[:3]:
             for on_device in (True, False):
@@ -164,7 +182,12 @@ def main() -> None:
                 moved = (step.kept.sent / GB, step.kept.fetched / GB, sum(step.weights.values()) / GB)
                 place = "VRAM" if on_device else "host memory"
                 figures = " | ".join(f"{value:.1f}" for value in moved)
-                print(f"| {name} | {quality} | {place} | {step.peak / GIB:.2f} | {figures} |")
+                yield f"| {name} | {quality} | {place} | {step.peak / GIB:.2f} | {figures} |"
+
+
+def main() -> None:
+    for line in table():
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

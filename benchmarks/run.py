@@ -70,6 +70,13 @@ def memory(pack: Any) -> Iterator[str]:
                 )
 
 
+def fast_step() -> Iterator[str]:
+    """Peaks and bytes over the bus of a step after the first, 193 frames, bf16."""
+    from benchmarks.fast_step import table
+
+    yield from table()
+
+
 def against() -> Iterator[str]:
     """CPU time of a small joint forward, ours over DiffSynth-Studio's."""
     import torch
@@ -168,6 +175,7 @@ def main() -> None:
         pack = load_pack(prepare_comfyui(Path(base)))
         sections = {
             "Memory, work and traffic of a forward (counted)": memory(pack),
+            "A step of MOVA Fast Sampler (counted)": fast_step(),
             "CPU time against DiffSynth-Studio (measured)": against(),
             "Decoding (counted)": decoding(),
             "Loading (measured)": loader(),

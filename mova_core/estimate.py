@@ -28,6 +28,7 @@ from .text import CONTEXT_ROWS
 MARGIN = 1.1  # of the allocator, and of the kernels' own workspace
 LAYERS_IN_FLIGHT = 2  # streamed weights: the layer that computes and the one on its way
 ROW_STATES = 4.3  # hidden states of a chunk of queries alive at once: modulated, projected, normed, attended to
+SOUND_PAIRS = 3.5  # keys and values of a layer: what a step of the sound alone has alive, two streams included
 FLOAT = 4  # bytes
 LONG_SECONDS = 300.0  # of a run: one that takes longer is kept on its way
 
@@ -113,6 +114,14 @@ def decode_bytes(shape: VideoShape, element: int = 2) -> int:
 def kept_keys_values(config: MovaConfig, load: Workload, element: int = 2) -> int:
     """Bytes of the keys and values by which the audio asks the video, of all layers, for values of `element` bytes."""
     return 2 * config.bridge.layers * load.batch * load.video * config.audio.width * element
+
+
+def sound_room(
+    config: MovaConfig, load: Workload, rows: ChunkSizes, layer: int, element: int = 2, **kernels: bool
+) -> float:
+    """Bytes of what a forward needs that the sound's own steps leave free, for weights that stay between them."""
+    asked = SOUND_PAIRS * kept_keys_values(config, load, element) / config.bridge.layers
+    return max(0.0, required(config, load, rows, layer, element, **kernels) - MARGIN * asked)
 
 
 def choose(

@@ -7,7 +7,8 @@ not. Kept are 2 x V x E numbers a layer, 7.4 GiB in all at 360p for 8 seconds in
 Axes: B batch, V video tokens, A audio steps, E audio width, S text rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def audio_velocity(
     given = tower.prepared(timestep, context, tower.rope(audio.shape[1], run, audio.device))
     table = bridge.audio_table(audio)
     layers = sorted(index for index in kept if index < tower.config.layers)
-    fetched = run.prefetch([[tower.blocks[index], *_asking(ears, index)] for index in layers])
+    fetched = run.prefetch(audio_layers(model, layers))
     for index in layers:
         next(fetched)
         sight = kept[index]
@@ -46,6 +47,19 @@ def audio_velocity(
         audio = tower.layer(index, audio, given, run)
     next(fetched)
     return tower.unpatchify(tower.head(audio, given.time)).to(audio_latents.dtype)
+
+
+def audio_layers(model: Mova, layers: Iterable[int]) -> list[list[nn.Module]]:
+    """What each of these layers brings to an evaluation of the audio tower alone."""
+    tower = model.audio_dit
+    ears: list[Conditioner] = list(model.dual_tower_bridge.video_to_audio_conditioners)  # type: ignore[arg-type]
+    return [[tower.blocks[index], *_asking(ears, index)] for index in layers]
+
+
+def staying(layers: Sequence[Sequence[nn.Module]], room: float) -> int:
+    """How many of the first layers' weights fit into `room` bytes, to be brought once for several evaluations."""
+    sizes = (sum(p.numel() * p.element_size() for module in layer for p in module.parameters()) for layer in layers)
+    return sum(total <= room for total in accumulate(sizes))
 
 
 def _asking(conditioners: list[Conditioner], layer: int) -> list[nn.Module]:

@@ -12,14 +12,14 @@ import torch
 from tests.comfy import needs_comfy
 from tests.golden import relative_error
 from tests.in_process import Pack
-from tests.nodes.dynamic_vram import Card
+from tests.nodes.dynamic_vram import Card, hold
 from tests.nodes.graph import Run, Scene, error, streams
 from tests.nodes.test_dynamic_vram import ROOMS, on_card
 from tests.nodes.test_fast import by_recipe, patched
 
 pytestmark = needs_comfy
 
-SHORT = {"steps": 2, "substeps": 2}
+SHORT = {"steps": 2, "substeps": 3}
 
 
 @pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
@@ -50,7 +50,96 @@ def test_under_dynamic_vram_a_teacher_is_what_it_is_without(
             m for each in (model, model.low) for m in each.model.diffusion_model.blocks.modules() if hasattr(m, "_v")
         ]
         assert max(brought[id(module)] for module in blocks) <= 2 * SHORT["steps"]  # picture and teacher of each step
+        sound = [m for m in model.model.diffusion_model.audio_dit.blocks.modules() if hasattr(m, "_v")]
+        assert (
+            0 < max(brought[id(module)] for module in sound) <= 3 * SHORT["steps"]
+        )  # and all of the sound's own steps
     assert not any(+places.pinned for places in card.models)
+
+
+def test_in_host_memory_without_dynamic_vram_a_teacher_is_what_it_is_on_the_device(
+    run: Run, pack: Pack, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Low VRAM: ComfyUI has left every weight where it was, and layers take copies for as long as they compute."""
+    import comfy.model_management
+
+    wanted = [by_recipe(pack, scene, patched(scene), teacher=start, **SHORT) for start in (0, 1)]
+    model = run("MOVALoader", folder="tiny", weight_dtype="fp32")[0]
+    there = scene.but(model=model)
+    lored = patched(there)
+    for each in (model, model.low):
+        hold(each.model.diffusion_model)
+    monkeypatch.setattr("comfy.model_patcher.ModelPatcher.load", lambda *_, **__: None)
+    speed = pack.module("mova_core.estimate").Throughput(matrix=1e-12, attention=1e-12)
+    monkeypatch.setattr(pack.module("nodes.host.sampling.fast"), "measured_speed", lambda *_: speed)
+    brought, cast = Counter[int](), comfy.model_management.cast_to
+
+    def counted(weight: Any, *more: Any, **named: Any) -> Any:
+        brought[id(weight)] += 1
+        return cast(weight, *more, **named)
+
+    monkeypatch.setattr("comfy.model_management.cast_to", counted)
+    for start, clip in enumerate(wanted):
+        brought.clear()
+        assert error(by_recipe(pack, there, lored, model, teacher=start, **SHORT), clip) < 1e-5
+        for each in (model, model.low):
+            inner = each.model.diffusion_model
+            assert 0 < max(brought[id(p)] for p in inner.blocks.parameters()) <= 2 * SHORT["steps"]
+            assert max(brought[id(p)] for p in inner.audio_dit.blocks.parameters()) <= 3 * SHORT["steps"]
+        assert all(type(p).__name__ == "HostWeight" for p in model.model.diffusion_model.blocks.parameters())
+
+
+class Packed(torch.Tensor):
+    """A weight as the GGUF pack keeps it: bytes that are no numbers, its shape beside them, and patches of its own."""
+
+    @staticmethod
+    def of(weight: torch.Tensor) -> Packed:
+        made: Packed = torch.Tensor._make_subclass(Packed, weight.detach().float().contiguous().view(torch.uint8))
+        made.full, made.patches = weight.shape, []
+        return made
+
+    def detach(self) -> Packed:
+        return self
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.full
+
+
+def packed_layer(layer: torch.nn.Linear) -> torch.nn.Linear:
+    """The layer over packed bytes, which makes numbers of them and adds the patches each time it computes."""
+    import comfy.lora
+    import comfy.ops
+
+    class PackedLinear(comfy.ops.manual_cast.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            plain = self.weight.as_subclass(torch.Tensor).view(torch.float32).clone()
+            asked: list[Any] = []
+            for patches, _ in self.weight.patches:
+                asked += patches
+            if asked:
+                plain = comfy.lora.calculate_weight(asked, plain, "packed")
+            return torch.nn.functional.linear(x, plain.to(x.dtype), self.bias)
+
+    made = PackedLinear(layer.in_features, layer.out_features, device="meta")
+    made.weight, made.bias = torch.nn.Parameter(Packed.of(layer.weight), requires_grad=False), layer.bias
+    return made
+
+
+def test_a_teacher_of_weights_that_patch_themselves_is_the_plain_one(run: Run, pack: Pack, scene: Scene) -> None:
+    wanted = [by_recipe(pack, scene, patched(scene), teacher=start, **SHORT) for start in (0, 1)]
+    model = run("MOVALoader", folder="tiny", weight_dtype="fp32")[0]
+    there = scene.but(model=model)
+    lored, held = patched(there), []
+    for each in (model, model.low):
+        for block in each.model.diffusion_model.blocks:
+            block.self_attn.q, block.ffn[0] = packed_layer(block.self_attn.q), packed_layer(block.ffn[0])
+            held += [block.self_attn.q.weight, block.ffn[0].weight]
+    before = [weight.as_subclass(torch.Tensor).clone() for weight in held]
+    for start, clip in enumerate(wanted):
+        assert error(by_recipe(pack, there, lored, model, teacher=start, **SHORT), clip) < 1e-5
+    assert all(weight.patches == [] for weight in held)
+    assert all(torch.equal(weight.as_subclass(torch.Tensor), bytes_) for weight, bytes_ in zip(held, before))
 
 
 def test_no_weight_is_written(pack: Pack, scene: Scene) -> None:

@@ -18,6 +18,7 @@ from ....mova_core.model.compact import Compact, compacted
 from ....mova_core.model.teacher import States, with_states_kept
 from ....mova_core.ops import KeysValues, Runtime
 from ..keys import Options, run_options
+from .staying_weights import StayingWeights
 
 Parts = tuple[Compact, ...]
 """Of a layer: keys and values."""
@@ -54,6 +55,7 @@ class BridgeCache:
     kept: dict[Hashable, dict[int, Parts | None]] = field(default_factory=dict)
     states: dict[Hashable, States] = field(default_factory=dict)
     host: dict[Hashable, Tensor] = field(default_factory=dict)  # memory of the steps before, to be used again
+    weights: StayingWeights = field(default_factory=StayingWeights)  # the sound's, from one of its steps to the next
 
     def store(self, options: Options, layer: int, pair: KeysValues | None) -> None:
         """Those of a layer of a full forward, for each of its conditions."""
@@ -85,6 +87,7 @@ class BridgeCache:
 
     def forget(self, options: Options) -> None:
         """Those of these conditions, before a full forward: it may leave layers out that the last one walked."""
+        self.weights.release()
         for name in _names(options):
             self.kept.pop(name, None)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ....mova_core.config import MovaConfig
-from ....mova_core.model.audio_only import audio_velocity
+from ....mova_core.model.audio_only import audio_layers, audio_velocity
 from ....mova_core.model.mova import Mova
 from ....mova_core.model.teacher import collect
 from ....mova_core.ops import Ops
@@ -121,7 +121,9 @@ class MovaDiffusion(Mova):
         times = torch.zeros_like(timestep) if clean_streams[1] else 1000.0 * own
         texts = sound.texts(context if audio_context is None else audio_context)
         kept = asked.bridge_cache.keys_values(options, audio.device, context.dtype)
-        run = runtime(options, context, shifts[0], self)
+        stay = asked.bridge_cache.weights
+        stay.bring(audio_layers(self, sorted(kept)), asked.sound_room, context.device)
+        run = runtime(options, context, shifts[0], self, stay.layers)
         with outside_layers(self, asked.weights, context.device):
             velocity = audio_velocity(self, sound.each(audio), texts, sound.each(times), kept, run)
         return [torch.zeros_like(video), to_video_step(sound.guided(velocity), timestep / 1000.0, own)]

@@ -24,6 +24,7 @@ from ....mova_core.estimate import (
     choose,
     kept_keys_values,
     required,
+    sound_room,
 )
 from ..keys import (
     COPIES,
@@ -82,7 +83,7 @@ def plan(
     kept = kept_bytes(patcher, load, options)
     if kept:
         spare = max(0.0, capacity(patcher.load_device) - model.required(load, rows))
-        options |= asking(options, keeping_room=spare)
+        options |= asking(options, keeping_room=spare, sound_room=model.sound_room(load, rows))
         kept = min(kept, spare)
     for expert in everyone(patcher):
         if hasattr(expert.model, "rows"):
@@ -146,3 +147,7 @@ class Planned:
     def required(self, load: Workload, rows: ChunkSizes) -> float:
         """The same of any load on any path, without what is kept."""
         return required(self.sizes, load, rows, self.layer_bytes, self.element, **kernels())
+
+    def sound_room(self, load: Workload, rows: ChunkSizes) -> float:
+        """What the sound's own steps leave of that for its weights."""
+        return sound_room(self.sizes, load, rows, self.layer_bytes, self.element, **kernels())

@@ -143,7 +143,7 @@ def _in_place_of(
     weight: Tensor = getattr(module, name)
     if patches_itself(weight):
         before = weight.patches
-        weight.patches = [*before, ({key: patches}, key)]
+        weight.patches = [*before, (list(patches), key)]  # as the GGUF pack's patcher leaves them
         try:
             yield
         finally:

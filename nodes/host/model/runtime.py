@@ -104,18 +104,22 @@ class Layers:
 
 
 def prefetch(
-    device: torch.device, options: Options, worn: Worn = NOTHING_WORN
+    device: torch.device, options: Options, worn: Worn = NOTHING_WORN, there: frozenset[int] = frozenset()
 ) -> Callable[[Sequence[Sequence[nn.Module]]], Iterator[None]]:
     """Each layer's weights, once: ahead of time by ComfyUI's prefetch queue where it has one, an entry a layer.
 
-    `worn`: patches that they have while they compute.
+    `worn`: patches that they have while they compute. `there`: layers that are there already, by their first module.
     """
 
     def step(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
         make = comfy.model_prefetch.make_prefetch_queue
         pop, pops = None, newer.in_scopes(comfy.model_prefetch.prefetch_queue_pop)
-        queue = make([list(layer) for layer in layers], device, options)
+        queue = make([list(layer) for layer in layers if id(layer[0]) not in there], device, options)
         for layer in layers:
+            if id(layer[0]) in there:
+                with wearing(layer, worn, device):
+                    yield
+                continue
             before, pop = pop, pops(f"mova_layer_of_{len(layer)}")
             if before not in (None, pop):
                 before(None, device, None)  # no more layers of that kind
@@ -138,11 +142,17 @@ def bridge_strengths(options: Options, shift: float) -> tuple[float, float]:
     return strengths[0] if flags[0] else 0.0, strengths[1] if flags[1] else 0.0
 
 
-def runtime(options: Options, context: Tensor, shift: float, model: nn.Module | None = None) -> Runtime:
+def runtime(
+    options: Options,
+    context: Tensor,
+    shift: float,
+    model: nn.Module | None = None,
+    there: frozenset[int] = frozenset(),
+) -> Runtime:
     """The Runtime of one forward under `options`.
 
     `context` is what block patches see as text; `shift` is the video schedule's, to place the forward in it; `model` the
-    one whose layers may have LoRAs of this forward alone.
+    one whose layers may have LoRAs of this forward alone; `there` its layers that need not be brought.
     """
     sparsity = sparse.active(run_options(options).sparse, options, shift)
     layers = Layers(options, context, sparsity)
@@ -153,7 +163,7 @@ def runtime(options: Options, context: Tensor, shift: float, model: nn.Module | 
     return Runtime(
         attention=layers.attention,
         rotary=KitchenRotary(),
-        prefetch=prefetch(context.device, options, worn_by(model, run_options(options).weights)),
+        prefetch=prefetch(context.device, options, worn_by(model, run_options(options).weights), there),
         layer=layers,
         ffn_rows=rows.feed_forward,
         query_rows=rows.queries,

@@ -48,27 +48,33 @@ def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> comfy.samplers.KSAMPLER
         disable: bool | None = None,
         at_steps: AtSteps = NOBODY,
     ) -> Tensor:
-        run = AVSteps(model, extra_args, cache_of(extra_args["model_options"]) if substeps > 1 else None)
         pairs = torch.stack((sigmas.cpu(), audio_sigmas[::substeps])).T.tolist()  # (video, audio) of each step
         fine = audio_sigmas.tolist()
-        first, x = at_steps.begin(run.start(x, *pairs[0]))
-        for step in comfy.utils.model_trange(first, len(pairs) - 1, disable=disable):
-            at_steps.keep(step, x)
-            here, there = pairs[step], pairs[step + 1]
-            denoised = run.denoised(x, *here)
-            if callback is not None:
-                callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
-            group = fine[step * substeps : (step + 1) * substeps + 1]
-            x = run.step(x, denoised, here, [there[0], group[1]])
-            for begin, end in pairwise(group[1:]):
-                x = run.audio_step(x, here[0], begin, end)
+        cache = cache_of(extra_args["model_options"]) if substeps > 1 else None
+        with AVSteps(model, extra_args, cache) as run:
+            first, x = at_steps.begin(run.start(x, *pairs[0]))
+            for step in comfy.utils.model_trange(first, len(pairs) - 1, disable=disable):
+                at_steps.keep(step, x)
+                here, there = pairs[step], pairs[step + 1]
+                denoised = run.denoised(x, *here)
+                if callback is not None:
+                    callback(
+                        {"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised}
+                    )
+                group = fine[step * substeps : (step + 1) * substeps + 1]
+                x = run.step(x, denoised, here, [there[0], group[1]])
+                for begin, end in pairwise(group[1:]):
+                    x = run.audio_step(x, here[0], begin, end)
         return x
 
     return comfy.samplers.KSAMPLER(sample)
 
 
 class AVSteps:
-    """The packed latent of one run, seen as two streams at noise levels of their own."""
+    """The packed latent of one run, seen as two streams at noise levels of their own.
+
+    After the run, what the sound's steps have left on the device is given back.
+    """
 
     def __init__(self, model: KSamplerX0Inpaint, extra_args: Options, cache: BridgeCache | None) -> None:
         """`model` is the KSamplerX0Inpaint that ComfyUI gives its sampler functions."""
@@ -77,6 +83,13 @@ class AVSteps:
         self.mova, self.sigmas = model.inner_model.inner_model, model.sigmas
         self.options, self.seed = extra_args["model_options"], extra_args.get("seed")
         self.mask = extra_args.get("denoise_mask")
+
+    def __enter__(self) -> "AVSteps":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.cache is not None:
+            self.cache.weights.release()
 
     def start(self, x: Tensor, sigma: float, audio_sigma: float) -> Tensor:
         """ComfyUI has noised both streams to the video's level."""

@@ -182,25 +182,28 @@ def fast_euler(
         guider = model.inner_model
         check_negative(recipe, guider.conds.get("negative"))
         only = frozenset(cond["uuid"] for cond in guider.conds["positive"])
-        run = AVSteps(model, extra_args, cache_of(extra_args["model_options"], only))
         pairs = torch.stack((sigmas.cpu(), audio_sigmas)).T.tolist()  # (video, audio) of each step
-        first, x = at_steps.begin(run.start(x, *pairs[0]))
-        for step in comfy.utils.model_trange(first, recipe.steps, disable=disable):
-            at_steps.keep(step, x)
-            here, there = pairs[step], pairs[step + 1]
-            phase(step, "picture")
-            denoised = run.denoised(x, *here, text_scale=recipe.text_scale_at(step), audio_scale=None, weights=own)
-            if callback is not None:
-                callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
-            if recipe.teacher is not None:
-                phase(step, "teacher")
-                run.denoised(x, *here, forward="teacher", text_scale=1.0, weights=taught)
-            sound, group = x, fine[step * recipe.substeps : (step + 1) * recipe.substeps + 1]
-            for count, (begin, end) in enumerate(pairwise(group), 1):
-                phase(step, f"sound {count} of {recipe.substeps}")
-                asked = {"text_scale": 1.0, "audio_scale": recipe.audio_scale, "weights": own}
-                sound = run.audio_step(sound, here[0], begin, end, **asked)
-            x = run.joined(run.step(x, denoised, here, there), sound)
+        cache = cache_of(extra_args["model_options"], only)
+        with AVSteps(model, extra_args, cache) as run:
+            first, x = at_steps.begin(run.start(x, *pairs[0]))
+            for step in comfy.utils.model_trange(first, recipe.steps, disable=disable):
+                at_steps.keep(step, x)
+                here, there = pairs[step], pairs[step + 1]
+                phase(step, "picture")
+                denoised = run.denoised(x, *here, text_scale=recipe.text_scale_at(step), audio_scale=None, weights=own)
+                if callback is not None:
+                    callback(
+                        {"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised}
+                    )
+                if recipe.teacher is not None:
+                    phase(step, "teacher")
+                    run.denoised(x, *here, forward="teacher", text_scale=1.0, weights=taught)
+                sound, group = x, fine[step * recipe.substeps : (step + 1) * recipe.substeps + 1]
+                for count, (begin, end) in enumerate(pairwise(group), 1):
+                    phase(step, f"sound {count} of {recipe.substeps}")
+                    asked = {"text_scale": 1.0, "audio_scale": recipe.audio_scale, "weights": own}
+                    sound = run.audio_step(sound, here[0], begin, end, **asked)
+                x = run.joined(run.step(x, denoised, here, there), sound)
         return x
 
     return comfy.samplers.KSAMPLER(sample)

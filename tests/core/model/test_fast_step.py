@@ -3,11 +3,14 @@
 from functools import cache
 
 import pytest
+import torch
 
 from benchmarks.fast_step import GIB, FastStep, account_fast_step
 from benchmarks.peak import SIZE_360P, Clip
 from mova_core.config import MOVA
-from mova_core.estimate import FULL, Workload, activations, kept_keys_values
+from mova_core.estimate import FULL, Workload, activations, kept_keys_values, required
+from mova_core.model.mova import Mova
+from mova_core.ops import Runtime
 from mova_core.shapes import VideoShape
 
 HEIGHT, WIDTH = SIZE_360P
@@ -40,4 +43,16 @@ def test_a_teacher_brings_at_most_the_weights_of_a_forward_again() -> None:
     assert weights["picture"] == light["picture"]
     assert 0 < weights["teacher"] < weights["picture"]
     assert weights["sound"] == light["sound"]
-    assert weights["sound"] / 4 < 0.1 * weights["picture"]  # a pass of the sound alone
+    assert weights["sound"] < 0.1 * weights["picture"]  # once for all of its steps
+
+
+def test_high_streamed_brings_at_most_the_weights_of_two_forwards_and_needs_no_more_room_for_it() -> None:
+    """Its teacher begins at layer 0 and enters the last joint layer for the bridge's keys and values alone."""
+    step, model = counted("standard", False), Mova(MOVA, device="meta", dtype=torch.bfloat16)
+    layers = model.layer_modules(Runtime())
+    ear = model.dual_tower_bridge.video_to_audio_conditioners[-1]
+    sizes = [sum(p.numel() * 2 for module in layer for p in module.parameters()) for layer in [*layers, [ear]]]
+    teacher = sum(sizes[: MOVA.bridge.layers - 1]) + sizes[-1]
+    assert step.weights["teacher"] < teacher < step.weights["picture"] == sum(sizes[:-1])
+    assert step.weights["picture"] + teacher + step.weights["sound"] <= 1.9 * step.weights["picture"]
+    assert 2 * GIB < step.stay + step.peaks["sound"] <= required(MOVA, LOAD, FULL, sizes[0])
