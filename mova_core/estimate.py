@@ -169,14 +169,18 @@ def teacher_work(config: MovaConfig, load: Workload, start: int = 0) -> Work:
     return Work(matrix=load.batch * matrix, attention=load.batch * layers.attention)
 
 
-def recipe_work(config: MovaConfig, load: Workload, recipe: Recipe) -> Work:
-    """Operations of a whole run: evaluations, the teacher's, and the sound's own steps with two streams."""
-    parts = [(recipe.evaluations, work(config, load))]
+def recipe_work(config: MovaConfig, load: Workload, recipe: Recipe, attended: float = 1.0) -> Work:
+    """Operations of a whole run: evaluations, the teacher's, and the sound's own steps with two streams.
+
+    `attended`: the share of the video's self-attention that is computed, the teacher's as well.
+    """
+    parts = [(recipe.evaluations, thinned(config, load, attended))]
     if recipe.substeps:
         streams = 1 if recipe.audio_scale == 1 else 2
         parts.append((recipe.steps * recipe.substeps, audio_only_work(config, load, streams)))
     if recipe.teacher is not None:
-        parts.append((recipe.steps, teacher_work(config, load, recipe.teacher)))
+        taught, layers = teacher_work(config, load, recipe.teacher), config.bridge.layers - 1 - recipe.teacher
+        parts.append((recipe.steps, _without(taught, config, load, attended, max(0, layers))))
     return Work(matrix=sum(n * w.matrix for n, w in parts), attention=sum(n * w.attention for n, w in parts))
 
 
@@ -233,8 +237,11 @@ def forward_seconds(config: MovaConfig, load: Workload, measured: Throughput, at
 
 def thinned(config: MovaConfig, load: Workload, attended: float) -> Work:
     """Operations of one forward where the video's self-attention is sparse: the share `attended` of it is left."""
-    done, tower = work(config, load), config.video
-    own = 4 * tower.layers * tower.width * load.batch * load.video**2
+    return _without(work(config, load), config, load, attended, config.video.layers)
+
+
+def _without(done: Work, config: MovaConfig, load: Workload, attended: float, layers: int) -> Work:
+    own = 4 * layers * config.video.width * load.batch * load.video**2
     return replace(done, attention=done.attention - round((1 - attended) * own))
 
 

@@ -25,6 +25,10 @@ GIB = 2**30
 GB = 1e9
 TRAINED = 193  # frames of every training clip
 SAGE_GAIN = 2.6  # times the rate of plain flash attention; published for a 4090, arXiv:2505.21136
+UNTOLD = (
+    "ComfyUI's 'Model Sparse Attention' finds out as it runs what it leaves out: the time is that of dense attention, "
+    "the most that it can take"
+)
 FP8_GAIN = 1.8  # times the rate of bfloat16 matrix products, of at most 2 by the vendor's figures
 
 
@@ -51,7 +55,8 @@ class Disk:
 class ClipPlan:
     """A run as asked for. `weights`: bytes of one expert with audio tower and bridge; `layer`: those of a layer.
 
-    `attended`: the share of the video's self-attention that is computed, 1 where it is dense.
+    `attended`: the share of the video's self-attention that is computed, 1 where it is dense; `untold`: less than that,
+    and nobody can say how much.
     """
 
     config: MovaConfig
@@ -66,6 +71,7 @@ class ClipPlan:
     quantised: bool
     audio_grid: AudioGrid = PUBLISHED_GRID
     attended: float = 1.0
+    untold: bool = False
 
     @property
     def load(self) -> Workload:
@@ -187,6 +193,8 @@ def _time(plan: ClipPlan, machine: Machine, measured: Throughput) -> list[str]:
         lines.append(
             f"of the picture's self-attention {plan.attended:.0%} is computed; a kernel may gain less time than that"
         )
+    if plan.untold:
+        lines.append(UNTOLD)
     forward = forward_seconds(plan.config, plan.load, measured, plan.attended)
     if machine.link is not None and plan.weights / machine.link > forward:
         lines.append(

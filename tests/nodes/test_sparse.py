@@ -116,3 +116,30 @@ def test_preflight_counts_what_is_left_out(run: Run, scene: Scene) -> None:
         "80% is computed" in run("MOVAPreflight", model=half, **given)[0]
     )  # 0.6 of 5 latent frames, in half the steps
     assert "is computed" not in run("MOVAPreflight", model=scene.model, **given)[0]
+
+
+def test_preflight_and_the_fast_sampler_say_what_they_do_not_know_of_comfys_own(
+    run: Run, scene: Scene, pack: Pack, comfys: tuple[Any, list[tuple[int, int]]]
+) -> None:
+    model, seen = comfys
+    told = run("MOVAPreflight", model=model, latent=scene.latent, steps=2)[0]
+    assert "'Model Sparse Attention' finds out as it runs what it leaves out" in told
+    assert seen == []  # what is timed is dense, whatever its length
+    assert "Model Sparse Attention" not in run("MOVAPreflight", model=scene.model, latent=scene.latent, steps=2)[0]
+    fast, recipes = pack.module("nodes.host.sampling.fast"), pack.module("mova_core.sampling.fast")
+    recipe = recipes.recipe_of("light", 2)
+    assert "if 'Model Sparse Attention' left nothing out" in fast.cost(model, scene.latent, recipe)
+    assert "Model Sparse Attention" not in fast.cost(scene.model, scene.latent, recipe)
+
+
+def test_the_fast_samplers_cost_counts_what_is_left_out(
+    run: Run, scene: Scene, pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, recipes = pack.module("nodes.host.sampling.fast"), pack.module("mova_core.sampling.fast")
+    asked: list[float] = []
+    real = fast.recipe_work
+    monkeypatch.setattr(fast, "recipe_work", lambda *given: asked.append(given[3]) or real(*given))
+    sparse = run("MOVASparseAttention", model=scene.model, sparsity=0.5, dense_share=0.5)[0]
+    for model in (scene.model, sparse):
+        fast.cost(model, scene.latent, recipes.recipe_of("light", 2))
+    assert asked == [1.0, pytest.approx(0.8)]

@@ -56,12 +56,13 @@ def preflight(
         weights=sum(p.numel() * p.element_size() for p in base.diffusion_model.parameters()),
         layer=base.layer_bytes,
         element=base.element,
-        rows=run_options(options).chunks or FULL,
+        rows=sparse.whole_queries(run_options(options).chunks or FULL, options),
         attended=sparse.attended(run_options(options).sparse, latent_frames(shape.frames)),
+        untold=sparse.is_comfys(options),
         **memory.kernels(),
     )
     if run_options(options).chunks is None and plan.required > capacity:
-        plan = replace(plan, rows=CHUNKED)
+        plan = replace(plan, rows=sparse.whole_queries(CHUNKED, options))
     machine = Machine(
         device=comfy.model_management.get_torch_device_name(model.load_device),
         capacity=capacity,
@@ -100,7 +101,8 @@ def block_seconds(block: Block, model: MovaPatcher, tokens: int) -> float:
     x = torch.randn(1, tokens, sizes.width, generator=make, device=device, dtype=dtype)
     context = torch.randn(1, CONTEXT_ROWS, sizes.width, generator=make, device=device, dtype=dtype)
     time_embedding = torch.zeros(1, 6, sizes.width, device=device)
-    run = runtime(dict(model.model_options.get("transformer_options", {})), context, 1.0)
+    options = model.model_options.get("transformer_options", {})
+    run = runtime(dict(sparse.beside_video(options)), context, 1.0)  # ComfyUI's sparse attention begins at some length
     angles = torch.zeros(tokens, sizes.head_width // 2, device=device)
     rope = run.rotary.table(angles.cos(), angles.sin())
     taken = []

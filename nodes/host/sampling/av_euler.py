@@ -7,6 +7,7 @@ The core's `sampling.sampler.denoise` does the same without a host.
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import TypeAlias
 
 import comfy.samplers
 import comfy.utils
@@ -30,6 +31,13 @@ class AtSteps:
 
 
 NOBODY = AtSteps()
+Callback: TypeAlias = Callable[[Options], None] | None
+
+
+def told(callback: Callback, x: Tensor, step: int, sigmas: Tensor, denoised: Tensor) -> None:
+    """What ComfyUI's samplers tell of a step."""
+    if callback is not None:
+        callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
 
 
 def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> comfy.samplers.KSAMPLER:
@@ -44,7 +52,7 @@ def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> comfy.samplers.KSAMPLER
         x: Tensor,
         sigmas: Tensor,
         extra_args: Options,
-        callback: Callable[[Options], None] | None = None,
+        callback: Callback = None,
         disable: bool | None = None,
         at_steps: AtSteps = NOBODY,
     ) -> Tensor:
@@ -57,10 +65,7 @@ def av_euler(audio_sigmas: Tensor, substeps: int = 1) -> comfy.samplers.KSAMPLER
                 at_steps.keep(step, x)
                 here, there = pairs[step], pairs[step + 1]
                 denoised = run.denoised(x, *here)
-                if callback is not None:
-                    callback(
-                        {"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised}
-                    )
+                told(callback, x, step, sigmas, denoised)
                 group = fine[step * substeps : (step + 1) * substeps + 1]
                 x = run.step(x, denoised, here, [there[0], group[1]])
                 for begin, end in pairwise(group[1:]):

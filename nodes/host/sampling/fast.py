@@ -21,23 +21,22 @@ from ....mova_core.preflight import GIB, format_duration
 from ....mova_core.sampling.fast import Recipe, audio_steps_between
 from ....mova_core.sampling.guidance import Guidance
 from ....mova_core.sampling.schedule import Span
-from ....mova_core.shapes import VideoShape, video_tokens
+from ....mova_core.shapes import VideoShape, latent_frames, video_tokens
 from .. import joint_latents
 from ..keys import Options, run_options
 from ..machine import profiling
 from ..machine.preflight import measured_speed
-from ..model import memory
+from ..model import memory, sparse
 from ..model.base_model import check_model
 from ..model.bridge_cache import Keeping, cache_of
 from ..model.pass_weights import PassWeights, two_passes
 from ..patching.patcher import MovaPatcher
 from ..types import Conditioning, Latent
 from . import guiders, long_runs, samplers
-from .av_euler import NOBODY, AtSteps, AVSteps
+from .av_euler import NOBODY, AtSteps, AVSteps, Callback, told
 from .long_runs import Node
 
 Evaluated: TypeAlias = comfy.samplers.KSamplerX0Inpaint
-SamplerCallback: TypeAlias = Callable[..., None] | None
 
 log = logging.getLogger("mova")
 DISTILLED_SHIFT = 5.0  # of the picture's schedule, that the distillation LoRAs know
@@ -140,11 +139,14 @@ def cost(model: MovaPatcher, latent: Latent, recipe: Recipe) -> str:
         parts.append(f"{recipe.steps} of the teacher from layer {recipe.teacher}")
     if recipe.substeps:
         parts.append(f"{recipe.steps * recipe.substeps} steps of the sound")
-    done = recipe_work(base.sizes, load, recipe)
+    attended = sparse.attended(run_options(options).sparse, latent_frames(shape.frames))
+    done = recipe_work(base.sizes, load, recipe, attended)
     speed: Throughput = measured_speed(model, load.video)
     seconds = speed.matrix * done.matrix + speed.attention * done.attention
     parts.append(f"about {format_duration(seconds)} of computing")
-    needed = base.required(load, rows) / GIB
+    if sparse.is_comfys(options):
+        parts[-1] += ", if 'Model Sparse Attention' left nothing out"
+    needed = base.required(load, sparse.whole_queries(rows, options)) / GIB
     parts.append(f"{needed:.1f} GiB of VRAM with weights streamed")
     if kept:
         parts.append(f"{kept / GIB:.1f} GiB more for the sound, there or in host memory")
@@ -175,7 +177,7 @@ def fast_euler(
         x: Tensor,
         sigmas: Tensor,
         extra_args: Options,
-        callback: SamplerCallback = None,
+        callback: Callback = None,
         disable: object = 0,
         at_steps: AtSteps = NOBODY,
     ) -> Tensor:
@@ -191,10 +193,7 @@ def fast_euler(
                 here, there = pairs[step], pairs[step + 1]
                 phase(step, "picture")
                 denoised = run.denoised(x, *here, text_scale=recipe.text_scale_at(step), audio_scale=None, weights=own)
-                if callback is not None:
-                    callback(
-                        {"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised}
-                    )
+                told(callback, x, step, sigmas, denoised)
                 if recipe.teacher is not None:
                     phase(step, "teacher")
                     run.denoised(x, *here, forward="teacher", text_scale=1.0, weights=taught)

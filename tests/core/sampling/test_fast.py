@@ -37,6 +37,16 @@ def test_what_is_kept_in_eight_bits(size, small):
     assert kept_keys_values(MOVA, load(*size)) == 2 * kept_keys_values(MOVA, load(*size), 1)
 
 
+def test_sparse_attention_leaves_out_of_the_run_and_of_its_teacher_what_it_leaves_out_of_a_forward():
+    clip, recipe = load(720, 1280), recipe_of("high", 8)
+    own = 4 * MOVA.video.width * clip.video**2  # of a layer
+    layers = recipe.evaluations * MOVA.video.layers + recipe.steps * (MOVA.bridge.layers - 1)
+    dense, sparse = (recipe_work(MOVA, clip, recipe, share) for share in (1.0, 0.25))
+    assert dense == recipe_work(MOVA, clip, recipe)
+    assert dense.attention - sparse.attention == pytest.approx(0.75 * own * layers, rel=1e-9)
+    assert dense.matrix == sparse.matrix
+
+
 def test_a_teacher_costs_less_the_later_it_starts_and_nothing_after_the_bridge():
     costs = [teacher_work(MOVA, load(352, 640), start).total for start in range(31)]
     assert all(later < before for before, later in pairwise(costs))
