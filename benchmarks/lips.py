@@ -105,6 +105,7 @@ def table(clips: list[Clip]) -> str:
     as_is = [found for clip in clips if (found := heard(clip, clip))]
     shifted = [(found, s) for clip in clips for s in SHIFTS if (found := heard(clip, clip, s))]
     told, lost = [of for of in as_is if of.told], [(of, s) for of, s in shifted if of.told]
+    others = [found for a in clips for b in clips if a is not b and (found := heard(a, b))]
     area = above([of.near for of in as_is], [of.near for of, _ in shifted])
     return "\n".join(
         [
@@ -115,6 +116,8 @@ def table(clips: list[Clip]) -> str:
             f"| as they are: a lag is named | {len(told)} of {len(as_is)}, in step {sum(of.in_step for of in told)} |",
             f"| shifted: a lag is named | {len(lost)} of {len(shifted)}, within 170 ms "
             f"{sum(abs(of.lag - s) < 0.17 for of, s in lost)}, wrongly in step {sum(of.in_step for of, _ in lost)} |",
+            f"| with another's sound: a lag is named | {sum(of.told for of in others)} of {len(others)}, "
+            f"in step {sum(of.in_step for of in others)} |",
         ]
     )
 

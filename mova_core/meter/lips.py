@@ -1,7 +1,7 @@
 """Whether a mouth moves with the speech: canonical correlation of the mouth's pictures with bands of the sound.
 
-It is taken at every lag; how far one stands out from the others says whether picture and sound belong together, which
-its height alone does not: a few seconds of anything correlate somewhat.
+It is taken at every lag that the clip has; how far one stands out from the others says whether picture and sound belong
+together, which its height alone does not: a few seconds of anything correlate somewhat.
 Source: Hershey & Movellan 1999; Slaney & Covell 2000 (FaceSync); no weights are needed.
 
 Axes: F frames, H W pixels, S samples, D features, T steps of 10 ms.
@@ -15,18 +15,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BANDS = ((100.0, 1000.0), (1000.0, 3000.0), (3500.0, 9000.0))  # Hz: voice, vowels, hissing consonants
-FLUX_BANDS = 16
+HERTZ = (100.0, 8000.0)  # of speech
+BANDS = 10  # evenly spaced on the mel scale
+FLUX_BANDS, FLUX_TOP = 16, 9000.0  # and Hz that they reach to
 DYNAMIC_DB = 40.0  # what is quieter than the loudest by more counts as silence
 MOUTH_PATCH = (24, 32)  # pixels that a mouth is reduced to
+INSIDE = slice(8, 24)  # columns of a patch that lie between the corners of the mouth
+DARK = 0.1  # of their pixels: the darkest, an open mouth
 SHAPES = 3  # principal components of the mouth's pictures
-RIDGE = 1.0  # of unit variances: without it eleven features fit any clip of a hundred frames
+RIDGE = 1.0  # of unit variances: without it so many features fit any clip of a hundred frames
 LAG_SECONDS = 1.0
 NEAR = (-1, 3)  # frames that the best match of clips in step lies within, mostly
 ACCEPTED = (-0.09, 0.185)  # seconds that sound may be late: acceptability of ITU-R BT.1359-1
 SYLLABLES = (0.8, 8.0)  # Hz: mouths move no faster
 FEWEST_FRAMES = 36
-STANDS_OUT = 2.6  # standard deviations above the other lags; see docs/judging.md for what passes
+STANDS_OUT = 3.5  # standard deviations above the other lags: one in twenty unrelated clips has such a lag ...
+NEAR_STANDS_OUT = 2.7  # ... and such a match within `NEAR`, which has fewer lags to choose from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +45,15 @@ class Lips:
     @property
     def told(self) -> bool:
         """Whether the best lag stands out enough to be named."""
-        return self.peak >= STANDS_OUT
+        return self.peak >= (NEAR_STANDS_OUT if self._accepted else STANDS_OUT)
 
     @property
     def in_step(self) -> bool:
-        return self.told and ACCEPTED[0] <= self.lag <= ACCEPTED[1]
+        return self.told and self._accepted
+
+    @property
+    def _accepted(self) -> bool:
+        return ACCEPTED[0] <= self.lag <= ACCEPTED[1]
 
     def __str__(self) -> str:
         if not self.told:
@@ -74,21 +82,30 @@ def judge_features(mouth: Tensor, waveform: Tensor, rate: int, fps: float) -> Li
     if min(seen.std(0).max().item(), heard.std(0).max().item()) < 1e-6:
         return None
     reach = min(round(LAG_SECONDS * fps), int(0.28 * frames))
-    told = matches(heard, seen, reach)
-    z = (told - told.mean()) / told.std(correction=0).clamp_min(1e-9)
+    told = matches(heard, seen)
+    z = ((told - told.mean()) / told.std(correction=0).clamp_min(1e-9)).roll(reach)[: 2 * reach + 1]
     near, best = z[reach + NEAR[0] : reach + NEAR[1] + 1].max().item(), int(z.argmax())
     return Lips(near=near, peak=z[best].item(), lag=(best - reach) / fps)
 
 
 def mouth_features(images: Tensor, boxes: Tensor) -> Tensor:
-    """(F, D): how much a mouth's picture changes, its first principal components, and how much each of them changes."""
+    """(F, D): how much a mouth's picture changes, its first principal components and how much each of them changes,
+    and how open it is."""
     patches = torch.stack([_patch(picture, box) for picture, box in zip(images, boxes.tolist())]).double()
     patches = patches - patches.mean(dim=(1, 2), keepdim=True)
     flat = (patches - patches.mean(dim=0)).flatten(1)
     u, s, _ = torch.linalg.svd(flat, full_matrices=False)
     shapes = u[:, :SHAPES] * s[:SHAPES]
     changed = patches.diff(dim=0, prepend=patches[:1]).abs().mean(dim=(1, 2))
-    return torch.cat((changed[:, None], shapes.diff(dim=0, prepend=shapes[:1]).abs(), shapes), dim=1)
+    return torch.cat((changed[:, None], shapes.diff(dim=0, prepend=shapes[:1]).abs(), shapes, _opened(patches)), dim=1)
+
+
+def _opened(patches: Tensor) -> Tensor:
+    """(F, 3) of (F, h, w) patches, each against the patch's own contrast: how dark the darkest of the middle is, how
+    much its rows differ, how dark the darkest of them is."""
+    inside = (patches / patches.std(dim=(1, 2), keepdim=True).clamp_min(1e-6))[:, :, INSIDE]
+    rows = inside.mean(dim=2)
+    return torch.stack((inside.flatten(1).quantile(DARK, dim=1), rows.std(dim=1), rows.amin(dim=1)), dim=1)
 
 
 def _patch(picture: Tensor, box: list[float]) -> Tensor:
@@ -107,12 +124,18 @@ def sound_features(waveform: Tensor, rate: int, frames: int, fps: float) -> Tens
     shape = torch.hann_window(window, dtype=torch.float64)
     spectrum = torch.stft(mono, window, hop, window=shape, pad_mode="constant", return_complex=True)
     power, hertz = spectrum.abs().square(), torch.arange(window // 2 + 1) * rate / window  # (window // 2 + 1, T)
-    top = min(BANDS[-1][1], rate / 2)
-    edges = torch.logspace(math.log10(BANDS[0][0]), math.log10(top), FLUX_BANDS + 1).tolist()
+    low, top = HERTZ[0], min(HERTZ[1], rate / 2)
+    edges = torch.logspace(math.log10(low), math.log10(min(FLUX_TOP, rate / 2)), FLUX_BANDS + 1).tolist()
     rising = torch.stack([_decibels(power, hertz, *band) for band in pairwise(edges)]).diff(dim=1).clamp_min(0).sum(0)
-    tracks = [_decibels(power, hertz, low, min(high, top)) for low, high in BANDS if low < rate / 2]
+    tracks = [_decibels(power, hertz, *band) for band in pairwise(_mel(low, top))]
     tracks.append(F.pad(rising, (1, 0)))
     return torch.stack([_at_frames(track, rate / hop, frames, fps) for track in tracks], dim=1)
+
+
+def _mel(low: float, top: float) -> list[float]:
+    """Edges in Hz of `BANDS` bands from `low` to `top`, evenly spaced on the mel scale (O'Shaughnessy 1987)."""
+    first, last = (math.log1p(hertz / 700) for hertz in (low, top))
+    return [700 * math.expm1(at) for at in torch.linspace(first, last, BANDS + 1, dtype=torch.float64).tolist()]
 
 
 def _decibels(power: Tensor, hertz: Tensor, low: float, high: float) -> Tensor:
@@ -143,15 +166,16 @@ def syllables(features: Tensor, fps: float) -> Tensor:
     return passed - passed.mean(dim=0)
 
 
-def matches(heard: Tensor, seen: Tensor, reach: int) -> Tensor:
-    """(2 * reach + 1,) what (F, D) features tell of each other, the sound taken `lag` frames later, from -reach on.
+def matches(heard: Tensor, seen: Tensor) -> Tensor:
+    """(F,) what (F, D) features tell of each other, the sound taken `lag` frames later at element `lag`; the last are
+    the negative lags.
 
     In nats a frame, as of Gaussians: all canonical correlations count, not the first alone. Lags wrap around, so that
     each compares as many frames.
     """
-    x, y = _whitened(heard), _whitened(seen)
-    correlations = [torch.linalg.svdvals(x.roll(-lag, 0).T @ y / len(x)) for lag in range(-reach, reach + 1)]
-    return -0.5 * (1 - torch.stack(correlations).square()).log().sum(dim=1)
+    x, y = (torch.fft.rfft(_whitened(features), dim=0) for features in (heard, seen))
+    at_lags = torch.fft.irfft(x[:, :, None] * y[:, None].conj(), n=len(heard), dim=0) / len(heard)
+    return -0.5 * (1 - torch.linalg.svdvals(at_lags).square()).log().sum(dim=1)
 
 
 def _whitened(features: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 A node's inputs are values, or pairs (name, index) that link to an output of another node. Places are computed: columns
 from left to right, areas from top to bottom in a column, and in an area stacks of nodes side by side. The note stands
-at the top of the first column.
+at the top of the first column, or before it where the whole graph would be shown too small to be read otherwise.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from tools.comfy.page import GROUP_PADDING, GROUP_TITLE, Group, Layout, Note
 NODE_TITLE = 30  # height of a node's title bar, which a node's position leaves out
 NODE_GAP, STACK_GAP, AREA_GAP = 40, 50, 30
 NOTE_WIDTH, NOTE_TITLE = 380, "Read me first"
+CANVAS = (1430, 709)  # pixels that a graph is fitted into by a page of 1920x950
+READABLE = 0.572  # of full size; smaller, and the page draws letters of nodes as bars (8 of 14 pixels)
 WIDE = 6  # columns, from which on a graph is shown so small that its note needs the largest letters
 
 
@@ -130,14 +132,15 @@ def layout(template: Template, heights: Mapping[str, float]) -> Layout:
     """
     number, nodes = ids(template), template.nodes
     tall = {name: max(heights[number[name]] + node.room, NODE_TITLE + node.height) for name, node in nodes.items()}
-    above = NODE_TITLE + template.note_height + AREA_GAP if template.note else 0.0  # the first column
+    beside = _note_beside(template, tall)
+    above = NODE_TITLE + template.note_height + AREA_GAP if template.note and not beside else 0.0  # the first column
     heads = [above, *[0.0] * (len(template.columns) - 1)]
     lowest = max(head + _column_height(column, tall) for head, column in zip(heads, template.columns))
     places: dict[str, Place] = {}
-    left = 0.0
+    left = NOTE_WIDTH + AREA_GAP if beside else 0.0
     for head, column in zip(heads, template.columns):
         _stretch(column, nodes, tall, lowest - head)
-        top, width = head, max(NOTE_WIDTH if head else 0.0, *(_area_width(area, nodes) for area in column))
+        top, width = head, max(NOTE_WIDTH if head else 0.0, *_widths(column, nodes))
         for area in column:
             places |= _area_places(area, nodes, tall, left, top, width)
             top += _area_height(area, tall) + AREA_GAP
@@ -149,13 +152,33 @@ def layout(template: Template, heights: Mapping[str, float]) -> Layout:
         titles={number[name]: node.title for name, node in nodes.items() if node.title},
         properties={number[name]: node.properties for name, node in nodes.items() if node.properties},
         groups=[Group(a.title, [number[name] for stack in a.stacks for name in stack]) for a in areas],
-        notes=[_note(template, max(NOTE_WIDTH, *(_area_width(area, nodes) for area in template.columns[0])))]
+        notes=[_note(template, NOTE_WIDTH if beside else max(NOTE_WIDTH, *_widths(template.columns[0], nodes)))]
         if template.note
         else [],
         after_generate=template.after_generate,
         unfolded=[number[name] for name, node in nodes.items() if node.unfolded],
         labels={number[name]: node.labels for name, node in nodes.items() if node.labels},
     )
+
+
+def _note_beside(template: Template, tall: Mapping[str, float]) -> bool:
+    """Whether the note stands before the first column: above it the graph would be too high to be read."""
+    if not template.note:
+        return False
+    heights = [_column_height(column, tall) for column in template.columns]
+    widths = [max(_widths(column, template.nodes)) for column in template.columns]
+    width, note = sum(widths) + AREA_GAP * (len(widths) - 1), NODE_TITLE + template.note_height
+    above = _zoom(width, max(note + AREA_GAP + heights[0], *heights))
+    return above < READABLE and above < _zoom(width + NOTE_WIDTH + AREA_GAP, max(note, *heights))
+
+
+def _zoom(width: float, height: float) -> float:
+    """How large the page shows what it fits into its canvas, of full size."""
+    return min(CANVAS[0] / width, CANVAS[1] / height)
+
+
+def _widths(column: Sequence[Area], nodes: Mapping[str, Node]) -> list[float]:
+    return [_area_width(area, nodes) for area in column]
 
 
 def _note(template: Template, width: float) -> Note:
