@@ -175,7 +175,8 @@ def matches(heard: Tensor, seen: Tensor) -> Tensor:
     """
     x, y = (torch.fft.rfft(_whitened(features), dim=0) for features in (heard, seen))
     at_lags = torch.fft.irfft(x[:, :, None] * y[:, None].conj(), n=len(heard), dim=0) / len(heard)
-    return -0.5 * (1 - torch.linalg.svdvals(at_lags).square()).log().sum(dim=1)
+    nats: Tensor = -0.5 * (1 - torch.linalg.svdvals(at_lags).square()).log().sum(dim=1)
+    return nats
 
 
 def _whitened(features: Tensor) -> Tensor:
