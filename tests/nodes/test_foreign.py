@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -465,6 +466,59 @@ def test_a_model_function_that_wants_pictures_in_five_dimensions_is_refused_by_n
     model = scene.model.clone()
     model.set_model_unet_function_wrapper(sparse)
     with pytest.raises(error, match=r"sparse.*model_function_wrapper.*IndexError.*another model"):
+        sampled(run, scene, model)
+
+
+def of_a_library(inner: Any) -> None:
+    patch.multiple(inner, forward_orig=None).__enter__()
+
+
+def of_comfyui(inner: Any) -> None:
+    import comfy.utils
+
+    comfy.utils.common_upscale(torch.ones(3), 8, 8, "bilinear", "disabled")
+
+
+@pytest.mark.parametrize("part", [of_a_library, of_comfyui])
+def test_what_a_patch_calls_is_its_own_too(run: Run, scene: Scene, error: type[ValueError], part: Any) -> None:
+    """TeaCache swaps the forward of other models by unittest.mock; what ComfyUI raises in its hands is its own.
+    Another patch of the same file is not named."""
+
+    def cached(apply: Any, args: Any) -> Any:
+        part(inner)
+        return apply(args["input"], args["timestep"], **args["c"])
+
+    model = scene.model.clone()
+    model.set_model_sampler_pre_cfg_function(lambda args: args["conds_out"])
+    inner = model.get_model_object("diffusion_model")
+    model.set_model_unet_function_wrapper(cached)
+    with pytest.raises(error, match=r"cached.*model_function_wrapper.*another model") as told:
+        sampled(run, scene, model)
+    assert len(str(told.value)) < 600
+
+
+def test_a_wrapper_is_not_blamed_for_what_it_passes_on(run: Run, scene: Scene) -> None:
+    from comfy.patcher_extension import WrappersMP
+
+    def passes(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        return executor(*args, **kwargs)
+
+    model = scene.model.clone()
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "some pack", passes)
+    model.model_options["sampler_calc_cond_batch_function"] = torch.add  # called by ComfyUI, of no pack
+    with pytest.raises(TypeError, match="add"):
+        sampled(run, scene, model)
+
+
+def test_a_block_patch_that_asks_for_another_patch_is_named(run: Run, scene: Scene, error: type[ValueError]) -> None:
+    """KJ's SkipLayerGuidanceWanVideo works with TeaCache's options only."""
+
+    def skip(args: Any, extra: Any) -> Any:
+        raise ValueError("transformer_options not found in extra_args, only works with TeaCacheKJ")
+
+    model = scene.model.clone()
+    model.set_model_patch_replace(skip, "dit", "double_block", 1)
+    with pytest.raises(error, match=r"skip.*double_block.*TeaCacheKJ"):
         sampled(run, scene, model)
 
 

@@ -5,16 +5,21 @@ in a function's closure, is watched: while one expert works, a layer of the othe
 """
 
 import logging
+import os
 import sys
 import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import comfy.model_base
 import comfy.model_management
+import comfy.patcher_extension
+import comfy.samplers
 import comfy.utils
 import torch
 from comfy.patcher_extension import PatcherInjection, WrappersMP
@@ -49,6 +54,10 @@ log = logging.getLogger("mova")
 T = TypeVar("T")
 MODEL_PREFIX = "diffusion_model."
 OWN_COMPILE = apply_torch_compile_factory({}).__code__  # of ComfyUI's own wrapper
+THE_RUN = (  # what goes on from here is not what a patch called, but what it lets go on
+    *(str(Path(__file__).parents[3] / name) + os.sep for name in ("nodes", "mova_core")),
+    *(str(module.__file__) for module in (comfy.samplers, comfy.model_base, comfy.patcher_extension)),
+)
 TRUSTED = ("comfy.", "comfy_api.", "torch.", __name__.rpartition(".nodes.")[0] + ".")  # their closures are known
 AS_THEY_ARE = {BY_DEVICE, RUN, "to_load_options", "registered_hooks"}  # keys of options that name patchers of the run
 EAGER = (
@@ -297,22 +306,31 @@ def explained(executor: Executor, *args: object, **kwargs: object) -> object:
         if who is None:
             raise
         raise PatchError(
-            f"{who} does not fit MOVA ({type(error).__name__}: {error}); it is for another model"
+            f"{who} does not fit MOVA ({type(error).__name__}: {_shortened(str(error))}); it is for another model"
         ) from error
 
 
+def _shortened(text: str, most: int = 300) -> str:
+    """What Python says of a module that lacks an attribute holds every layer of it."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most // 2].rstrip()} … {text[-most // 2 :].lstrip()}"
+
+
 def _culprit(error: BaseException, patcher: "MovaPatcher", model_options: Options) -> str | None:
-    """Who on this MODEL has raised, by the file of the last frame that is not torch's; None where it is nobody's."""
-    files = [f.f_code.co_filename for f, _ in traceback.walk_tb(error.__traceback__)]
-    files = [file for file in files if "/torch/" not in Path(file).as_posix()]
-    found: list[str] = []
+    """Who on this MODEL has raised, itself or in what it called, libraries and ComfyUI; None where it is nobody's."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    codes = list(takewhile(lambda code: not code.co_filename.startswith(THE_RUN), reversed(codes)))
+    found: dict[types.CodeType | str, str] = {}
 
     def note(value: object, where: str) -> None:
         for function in reached(value).of(types.FunctionType):
-            if function.__code__.co_filename == files[-1] and not f"{function.__module__}.".startswith(TRUSTED):
-                found.append(f"{named(value)}, put on this MODEL at {where!r},")
+            if not f"{function.__module__}.".startswith(TRUSTED):
+                who = f"{named(value)}, put on this MODEL at {where!r},"
+                found.setdefault(function.__code__, who)
+                found.setdefault(function.__code__.co_filename, who)
 
     for name, patch in patcher.object_patches.items():
         note(patch, name)
     _bound(model_options, {}, note)
-    return found[0] if found else None
+    marks: list[types.CodeType | str] = [*codes, *(code.co_filename for code in codes)]
+    return next((found[mark] for mark in marks if mark in found), None)
