@@ -2,35 +2,17 @@
 
 import ast
 import copy
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.layers import HOST_LAYERS, LAYERS
+
 ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = {"torch", "safetensors", "ftfy", "PIL"}  # what mova_core may need beside the standard library
-LAYERS = (  # a part imports itself and the layers before its own
-    {"errors"},
-    {"config", "ops", "shapes"},
-    {"audio_vae", "collapse", "image", "masks", "model", "retime", "sampling", "speech", "text", "waveform"},
-    {"checkpoint", "estimate", "inputs"},
-    {"kept", "mp4", "preflight", "prompting", "segments"},
-    {"film", "meter", "training"},
-)
-HOST_LAYERS = (  # the same of nodes/host
-    {"logs", "messages", "newer", "types"},
-    {"keys"},
-    {"joint_latents", "media"},
-    {"meters", "patching"},
-    {"model"},
-    {"checks"},
-    {"kept", "machine"},
-    {"experts"},
-    {"loaders", "loras"},
-    {"sampling"},
-    {"films", "training"},
-)
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 HOST_HEIGHT = {part: height for height, parts in enumerate(HOST_LAYERS) for part in parts}
 ALONE = {  # what one module of the core may import, beside OUTSIDE: comfy_kitchen in a function that uses it
@@ -131,6 +113,17 @@ def _host(path: str, name: str) -> list[str]:
         if own == other or HOST_HEIGHT[other] < HOST_HEIGHT[own]
         else [f"{own} imports {name}, which is not below it"]
     )
+
+
+def test_no_test_module_imports_another() -> None:
+    """What two need stands in tests/fixtures, a conftest.py, or a module beside them."""
+    found = [
+        f"{path.relative_to(ROOT).as_posix()}: {ast.unparse(node)}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\btest_\w+", ast.unparse(node))
+    ]
+    assert found == []
 
 
 def modules() -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_architecture import LAYERS
+from tests.layers import LAYERS
 from tools.templates.library import TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from mova_core.checkpoint.convert import convert
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
+from tests.fixtures.wan_sized import write_wan_sized
 from tests.golden import CHECKPOINT, LARGER
 from tests.in_process import Pack, load_pack, prepare_comfyui, stock_nodes
 from tests.nodes.graph import FPS, Run, Scene, runner
@@ -106,3 +108,16 @@ def folder(comfy_base: Path) -> Iterator[Path]:
 def evaluations(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> Counted:
     """Of the model, counted from here."""
     return Counted(pack, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def models(comfy_base: Path, diffusers: Path) -> dict[str, str]:
+    """Part -> the name of its converted file, as the loaders list it."""
+    parts = ["video_dit", "video_dit_2", "shared", "merged", "video_vae", "audio_vae", "text_encoder"]
+    files = convert(diffusers / "tiny", comfy_base / "models", parts=parts)
+    return {file.metadata["mova"]: file.path.name for file in files}
+
+
+@pytest.fixture(scope="session")
+def wan_sized(comfy_base: Path) -> dict[str, str]:
+    return write_wan_sized(comfy_base / "models" / "diffusion_models")

@@ -19,6 +19,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.comfy_path import in_chunks
+from tests.in_process import Pack
+
 CARD = torch.device("cpu", 0)  # not equal to torch.device("cpu"), where tensors made on it are all the same
 HOST = torch.device("meta")  # what a host weight says of itself
 COPYING = {
@@ -214,3 +217,25 @@ class MappedFile:
 
     def get_file_handle(self) -> BinaryIO:
         return self.file
+
+
+ROOMS = {"all stay": 1e12, "some stay": 3e6, "none stays": 0}
+
+
+STREAMS = {"copies beside computing": 2, "one after the other": 0}
+
+
+CHUNKS = (17, 13)  # each layer's weights are used several times a forward
+
+
+def on_card(pack: Pack, diffusers: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The tiny MODEL with its weights in host memory, beside a card."""
+    card.install(monkeypatch)
+    source = pack.module("mova_core.checkpoint.source").from_folder(diffusers / "tiny")
+    model = pack.module("nodes.host.loaders.loading").load_model(source, "fp32")
+    model.model_options.setdefault("transformer_options", {}).update(in_chunks(pack, *CHUNKS))
+    assert model.is_dynamic()
+    assert model.low.is_dynamic()
+    for each in (model, model.low):
+        hold(each.model.diffusion_model)
+    return model

@@ -110,3 +110,25 @@ def check_finite(latent: Mapping[str, Any], like: Mapping[str, Any]) -> None:
     for stream in streams(latent):
         assert torch.isfinite(stream).all()
         assert stream.std() > 0.01
+
+
+def evaluate(scene: Scene, sigma: float, video: Tensor, audio: Tensor) -> list[Tensor]:
+    """Velocities of one evaluation with the positive prompt, the way every sampler asks for it."""
+    import comfy.nested_tensor
+    import comfy.samplers
+    import comfy.utils
+
+    seen: list[Tensor] = []
+
+    def once(model: Any, x: Tensor, values: Tensor, extra_args: Any = None, **_: Any) -> Tensor:
+        packed, shapes = comfy.utils.pack_latents([video, audio])
+        denoised = model(packed, torch.full((len(x),), sigma), **extra_args)
+        seen.extend(comfy.utils.unpack_latents((packed - denoised) / sigma, shapes))
+        return x
+
+    guider = comfy.samplers.CFGGuider(scene.model)
+    guider.set_conds(scene.positive, scene.negative)
+    guider.set_cfg(1.0)
+    latent = comfy.nested_tensor.NestedTensor((video, audio))
+    guider.sample(latent, latent, comfy.samplers.KSAMPLER(once), torch.tensor([sigma, 0.0]), disable_pbar=True)
+    return seen

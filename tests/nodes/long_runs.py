@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import pytest
 import torch
 
 from tests.in_process import Pack
+from tests.nodes import graph
 from tests.nodes.graph import Run, Scene, streams
 
 STEPS = 8
@@ -46,9 +48,7 @@ class Counted:
         return self
 
 
-def sampled(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:
-    given = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", **(given | {"seed": 7, "steps": STEPS, "cfg": 1.0, "resume": "on"} | widgets))[0]
+sampled = partial(graph.sampled, seed=7, steps=STEPS, resume="on")
 
 
 def stopped(run: Run, scene: Scene, evaluations: Counted, after: int, **widgets: Any) -> None:

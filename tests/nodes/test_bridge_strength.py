@@ -12,8 +12,7 @@ from torch import Tensor
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
 from tests.nodes import graph
-from tests.nodes.graph import Run, Scene, equal, streams
-from tests.nodes.test_parity import evaluate
+from tests.nodes.graph import Run, Scene, equal, evaluate, streams
 
 pytestmark = needs_comfy
 

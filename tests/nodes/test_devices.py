@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,18 +17,20 @@ import pytest
 import torch
 
 from tests.comfy import needs_comfy
+from tests.fixtures.wan_sized import wide_text
 from tests.in_process import Pack
+from tests.nodes import graph
 from tests.nodes.graph import Run, Scene, equal, error
-from tests.nodes.test_experts import Q, shape, write_lora
-from tests.nodes.test_single_files import models, wan_sized, wide_text
-from tests.nodes.test_stock_nodes import sampled
+from tests.nodes.loras import Q, shape, write_lora
 
 pytestmark = needs_comfy
-__all__ = ["models", "wan_sized"]  # fixtures
 
 FIRST, SECOND = torch.device("cpu"), torch.device("cpu", 0)
 SHARED = "audio_dit.blocks.0.self_attn.q"
 CLOSE = 1e-5  # one prompt in a batch of one instead of two in a batch
+
+
+sampled = partial(graph.ksampled, cfg=3.0)
 
 
 @pytest.fixture(autouse=True)

@@ -11,19 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.comfy_path import in_chunks
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
-from tests.nodes.dynamic_vram import Card, hold
+from tests.nodes.dynamic_vram import ROOMS, STREAMS, Card, hold, on_card
 from tests.nodes.graph import Run, Scene, error, ksampled
 
 pytestmark = needs_comfy
 
 STEPS = 3  # two with the high-noise expert
 LORA = "dynamic.safetensors"
-ROOMS = {"all stay": 1e12, "some stay": 3e6, "none stays": 0}
-STREAMS = {"copies beside computing": 2, "one after the other": 0}
-CHUNKS = (17, 13)  # each layer's weights are used several times a forward
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +55,6 @@ def forms(comfy_base: Path, lora: str) -> str:
 
 
 sampled = partial(ksampled, seed=3, steps=STEPS)
-
-
-def on_card(pack: Pack, diffusers: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The tiny MODEL with its weights in host memory, beside a card."""
-    card.install(monkeypatch)
-    source = pack.module("mova_core.checkpoint.source").from_folder(diffusers / "tiny")
-    model = pack.module("nodes.host.loaders.loading").load_model(source, "fp32")
-    model.model_options.setdefault("transformer_options", {}).update(in_chunks(pack, *CHUNKS))
-    assert model.is_dynamic()
-    assert model.low.is_dynamic()
-    for each in (model, model.low):
-        hold(each.model.diffusion_model)
-    return model
 
 
 @pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)

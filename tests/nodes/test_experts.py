@@ -10,18 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.comfy import needs_comfy
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
 from tests.nodes.graph import Run, Scene, check_finite, equal, error, ksampled, streams
+from tests.nodes.loras import Q, shape, write_lora
 
 pytestmark = needs_comfy
 
 STEPS = 6
 HIGH_STEPS = 3  # of six, at shift 5: 1, 0.96, 0.909 | 0.83, 0.71, 0.5
-Q = "blocks.0.self_attn.q"
 
 
 sampled = partial(ksampled, steps=STEPS)
@@ -60,10 +59,6 @@ def lora(comfy_base: Path, scene: Scene) -> str:
     return write_lora(comfy_base, "peft", {f"diffusion_model.{key}": shape(scene, key) for key in keys})
 
 
-def shape(scene: Scene, key: str) -> torch.Size:
-    return scene.model.model.diffusion_model.state_dict()[f"{key}.weight"].shape
-
-
 def bridge_linears(scene: Scene) -> list[str]:
     weights = scene.model.model.diffusion_model.state_dict()
     ends = ".weight"
@@ -72,18 +67,6 @@ def bridge_linears(scene: Scene) -> list[str]:
         for k, v in weights.items()
         if k.startswith("dual_tower_bridge") and k.endswith(ends) and v.ndim == 2
     ]
-
-
-def write_lora(base: Path, name: str, shapes: dict[str, torch.Size], up: str = "lora_B", down: str = "lora_A") -> str:
-    random = torch.Generator().manual_seed(5)
-    tensors = {}
-    for key, (rows, columns) in shapes.items():
-        tensors[f"{key}.{up}.weight"] = torch.randn(rows, 4, generator=random) * 0.1
-        tensors[f"{key}.{down}.weight"] = torch.randn(4, columns, generator=random) * 0.3
-    folder = base / "models" / "loras"
-    folder.mkdir(exist_ok=True)
-    save_file(tensors, folder / f"{name}.safetensors")
-    return f"{name}.safetensors"
 
 
 @contextmanager

@@ -12,10 +12,9 @@ import torch
 from tests.comfy import needs_comfy
 from tests.golden import relative_error
 from tests.in_process import Pack
-from tests.nodes.dynamic_vram import Card, hold
+from tests.nodes.dynamic_vram import ROOMS, Card, hold, on_card
+from tests.nodes.fast_runs import by_recipe, patched
 from tests.nodes.graph import Run, Scene, error, streams
-from tests.nodes.test_dynamic_vram import ROOMS, on_card
-from tests.nodes.test_fast import by_recipe, patched
 
 pytestmark = needs_comfy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from mova_core.checkpoint.convert import convert
 from mova_core.checkpoint.quantization import BLOCK_LINEAR, marked
 from tests.comfy import needs_comfy
-from tests.core.checkpoint.test_layouts import E4M3, E5M2, KEY, LAYER, LAYOUTS
+from tests.fixtures.layouts import E4M3, E5M2, KEY, LAYER, LAYOUTS
 from tests.in_process import Pack
 from tests.nodes.graph import Run, Scene, equal, error, sampled
 
@@ -26,9 +26,14 @@ LIMITS = {E4M3: 0.06, E5M2: 0.12, torch.int8: 0.03}
 
 
 @pytest.fixture(scope="module")
-def plain(comfy_base: Path, diffusers: Path) -> Path:
-    """A merged file in bf16."""
-    return convert(diffusers / "tiny", comfy_base / "models", parts=["merged"], name="layouts")[0].path
+def plain(comfy_base: Path, diffusers: Path) -> Iterator[Path]:
+    """A merged file in bf16. It, and what the tests put beside it, goes at the end: other tests list these folders."""
+    models = comfy_base / "models"
+    before = set(models.rglob("*"))
+    yield convert(diffusers / "tiny", models, parts=["merged"], name="layouts")[0].path
+    for path in set(models.rglob("*")) - before:
+        if path.is_file():
+            path.unlink()
 
 
 def load(run: Run, name: str, weight_dtype: str = "default") -> Any:

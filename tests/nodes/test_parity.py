@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from mova_core.sampling.sampler import denoise, initial_noise
 from mova_core.sampling.schedule import expert_for, sigmas
 from tests.comfy import needs_comfy
 from tests.golden import HERE, SETS, relative_error, tensors
+from tests.nodes import graph
 from tests.nodes.conftest import condition
-from tests.nodes.graph import FPS, Run, Scene, check_finite, streams
+from tests.nodes.graph import FPS, Run, Scene, check_finite, evaluate, streams
 
 pytestmark = needs_comfy
 
@@ -42,28 +44,6 @@ def official(run: Run, diffusers: Path, folder: Path) -> Scene:
         texts = run("MOVATextEncode", clip=clip, prompt=prompts["pos"], negative_prompt=prompts["neg"])
         picture = golden["in.image_raw"][None].float() / 255
         return Scene(model, clip, vae, audio_vae, *condition(run, texts, vae, first_frame=picture, **size))
-
-
-def evaluate(scene: Scene, sigma: float, video: Tensor, audio: Tensor) -> list[Tensor]:
-    """Velocities of one evaluation with the positive prompt, the way every sampler asks for it."""
-    import comfy.nested_tensor
-    import comfy.samplers
-    import comfy.utils
-
-    seen: list[Tensor] = []
-
-    def once(model: Any, x: Tensor, values: Tensor, extra_args: Any = None, **_: Any) -> Tensor:
-        packed, shapes = comfy.utils.pack_latents([video, audio])
-        denoised = model(packed, torch.full((len(x),), sigma), **extra_args)
-        seen.extend(comfy.utils.unpack_latents((packed - denoised) / sigma, shapes))
-        return x
-
-    guider = comfy.samplers.CFGGuider(scene.model)
-    guider.set_conds(scene.positive, scene.negative)
-    guider.set_cfg(1.0)
-    latent = comfy.nested_tensor.NestedTensor((video, audio))
-    guider.sample(latent, latent, comfy.samplers.KSAMPLER(once), torch.tensor([sigma, 0.0]), disable_pbar=True)
-    return seen
 
 
 @pytest.mark.parametrize("case", [0, 1])
@@ -119,17 +99,7 @@ def test_decoding_is_the_official_one(run: Run, official: Scene, pack: Any, fold
 # --- the core's own loop, which needs no official tensors ------------------------------------------------------------
 
 
-def sampled(run: Run, scene: Scene, **widgets: Any) -> dict[str, Any]:
-    """The joint LATENT of 'MOVA Sampler'."""
-    chosen = {"steps": STEPS, "cfg": 5.0, "sampler": "euler", "scheduler": "mova"} | widgets
-    return run(
-        "MOVASampler",
-        model=scene.model,
-        positive=scene.positive,
-        negative=scene.negative,
-        latent=scene.latent,
-        **chosen,
-    )[0]
+sampled = partial(graph.sampled, steps=STEPS, cfg=5.0, sampler="euler", scheduler="mova")
 
 
 def core_result(scene: Scene, folder: Path, *, seed: int, audio_shift: float, cfg: float) -> list[Tensor]:

@@ -10,25 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mova_core.checkpoint.convert import convert
 from tests.comfy import needs_comfy
 from tests.fixtures.key_shapes import UMT5Sizes, umt5_shapes
 from tests.fixtures.prism import prism_weights, row_scaled, write_prism
-from tests.fixtures.wan_sized import wide_text, write_wan_sized
+from tests.fixtures.wan_sized import wide_text
 from tests.in_process import Pack
 from tests.nodes.graph import Run, Scene, equal, error, sampled
 
 pytestmark = needs_comfy
 
 SAME = "in the high-noise file"
-
-
-@pytest.fixture(scope="session")
-def models(comfy_base: Path, diffusers: Path) -> dict[str, str]:
-    """Part -> the name of its converted file, as the loaders list it."""
-    parts = ["video_dit", "video_dit_2", "shared", "merged", "video_vae", "audio_vae", "text_encoder"]
-    files = convert(diffusers / "tiny", comfy_base / "models", parts=parts)
-    return {file.metadata["mova"]: file.path.name for file in files}
 
 
 def load(run: Run, high: str, low: str = SAME, shared: str = SAME, weight_dtype: str = "fp32") -> Any:
@@ -268,11 +259,6 @@ def test_row_scaled_prism_computes_with_comfyuis_float8(run, scene, prism, from_
 
 
 # --- experts that other loaders have loaded ------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def wan_sized(comfy_base: Path) -> dict[str, str]:
-    return write_wan_sized(comfy_base / "models" / "diffusion_models")
 
 
 def test_experts_of_the_stock_loader_with_sound_attached_are_the_model(run, scene, wan_sized):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from tests.comfy import needs_comfy
 from tests.golden import relative_error
 from tests.in_process import Pack
+from tests.nodes import graph
 from tests.nodes.conftest import condition
 from tests.nodes.graph import Run, Scene, equal, streams
 
@@ -26,9 +28,7 @@ def scene(scene: Scene, run: Run) -> Scene:
         return scene.but(positive=positive, negative=negative, latent=latent)
 
 
-def sampled(run: Run, scene: Scene, model: Any, **widgets: Any) -> dict[str, Any]:
-    given = {"model": model, "positive": scene.positive, "negative": scene.negative, "latent": scene.latent}
-    return run("MOVASampler", **(given | {"seed": 3, "steps": 3, "cfg": 1.0} | widgets))[0]
+sampled = partial(graph.sampled, seed=3, steps=3)
 
 
 def error(one: dict[str, Any], other: dict[str, Any]) -> float:

@@ -13,7 +13,7 @@ import torch
 from tests.comfy import PACK, needs_comfy
 from tests.nodes.conftest import condition
 from tests.nodes.graph import Run, Scene, check_finite, equal, error, ksampled, streams
-from tests.nodes.test_experts import Q, shape, write_lora
+from tests.nodes.loras import Q, shape, write_lora
 
 pytestmark = needs_comfy
 

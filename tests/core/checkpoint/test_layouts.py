@@ -1,7 +1,6 @@
 """Quantised weights of other makers: each layout seen in public is read right, or refused by its name."""
 
 import json
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,61 +9,15 @@ from torch import Tensor
 from mova_core.checkpoint.layouts import logical_shapes, notes, refuse_foreign, with_formats
 from mova_core.checkpoint.quantization import configuration, dequantized, marked
 from mova_core.errors import CheckpointError
+from tests.fixtures.layouts import E4M3, E5M2, KEY, LAYER, LAYOUTS, by_tensor
 
-KEY, LAYER = "blocks.0.ffn.0.weight", "blocks.0.ffn.0"
-E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 STEP = {E4M3: 2**-4, E5M2: 2**-3}  # half a step of a value
-Tensors = dict[str, Tensor]
 
 
 def weight(rows: int = 48, columns: int = 64) -> Tensor:
     """Rows and columns of very different sizes, so that a scale in the wrong place shows."""
     w = torch.randn(rows, columns, generator=torch.Generator().manual_seed(1))
     return w * torch.logspace(0, 2, rows)[:, None] * torch.logspace(0, 1, columns)
-
-
-def by_tensor(w: Tensor, dtype: torch.dtype, name: str = "weight_scale", shape: tuple[int, ...] = ()) -> Tensors:
-    scale = w.abs().max() / 400
-    return {KEY: (w / scale).to(dtype), f"{LAYER}.{name}": scale.reshape(shape)}
-
-
-def by_row(w: Tensor, dtype: torch.dtype, name: str = "weight_scale", shape: tuple[int, ...] = (-1, 1)) -> Tensors:
-    scale = w.abs().amax(1, keepdim=True) / 400
-    place = KEY if name.startswith("weight.") else LAYER
-    return {KEY: (w / scale).to(dtype), f"{place.removesuffix('.weight')}.{name}": scale.reshape(shape)}
-
-
-def by_block(w: Tensor, dtype: torch.dtype, name: str, rows: int, columns: int, tail: tuple[int, ...] = ()) -> Tensors:
-    n, k = -(-w.shape[0] // rows), -(-w.shape[1] // columns)
-    padded = torch.zeros(n * rows, k * columns)
-    padded[: w.shape[0], : w.shape[1]] = w
-    scale = padded.view(n, rows, k, columns).abs().amax((1, 3)) / 400
-    full = scale.repeat_interleave(rows, 0).repeat_interleave(columns, 1)[: w.shape[0], : w.shape[1]]
-    return {KEY: (w / full).to(dtype), f"{LAYER}.{name}": scale.reshape(*scale.shape, *tail)}
-
-
-MARKED = {"scaled_fp8": torch.zeros(2, dtype=E4M3)}
-LAYOUTS: dict[str, Callable[[Tensor, torch.dtype], Tensors]] = {
-    "by tensor": lambda w, t: by_tensor(w, t),
-    "by tensor, one value": lambda w, t: by_tensor(w, t, "scale_weight", (1,)),
-    "by tensor, 1 x 1": lambda w, t: by_tensor(w, t, "weight_scale_inv", (1, 1)),
-    "by tensor, with a marker": lambda w, t: {**by_tensor(w, t, "scale_weight"), **MARKED},
-    "by tensor, with a scale of the input": lambda w, t: {
-        **by_tensor(w, t, "scale_weight"),
-        f"{LAYER}.scale_input": torch.tensor(0.5),
-    },
-    "by row": lambda w, t: by_row(w, t),
-    "by row, 1-D": lambda w, t: by_row(w, t, "weight_scale", (-1,)),
-    "by row, as others call it": lambda w, t: by_row(w, t, "scale_weight"),
-    "by row, as Prism calls it": lambda w, t: by_row(w, t, "weight.prism_scale"),
-    "by row, with a marker": lambda w, t: {**by_row(w, t, "scale_weight"), **MARKED},
-    "by block of a row": lambda w, t: by_block(w, t, "scale_weight", 1, 8),
-    "by block of a row, three axes": lambda w, t: by_block(w, t, "scale_weight", 1, 8, (1,)),
-    "by block of a row, with a marker": lambda w, t: {**by_block(w, t, "scale_weight", 1, 16, (1,)), **MARKED},
-    "by column, a block of rows": lambda w, t: by_block(w, t, "weight_scale", w.shape[0], 1),
-    "by square block": lambda w, t: by_block(w, t, "weight_scale_inv", 16, 16),
-    "by square block, the last one cut": lambda w, t: by_block(w, t, "weight_scale_inv", 128, 128),
-}
 
 
 @pytest.mark.parametrize("dtype", [E4M3, E5M2])

@@ -1,11 +1,10 @@
 """Memory and work of the joint forward at the published width, on tensors without memory (benchmarks/peak.py)."""
 
-from collections.abc import Callable
 from functools import cache
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peak import FRAMES, GIB, SIZE_360P, SIZE_720P, Clip, Ledger, account, at_depth, few_layers, ungraded
@@ -14,20 +13,11 @@ from mova_core.estimate import CHUNKED, FULL, ChunkSizes, Workload, activations,
 from mova_core.model.mova import Mova
 from mova_core.ops import PAIRS, Rotary, Runtime
 from mova_core.shapes import DEFAULT_FPS, VideoShape
+from tests.fixtures.allocations import UNTURNED, allocated
 from tests.fixtures.tiny_model import TINY, tiny_config, tiny_inputs, tiny_model
 
 SIZES = {"360p": SIZE_360P, "720p": SIZE_720P}
 PATHS = {"normal": FULL, "low": CHUNKED}
-
-
-class Unturned:
-    """A rotary embedding that does nothing: it multiplies no matrices, and makes half of all calls."""
-
-    def table(self, cos: Tensor, sin: Tensor) -> None:
-        return None
-
-    def rotate(self, x: Tensor, table: None, start: int) -> Tensor:
-        return x
 
 
 def books(
@@ -45,9 +35,6 @@ def counted(size: str, path: str, layers: tuple[int, int], frames: int, rotary: 
         return Runtime(attention=ledger.attention, rotary=rotary, **chunks)
 
     return account(Clip(height=height, width=width, frames=frames), few_layers(*layers), run)
-
-
-UNTURNED = Unturned()
 
 
 def multiplied(size: str, path: str, config: MovaConfig) -> Ledger:
@@ -91,23 +78,6 @@ def test_the_ledger_agrees_with_torchs_own_counter() -> None:
                 runtime=Runtime(attention=lambda q, k, v, heads, site, place=None: torch.empty_like(q)),
             )
     assert ours.matrix_flops == theirs.get_total_flops()
-
-
-def allocated(function: Callable[[], object]) -> int:
-    """The most bytes the CPU allocator has out at once while `function` runs, as torch's profiler records it."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        function()
-    changes, waiting = [], list(profile.profiler.kineto_results.experimental_event_tree())
-    while waiting:
-        event = waiting.pop()
-        waiting += event.children
-        if event.name == "[memory]":
-            changes.append((event.start_time_ns, event.extra_fields.alloc_size))
-    now = peak = 0
-    for _, change in sorted(changes):
-        now += change
-        peak = max(peak, now)
-    return peak
 
 
 def test_the_ledger_agrees_with_the_allocator() -> None:

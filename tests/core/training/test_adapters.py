@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mova_core.errors import CheckpointError, ConfigError, ShapeError
 from mova_core.model.mova import Mova
 from mova_core.training.adapters import Adapters, fresh, part_of, targets
 from mova_core.training.noise import generator
 from mova_core.training.step import training_step
-from tests.fixtures.tiny_model import TINY, tiny_inputs, tiny_model, wave
-
-PARTS = ("high", "low", "audio", "bridge")
-
-
-def parameters(*parts: str, rank: int = 2) -> dict[str, nn.Parameter]:
-    """LoRA parameters that do something: B is not zero."""
-    state = fresh(TINY, parts or PARTS, rank, generator("adapters"))
-    for number, (name, parameter) in enumerate(state.items()):
-        if "lora_B" in name:
-            parameter.data.copy_(0.1 * wave(tuple(parameter.shape), number))
-    return state
-
-
-def shown(batch: int = 1) -> dict[str, Tensor]:
-    """Arguments of a training step on the tiny model."""
-    inputs = tiny_inputs(batch=batch)
-    return {
-        "video_latents": inputs.video,
-        "audio_latents": inputs.audio,
-        "video_noise": wave(tuple(inputs.video.shape), 11),
-        "audio_noise": wave(tuple(inputs.audio.shape), 12),
-        "context": inputs.context,
-        "video_timestep": inputs.video_timestep,
-        "audio_timestep": inputs.audio_timestep,
-        "condition": inputs.condition,
-    }
+from tests.fixtures.tiny_model import TINY, tiny_inputs, tiny_model
+from tests.fixtures.training import PARTS, parameters, shown
 
 
 def test_every_linear_of_the_blocks_and_the_bridge_is_a_target() -> None:

@@ -16,8 +16,8 @@ from mova_core.errors import CheckpointError
 from mova_core.model.mova import Mova
 from mova_core.training import files
 from mova_core.training.adapters import part_of
-from tests.core.training.test_adapters import parameters
 from tests.fixtures.tiny_model import TINY
+from tests.fixtures.training import parameters
 
 SHAPES = {key: tuple(tensor.shape) for key, tensor in Mova(TINY, device="meta").state_dict().items()}
 

@@ -19,9 +19,9 @@ from mova_core.shapes import VideoShape
 from mova_core.training.adapters import Adapters
 from mova_core.training.budget import RECOMPUTED_ROWS, activations, budget, kept, step_work
 from mova_core.training.step import training_step
-from tests.core.model.test_memory import UNTURNED, allocated
-from tests.core.training.test_adapters import parameters, shown
+from tests.fixtures.allocations import UNTURNED, allocated
 from tests.fixtures.tiny_model import tiny_model
+from tests.fixtures.training import parameters, shown
 
 RANK = 32
 

@@ -12,7 +12,7 @@ from mova_core.errors import ConfigError
 from mova_core.training.noise import Draws
 from mova_core.training.optim import Rates
 from mova_core.training.run import LossError, Run, Settings, draw, fixed_draws
-from tests.core.training.test_adapters import parameters
+from tests.fixtures.training import parameters
 
 RATES = Rates(high=1e-2, low=1e-2, audio=1e-2, bridge=1e-2)
 SETTINGS = Settings(parts=("high", "low", "audio", "bridge"), rank=2, alpha=2.0, steps=12, rates=RATES, alternate=2)

@@ -6,6 +6,7 @@ import gc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from torch import Tensor
 from mova_core.checkpoint.files import read_header
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
-from tests.nodes.dynamic_vram import Card
+from tests.nodes import graph
+from tests.nodes.dynamic_vram import ROOMS, STREAMS, Card, on_card
 from tests.nodes.graph import Run, Scene, equal, error
-from tests.nodes.test_dynamic_vram import ROOMS, STREAMS, on_card
 from tests.nodes.training.conftest import ALL, QUICK
 
 pytestmark = needs_comfy
@@ -28,16 +29,7 @@ LORAS = "models/loras"
 Train = Callable[..., tuple[Any, ...]]
 
 
-def sampled(run: Run, scene: Scene, model: Any) -> dict[str, Any]:
-    return run(
-        "MOVASampler",
-        model=model,
-        positive=scene.positive,
-        negative=scene.negative,
-        latent=scene.latent,
-        steps=3,
-        cfg=1.0,
-    )[0]
+sampled = partial(graph.sampled, steps=3)
 
 
 def parts(lora: dict[str, Tensor]) -> set[str]:
