@@ -41,6 +41,6 @@ class MovaNode(io.ComfyNode):
         return value[0] if isinstance(value, list) and value else value
 
     @classmethod
-    def run(cls, **values: Any) -> io.NodeOutput:
+    def run(cls, *_: Any, **values: Any) -> io.NodeOutput:
         """What the node does."""
         raise NotImplementedError

@@ -21,6 +21,7 @@ from ..mova_core.shapes import (
 from .host import checks, joint_latents
 from .host.keys import AUDIO_RATE, AUDIO_STEPS, NO_PICTURE
 from .host.loaders import grey_frames
+from .host.types import Latent
 
 Conditionings = tuple[Any, Any]
 
@@ -30,7 +31,7 @@ def guided(
     vae: Any,
     guides: Mapping[int, Tensor],
     shape: VideoShape,
-    latent: dict[str, Any],
+    latent: Latent,
     fit: PictureFit = MOVA_FIT,
 ) -> Conditionings:
     """Positive and negative with pictures at chosen frames of the joint LATENT that they will be sampled with.
@@ -65,7 +66,7 @@ def guided(
     return positive, negative
 
 
-def empty_latent(vae: Any, shape: VideoShape, fps: float, audio_vae: Any = None) -> dict[str, Any]:
+def empty_latent(vae: Any, shape: VideoShape, fps: float, audio_vae: Any = None) -> Latent:
     """A joint LATENT of zeros, with the sound steps of `audio_vae`.
 
     Without it: the video VAE of a MOVA folder knows its codec's latents; any other means the published ones.
@@ -79,7 +80,9 @@ def empty_latent(vae: Any, shape: VideoShape, fps: float, audio_vae: Any = None)
     place = joint_latents.device()
     video = torch.zeros(video_latent_shape(shape), device=place)
     audio = torch.zeros(audio_latent_shape(sound, channels), device=place)
-    return {"samples": joint_latents.joint(video, audio), "frame_rate": fps, AUDIO_RATE: grid.steps_per_second}
+    made: Latent = {"samples": joint_latents.joint(video, audio), "frame_rate": fps}
+    made[AUDIO_RATE] = grid.steps_per_second  # type: ignore[literal-required]
+    return made
 
 
 def white(height: int, width: int) -> Tensor:

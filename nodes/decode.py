@@ -11,6 +11,7 @@ from . import inputs
 from .base import MovaNode
 from .host import checks, joint_latents, messages
 from .host.loaders import audio_vae as codec
+from .host.types import Latent
 
 SMALLEST_TILE = 32  # pixels; of smaller ones hardly anything is left beside the overlap
 SEVERAL = (
@@ -92,7 +93,7 @@ class MovaDecode(MovaNode):
         return io.NodeOutput(pictures.flatten(0, 1), sound, fps)
 
 
-def _chosen(latent: dict[str, Any], clip: int) -> dict[str, Any]:
+def _chosen(latent: Latent, clip: int) -> Latent:
     """One clip of a batch, or all of them at -1.
 
     Raises:

@@ -111,7 +111,7 @@ class MovaFilmBegin(MovaNode):
             )
         else:
             first = take_files.end_of(film, before, 1, vae)[0] if each.shot.begins == AFTER else each.shot.picture
-            size = {"width": film.width, "height": film.height, "frames": each.frames, "fps": film.fps}
+            size: dict[str, Any] = {"width": film.width, "height": film.height, "frames": each.frames, "fps": film.fps}
             begun = MovaImageToVideoAudio.run(**given, **size, batch_size=1, first_frame=first)
         positive, negative, latent = begun.result
         heard = each.heard()

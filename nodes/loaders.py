@@ -124,7 +124,8 @@ class MovaModelLoader(MovaNode):
     def run(
         cls, high_noise: str, low_noise: str, shared: str, weight_dtype: str, bridge: str = loading.SHARED_FILE
     ) -> io.NodeOutput:
-        source = from_files(*map(loading.chosen_file, (high_noise, low_noise, shared, bridge)))
+        files: list[Any] = [loading.chosen_file(name) for name in (high_noise, low_noise, shared, bridge)]
+        source = from_files(*files)
         model = loading.load_model(source, weight_dtype)
         for note in source.notes:
             log.warning(note)

@@ -139,7 +139,8 @@ class MovaShot(MovaNode):
         where = f"shot {check_shot_name(name, 'name')!r}"
         if is_blank(prompt):
             raise MovaError(f"{where}: the prompt is empty; say what is seen and heard")
-        long = {SECONDS: {"seconds": seconds}, FRAMES: {"frames": frames}}.get(length) or _speech(prompt, where)
+        said: dict[str, dict[str, Any]] = {SECONDS: {"seconds": seconds}, FRAMES: {"frames": frames}}
+        long = said.get(length) or _speech(prompt, where)
         shot = Shot(
             name=check_shot_name(name, "name"),
             where=where,

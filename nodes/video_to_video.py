@@ -1,6 +1,5 @@
 """A clip that is there already -> conditioning and joint latent, to be sampled at denoise below 1."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from . import clips, inputs
 from .base import MovaNode
 from .host import joint_latents, messages
 from .host.media.resampling import resampled
+from .host.types import Latent
 
 BEGINS = (
     "At shift 5, denoise 0.5 begins at noise 0.83 of 1 and 0.3 at 0.68; below 0.64 the high-noise expert is never used, and "
@@ -145,11 +145,9 @@ def _source(video: Any, images: Any, images_fps: float, audio: Any) -> tuple[Ten
     return shown, fps, own if audio is None else audio
 
 
-def _encoded(
-    empty: Mapping[str, Any], shown: Tensor, heard: Sound | None, vae: Any, codec: Any, shape: VideoShape
-) -> Any:
+def _encoded(empty: Latent, shown: Tensor, heard: Sound | None, vae: Any, codec: Any, shape: VideoShape) -> Any:
     """Both streams of the clip, of the shapes of an empty latent."""
-    video, silence = joint_latents.streams(dict(empty))
+    video, silence = joint_latents.streams(empty)
     fitted = (crop_and_resize(shown, shape.height, shape.width).movedim(1, -1) + 1.0) / 2.0
     rate = codec.audio_sample_rate
     samples = clip_samples(shape.frames, DEFAULT_FPS, rate)

@@ -41,8 +41,10 @@ def video_shape(latent: Latent) -> VideoShape:
 def one_of(latent: Latent, index: int) -> Latent:
     """The joint LATENT of one clip of a batch, without the batch's masks and indices."""
     video, audio = (stream[index : index + 1] for stream in streams(latent))
-    rest = {key: value for key, value in latent.items() if key not in ("noise_mask", "batch_index")}
-    return {**rest, "samples": joint(video, audio)}
+    made: Latent = {**latent, "samples": joint(video, audio)}
+    for name in ("noise_mask", "batch_index"):
+        made.pop(name, None)  # type: ignore[misc]
+    return made
 
 
 def masked_as(latent: Latent, before: Latent) -> Latent:

@@ -1,7 +1,7 @@
 """ComfyUI's values by type: what stands behind LATENT, CONDITIONING, wrappers and patches."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias, TypedDict
+from typing import Any, Protocol, TypeAlias, TypedDict
 
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
@@ -17,7 +17,7 @@ class Latent(TypedDict, total=False):
     audio_steps_per_second: float
 
 
-Values: TypeAlias = dict[str, object]
+Values: TypeAlias = dict[str, Any]
 """Of a conditioning entry, of what a node hands on to another: whatever anybody puts there."""
 Conditioning: TypeAlias = list[tuple[Tensor, Values]]
 """A CONDITIONING: prompts, (1, S, width) each, with their values."""
@@ -41,9 +41,9 @@ class DynamicPrompt(Protocol):
 class Executor(Protocol):
     """What a wrapper of ComfyUI is given: the rest of the chain, and whose method it is."""
 
-    class_obj: object
+    class_obj: Any
 
-    def __call__(self, *args: object, **kwargs: object) -> object: ...
+    def __call__(self, *args: object, **kwargs: object) -> Any: ...
 
 
-Wrapper: TypeAlias = Callable[..., object]
+Wrapper: TypeAlias = Callable[..., Any]

@@ -120,6 +120,7 @@ def route(
         options = {**options, BY_DEVICE: {device: experts[each] for device, each in copies.items()}}
     if not low:
         return executor(model, conds, x_in, timestep, options)
+    assert patcher.low is not None, "only joined experts are routed"
     options = foreign.for_low(patcher, patcher.low, options, patcher.bound_options)
     with foreign.watched(model.diffusion_model, patcher.untold(options)):
         return executor(patcher.low.model, conds, x_in, timestep, options)

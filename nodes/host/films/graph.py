@@ -8,7 +8,6 @@ was first looked at: ComfyUI may still give what the file held before.
 
 import inspect
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import folder_paths
@@ -43,10 +42,10 @@ class Graph:
 
     def node(self, link: Link) -> Values:
         """The node that a link comes from: class_type and inputs."""
-        found: Values = self.dynprompt.get_node(link[0])
+        found: Values = self.dynprompt.get_node(str(link[0]))
         return found
 
-    def told(self, node: Mapping[str, object], leave_out: tuple[str, ...] = ()) -> str:
+    def told(self, node: Values, leave_out: tuple[str, ...] = ()) -> str:
         """A hash of a node's class and what leads to its inputs."""
         inputs = {name: self.above(value) for name, value in node["inputs"].items() if name not in leave_out}
         if UNKNOWN in inputs.values():
@@ -65,7 +64,7 @@ class Graph:
         return _file(value) if isinstance(value, str) else repr(value)
 
 
-def _says(node: Mapping[str, object]) -> str:
+def _says(node: Values) -> str:
     """What a node says of whether it has changed; "" where it never says and need not."""
     kind = nodes.NODE_CLASS_MAPPINGS.get(node["class_type"])
     if node["class_type"].startswith(OWN) and not getattr(kind, CONTENT, False):

@@ -76,8 +76,9 @@ def workflow_above(dynprompt: DynamicPrompt, node_id: str) -> str:
         return known[name]
 
     def told(value: object) -> object:
-        linked = isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
-        return ["link", of(value[0]), value[1]] if linked else repr(value)
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):
+            return ["link", of(value[0]), value[1]]
+        return repr(value)
 
     return of(node_id)
 
@@ -137,9 +138,10 @@ class _Teller:
             return ["function", _qualified(value), self.of(value.__defaults__), self.of(value.__kwdefaults__)]
         if isinstance(value, type | types.BuiltinFunctionType):
             return ["name", _qualified(value)]
-        if isinstance(getattr(value, "patcher", None), ModelPatcher):  # CLIP and VAE
+        patcher = getattr(value, "patcher", None)
+        if isinstance(patcher, ModelPatcher):  # CLIP and VAE
             plain = {key: item for key, item in vars(value).items() if isinstance(item, str | int | float)}
-            return [_qualified(type(value)), self.of(plain), self._model(value.patcher)]
+            return [_qualified(type(value)), self.of(plain), self._model(patcher)]
         if type(value).__module__ == "builtins" or not hasattr(value, "__dict__"):
             return self._name(value, "no attributes")
         slots = {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}

@@ -24,6 +24,7 @@ from ....mova_core.shapes import (
 )
 from .. import checks, joint_latents
 from ..keys import AUDIO_RATE
+from ..types import Latent
 
 ENDINGS = (".safetensors", ".latent")
 IN_OUTPUT = " [output]"  # as ComfyUI marks a file of its output folder
@@ -31,9 +32,9 @@ PASSED_OVER = {"mova_segments", "mova_films"}  # folders of the output folder wh
 MOST_NAMES = 500  # names in the list
 
 
-def of_latent(latent: Mapping[str, Any], origin: Mapping[str, str]) -> JointLatent:
+def of_latent(latent: Latent, origin: Mapping[str, str]) -> JointLatent:
     """What a file holds of a joint LATENT."""
-    video, audio = (part.detach().cpu() for part in joint_latents.streams(dict(latent)))
+    video, audio = (part.detach().cpu() for part in joint_latents.streams(latent))
     mask, index = latent.get("noise_mask"), latent.get("batch_index")
     parts = () if mask is None else mask.unbind() if getattr(mask, "is_nested", False) else (mask,)
     return JointLatent(

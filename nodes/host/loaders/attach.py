@@ -22,7 +22,8 @@ from ....mova_core.errors import CheckpointError, ConfigError
 from ....mova_core.model.mova import Mova
 from .. import newer
 from ..experts import pair
-from ..model.base_model import MovaModel, MovaSettings
+from ..model.base_model import MovaModel
+from ..model.settings import MovaSettings
 from ..patching.patcher import MovaPatcher
 from ..patching.self_patching import alias
 from .loading import is_quantised, read, settings_of

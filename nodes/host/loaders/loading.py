@@ -43,7 +43,8 @@ from .. import newer
 from ..experts import pair
 from ..keys import SOURCE_FILES
 from ..machine import profiling
-from ..model.base_model import MovaModel, MovaSettings
+from ..model.base_model import MovaModel
+from ..model.settings import MovaSettings
 from ..patching.patcher import MovaPatcher
 
 WEIGHT_DTYPES: dict[str, torch.dtype | Format | None] = {

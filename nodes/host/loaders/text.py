@@ -91,8 +91,10 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> comfy.sd.CLIP:
     config = _encoder_config(folder / "text_encoder" / "config.json")
     vocabulary = _tokenizer_file(folder / "tokenizer")
     tensors = component_tensors(folder / "text_encoder", lambda path: comfy.utils.load_torch_file(str(path)))
-    table = tensors.pop("encoder.embed_tokens.weight", None)  # tied: either name may be stored
-    table = tensors.setdefault("shared.weight", table)
+    tied = tensors.pop("encoder.embed_tokens.weight", None)  # either name may be stored
+    if tied is not None:
+        tensors.setdefault("shared.weight", tied)
+    table = tensors.get("shared.weight")
     if table is None or tuple(table.shape) != (config["vocab_size"], config["d_model"]):
         kind = describe({key: tuple(value.shape) for key, value in tensors.items() if value is not None})
         raise CheckpointError(

@@ -89,5 +89,5 @@ def _cascade() -> Any:
         return None
     if not hasattr(cv2, "CascadeClassifier"):
         return None
-    found = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)
+    found = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)  # type: ignore[attr-defined]
     return None if found.empty() else found

@@ -7,7 +7,7 @@ and the device's memory give the rows of `mova_core.estimate`. They go into the 
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.model_management
@@ -66,7 +66,8 @@ def plan(
     **more: object,
 ) -> object:
     """PREPARE_SAMPLING: settle the rows of this run, then let ComfyUI load what it needs."""
-    options = model_options.setdefault("transformer_options", {})  # the run's own copy
+    assert model_options is not None, "ComfyUI gives the run's own copy"
+    options = model_options.setdefault("transformer_options", {})
     model = patcher.model
     load = model.load(noise_shape)
     rows = run_options(options).chunks
@@ -114,6 +115,7 @@ class Planned:
     rows: ChunkSizes = FULL
     kept: float = 0.0  # bytes on the device that it keeps between its evaluations
     diffusion_model: Any
+    get_dtype_inference: Callable[[], torch.dtype]  # the BaseModel's
 
     @property
     def sizes(self) -> MovaConfig:

@@ -1,6 +1,6 @@
 """ComfyUI's transformer_options -> how mova_core runs one forward."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -16,6 +16,7 @@ from ....mova_core.ops import (
     ELEMENTWISE_ROWS,
     LayerCall,
     Place,
+    Prefetch,
     Runtime,
     row_slices,
 )
@@ -105,7 +106,7 @@ class Layers:
 
 def prefetch(
     device: torch.device, options: Options, worn: Worn = NOTHING_WORN, there: frozenset[int] = frozenset()
-) -> Callable[[Sequence[Sequence[nn.Module]]], Iterator[None]]:
+) -> Prefetch:
     """Each layer's weights, once: ahead of time by ComfyUI's prefetch queue where it has one, an entry a layer.
 
     `worn`: patches that they have while they compute. `there`: layers that are there already, by their first module.

@@ -6,7 +6,6 @@ whole, and the estimate counts that. It is asked for the video's self-attention 
 """
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import comfy.model_management
@@ -49,13 +48,13 @@ def with_sparse_attention(model: MovaPatcher, sparsity: Sparsity, dense_share: f
     return changed
 
 
-def is_comfys(options: Mapping[str, object]) -> bool:
+def is_comfys(options: Options) -> bool:
     """Whether ComfyUI's own sparse attention is on top of these transformer options."""
     override = options.get(OVERRIDE)
     return getattr(override, "__module__", "").rpartition(".")[2] == COMFYS_OWN
 
 
-def whole_queries(rows: ChunkSizes, options: Mapping[str, object]) -> ChunkSizes:
+def whole_queries(rows: ChunkSizes, options: Options) -> ChunkSizes:
     """The path of a run on which ComfyUI's sparse attention works: its queries are not held in rows."""
     if rows.queries is None or not is_comfys(options):
         return rows
@@ -68,7 +67,7 @@ def beside_video(options: Options) -> Options:
     return {key: value for key, value in options.items() if key != OVERRIDE} if is_comfys(options) else options
 
 
-def active(asked: SparseSpan | None, options: Mapping[str, object], shift: float) -> Sparsity | None:
+def active(asked: SparseSpan | None, options: Options, shift: float) -> Sparsity | None:
     """How sparse this forward is; None for dense."""
     sigmas = options.get("sigmas")
     if asked is None or sigmas is None or not asked.span.covers(float(sigmas[0]), shift):

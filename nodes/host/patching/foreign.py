@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_base
 import comfy.model_management
@@ -42,6 +42,7 @@ from ..types import Executor, Wrapper
 from .namesakes import (
     ATOMS,
     ON_EACH_EXPERT,
+    T,
     named,
     opaque,
     reached,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from .patcher import MovaPatcher
 
 log = logging.getLogger("mova")
-T = TypeVar("T")
 MODEL_PREFIX = "diffusion_model."
 OWN_COMPILE = apply_torch_compile_factory({}).__code__  # of ComfyUI's own wrapper
 THE_RUN = (  # what goes on from here is not what a patch called, but what it lets go on
@@ -223,6 +223,9 @@ def _with_own_compiled(high: "MovaPatcher", low: "MovaPatcher", model_options: O
 
 class _Swapped:
     """Stands for a model while a wrapper swaps modules in it, and notes which."""
+
+    path: str
+    notes: dict[str, object]
 
     def __init__(self, path: str, notes: dict[str, object]) -> None:
         vars(self).update(path=path, notes=notes)

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch._dynamo import OptimizedModule
 
 from ....mova_core.errors import PatchError
 
+T = TypeVar("T")
 MOST_THINGS = 50_000  # things looked at for one patch; beyond that it is not a patch
 ATOMS = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.BuiltinFunctionType)
 COMPILED = "_torchdynamo_orig_callable"  # what a function compiled by torch was made of
@@ -31,7 +32,7 @@ class Found:
     things: dict[int, object] = field(default_factory=dict)
     holders: dict[int, list[int]] = field(default_factory=dict)
 
-    def of(self, kind: type) -> Iterator[object]:
+    def of(self, kind: type[T]) -> Iterator[T]:
         return (thing for thing in self.things.values() if isinstance(thing, kind))
 
 
@@ -44,7 +45,7 @@ class Namesakes:
         self._to = {id(part): there[name] for name, part in _members(mine) if name in there}
         self._mine, self._theirs = mine.model, weakref.ref(theirs)  # no circle: ComfyUI counts on patchers that go
 
-    def bound(self, thing: object, where: str) -> tuple[object, bool]:
+    def bound(self, thing: Any, where: str) -> tuple[Any, bool]:
         """`thing`, or a copy that holds namesakes in place of the parts it holds; and whether something that torch has
         compiled is left plain in it.
 

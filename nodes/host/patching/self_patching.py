@@ -10,7 +10,9 @@ from torch import Tensor
 
 def patches_itself(weight: object) -> bool:
     """Whether a weight applies its own patches."""
-    return isinstance(getattr(weight, "patches", None), list) and not weight.is_floating_point()
+    if not isinstance(weight, Tensor) or weight.is_floating_point():
+        return False
+    return isinstance(getattr(weight, "patches", None), list)
 
 
 def alias(weight: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class AVSteps:
         self.guider, self.noise, self.latent = model.inner_model, model.noise, model.latent_image
         self.mova, self.sigmas = model.inner_model.inner_model, model.sigmas
         self.options, self.seed = extra_args["model_options"], extra_args.get("seed")
-        self.mask = extra_args.get("denoise_mask")
+        self.mask: Tensor | None = extra_args.get("denoise_mask")
 
     def __enter__(self) -> "AVSteps":
         return self
@@ -104,7 +104,7 @@ class AVSteps:
     def denoised(self, x: Tensor, sigma: float, audio_sigma: float, **asked: object) -> Tensor:
         """The guided clean estimate; where the mask keeps the latent, the latent. `asked`: more `RunOptions`."""
         levels = [x.new_full((x.shape[0],), level) for level in (sigma, audio_sigma)]
-        keep = None if self.mask is None else 1.0 - self._mask(levels[0])
+        keep = None if self.mask is None else 1.0 - self._mask(levels[0], self.mask)
         if keep is not None:
             given = {"x": x, "noise": self.noise, "latent_image": self.latent, "denoise_mask": 1.0 - keep}
             noised = self.joined(*(self.mova.scale_latent_inpaint(sigma=level, **given) for level in levels))
@@ -126,11 +126,11 @@ class AVSteps:
         denoised = self.denoised(x, sigma, begin, forward="audio", **asked)
         return self.joined(x, x + (x - denoised) * (end / begin - 1.0))
 
-    def _mask(self, sigma: Tensor) -> Tensor:
+    def _mask(self, sigma: Tensor, mask: Tensor) -> Tensor:
         function = self.options.get("denoise_mask_function")
         if function is None:
-            return self.mask
-        return function(sigma, self.mask, extra_options={"model": self.guider, "sigmas": self.sigmas})
+            return mask
+        return function(sigma, mask, extra_options={"model": self.guider, "sigmas": self.sigmas})
 
     def joined(self, of_video: Tensor, of_audio: Tensor) -> Tensor:
         """The video stream of one packed latent with the audio stream of another."""

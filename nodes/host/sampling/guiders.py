@@ -26,7 +26,7 @@ from ..keys import (
 )
 from ..model.base_model import check_model
 from ..patching.patcher import MovaPatcher
-from ..types import Conditioning, Conditions
+from ..types import Conditioning, Conditions, Values
 
 PARTIAL = {"timestep_start", "timestep_end", "area", "mask", "hooks", "control"}  # of a condition
 NO_CROSS_ATTENTION = {"a2v_cross_attn": False, "v2a_cross_attn": False}
@@ -129,7 +129,7 @@ class MovaGuidance(comfy.samplers.CFGGuider):
         return guidance if asked.audio_scale is None else replace(guidance, audio_text_scale=asked.audio_scale)
 
 
-def one_prompt(negative: Conditions) -> Conditions:
+def one_prompt(negative: Conditions | None) -> Values | None:
     """The only entry of a negative CONDITIONING that holds for the whole clip and run; None where it is another kind."""
     if negative is None or len(negative) != 1 or negative[0].keys() & PARTIAL:
         return None

@@ -1,6 +1,7 @@
 """Three ways in which a sampler function goes on, outside of it: see `long_runs`."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import comfy.utils
@@ -199,7 +200,7 @@ class Log(Attempt):
             runs.forget(self.run.folder)
         self.fresh = False
         for number, answer in list(self.waiting.items()):
-            if not self.run.written(lambda n=number, a=answer: runs.write_answer(self.run.folder, n, a, self.noise)):
+            if not self.run.written(partial(runs.write_answer, self.run.folder, number, answer, self.noise)):
                 return
             del self.waiting[number]
         super().write(state)

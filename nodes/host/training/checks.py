@@ -29,7 +29,7 @@ def experts_of(model: Any, settings: Settings) -> dict[Expert, Any]:
         MovaError: the MODEL lacks an expert, or is patched, hooked, compiled, or packed in a way that cannot be undone.
     """
     lows = model.get_additional_models_with_key(LOW_NOISE)
-    there: dict[Expert, Any] = {"high": model, "low": lows[0]} if lows else {}
+    there: dict[str, Any] = {"high": model, "low": lows[0]} if lows else {}
     if not lows:
         own = model.expert or (settings.parts[0] if len(set(settings.parts) & set(EXPERT_FOLDERS)) == 1 else None)
         if own is None:

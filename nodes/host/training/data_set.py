@@ -22,7 +22,7 @@ import torch
 from comfy_api.latest import InputImpl
 from torch import Tensor
 
-from ....mova_core.checkpoint.files import read_tensors
+from ....mova_core.checkpoint.files import read_header, read_tensors
 from ....mova_core.errors import CheckpointError, MovaError
 from ....mova_core.image import condition_clip
 from ....mova_core.shapes import DEFAULT_FPS, audio_samples
@@ -289,7 +289,7 @@ def _audible(path: Path, name: str, track: bool, told: _Told) -> bool:
     if not track:
         told.mute.append(name)
         return False
-    loud = float(files.read_header(path).metadata.get("loudness", "0"))
+    loud = float(read_header(path).metadata.get("loudness", "0"))
     if loud <= clips.SILENT_CLIP_DB:
         told.silent.append(f"{name} ({loud:.0f} dB)")
     return loud > clips.SILENT_CLIP_DB

@@ -23,6 +23,7 @@ from ....mova_core.training.run import Record
 from .. import joint_latents
 from ..media import video
 from ..sampling import samplers
+from ..types import Latent
 from . import data_set
 from .data_set import Clip, Coders, DataSet
 
@@ -66,7 +67,7 @@ class Previews:
         guider.set_conds(*pair)
         guider.set_cfg(self.cfg)
         shape = audio_latent_shape(AudioShape(batch=1, steps=kept["audio"].shape[-1]), kept["audio"].shape[1])
-        latent = {"samples": joint_latents.joint(torch.zeros_like(kept["video"]), torch.zeros(shape))}
+        latent: Latent = {"samples": joint_latents.joint(torch.zeros_like(kept["video"]), torch.zeros(shape))}
         walked = sigmas(self.steps, patched.model.shifts()[0], patched.model.model_config.scheduler.sigma_min)
         done = samplers.sample(guider, latent, seed=self.seed, sampler=samplers.sampler_of("euler"), values=walked)
         picture, heard = joint_latents.streams(done)

@@ -16,7 +16,6 @@ from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
 from ....mova_core.errors import CheckpointError
-from ....mova_core.ops import Prefetch
 from ..model.runtime import prefetch
 
 FORCED = "comfy_force_cast_weights"
@@ -95,7 +94,7 @@ class Windows:
         return self.open[0]  # type: ignore[no-any-return]
 
     def _through(self, layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
-        fetched: Prefetch | Any = prefetch(self.device, self.options)(layers)
+        fetched: Any = prefetch(self.device, self.options)(layers)
         try:
             for layer in layers:
                 next(fetched)
