@@ -56,7 +56,7 @@ class ClipPlan:
     """A run as asked for. `weights`: bytes of one expert with audio tower and bridge; `layer`: those of a layer.
 
     `attended`: the share of the video's self-attention that is computed, 1 where it is dense; `untold`: less than that,
-    and nobody can say how much.
+    and nobody can say how much. `kept_element`: bytes of a value that the sound's own steps keep.
     """
 
     config: MovaConfig
@@ -72,6 +72,7 @@ class ClipPlan:
     audio_grid: AudioGrid = PUBLISHED_GRID
     attended: float = 1.0
     untold: bool = False
+    kept_element: int = 1
 
     @property
     def load(self) -> Workload:
@@ -151,7 +152,7 @@ def _memory(plan: ClipPlan, machine: Machine, decode: float | None) -> list[str]
         f"host memory: {plan.weights / GB:.1f} GB of weights in use at a time, mapped from disk; "
         f"{_decoded(plan) / GB:.1f} GB for the decoded clip; {machine.memory / GB:.1f} GB available",
     ]
-    kept = kept_keys_values(plan.config, plan.load, 1 if plan.element == 2 else plan.element)
+    kept = kept_keys_values(plan.config, plan.load, plan.kept_element)
     where = "in VRAM" if plan.required + kept <= machine.capacity else "in host memory, as far as VRAM has no room"
     lines.append(
         f"steps of the sound alone ('MOVA Fast Sampler', audio_substeps) keep {kept / GIB:.1f} GiB a condition: {where}"

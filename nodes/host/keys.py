@@ -69,6 +69,7 @@ class RunOptions:
     bridge: tuple[BridgeStrength, ...] = ()  # these multiply
     audio_sigma: float | None = None  # the audio's noise level, where no shift ties it to the video's
     keeping: "Keeping | None" = None  # what a run keeps for steps of the sound alone
+    eight_bits: bool | None = None  # whether it keeps them in eight bits; None: where the model has sixteen
     keeping_room: float = math.inf  # bytes on the device that it has for that, as planned
     sound_room: float = 0.0  # bytes that the sound's own steps have for weights that stay from one to the next
     bridge_cache: "BridgeCache | None" = None  # where a run keeps the keys and values by which the audio asks the video

@@ -190,6 +190,28 @@ def test_what_is_kept_may_lie_in_host_memory_or_in_eight_bits(
     assert 0 < relative_error(streams(small)[1], streams(wanted)[1]) < 5e-2
 
 
+@pytest.mark.parametrize(("kept_precision", "element"), [("auto", 4), ("model", 4), ("fp8", 1)])
+def test_the_user_says_in_how_many_bits_it_is_kept(
+    run: Run, pack: Pack, scene: Scene, kept_precision: str, element: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, sizes = pack.module("nodes.host.model.bridge_cache"), set[int]()
+    real = cache.BridgeCache._placed
+
+    def logged(self: Any, *more: Any) -> Any:
+        made = real(self, *more)
+        sizes.add(made.values.element_size())
+        return made
+
+    monkeypatch.setattr(cache.BridgeCache, "_placed", logged)
+    model = run("MOVAMemory", model=scene.model, kept_precision=kept_precision)[0]
+    by_recipe(pack, scene.but(model=model), model, steps=1, substeps=1)
+    assert sizes == {element}
+    told = run("MOVAPreflight", model=model, latent=scene.latent, steps=1)[0]
+    load = pack.module("mova_core.estimate").Workload(video=streams(scene.latent)[0][0, 0].numel() // 4, audio=0)
+    kept = pack.module("mova_core.estimate").kept_keys_values(scene.model.model.sizes, load, element)
+    assert f"keep {kept / 2**30:.1f} GiB a condition" in told
+
+
 def test_what_is_kept_is_counted_before_the_model_is_loaded(pack: Pack, scene: Scene) -> None:
     by_recipe(pack, scene, **SHORT)
     base, sizes = scene.model.model, scene.model.model.sizes

@@ -25,6 +25,7 @@ from ..joint_latents import video_shape
 from ..keys import run_options
 from ..model import memory, sparse
 from ..model.base_model import check_model
+from ..model.bridge_cache import Keeping
 from ..model.runtime import runtime
 from ..patching.patcher import MovaPatcher
 from ..types import Latent
@@ -46,6 +47,9 @@ def preflight(
     check_model(model)
     base, shape, options = model.model, video_shape(latent), model.model_options.get("transformer_options", {})
     capacity = memory.capacity(model.load_device)
+    eight_bits = Keeping(eight_bits=run_options(options).eight_bits).compact(
+        base.get_dtype_inference(), model.load_device
+    )
     plan = ClipPlan(
         config=base.sizes,
         shape=shape,
@@ -59,6 +63,7 @@ def preflight(
         rows=sparse.whole_queries(run_options(options).chunks or FULL, options),
         attended=sparse.attended(run_options(options).sparse, latent_frames(shape.frames)),
         untold=sparse.is_comfys(options),
+        kept_element=1 if eight_bits else base.element,
         **memory.kernels(),
     )
     if run_options(options).chunks is None and plan.required > capacity:

@@ -39,12 +39,15 @@ from .sparse import whole_queries
 log = logging.getLogger("mova")
 MEMORY_MODES: dict[str, ChunkSizes | None] = {"auto": None, "normal": FULL, "low": CHUNKED}
 
+KEPT_PRECISIONS: dict[str, bool | None] = {"auto": None, "model": False, "fp8": True}
+"""Whether keys and values are kept in eight bits; None: where the model has sixteen."""
 
-def with_mode(model: ModelPatcher, mode: str) -> ModelPatcher:
-    """A clone of `model` that takes the named path, or for "auto" the one that fits."""
-    changed = model.clone()
+
+def with_mode(model: ModelPatcher, mode: str, kept_precision: str = "auto") -> ModelPatcher:
+    """A clone of `model` that takes the named path, or for "auto" the one that fits; and keeps keys and values so."""
+    changed, asked = model.clone(), {"chunks": MEMORY_MODES[mode], "eight_bits": KEPT_PRECISIONS[kept_precision]}
     options = changed.model_options
-    options["transformer_options"] = asking(options.get("transformer_options", {}), chunks=MEMORY_MODES[mode])
+    options["transformer_options"] = asking(options.get("transformer_options", {}), **asked)
     return changed
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import comfy.model_base
 import comfy.model_management
@@ -15,7 +16,7 @@ from ....mova_core.errors import ConfigError, ShapeError
 from ....mova_core.sampling.schedule import reshift, sigmas
 from ....mova_core.shapes import VideoShape
 from ..joint_latents import device, joint, streams
-from ..keys import asking
+from ..keys import asking, run_options
 from ..model.base_model import check_model
 from ..model.bridge_cache import Keeping
 from ..patching.patcher import MovaPatcher
@@ -95,7 +96,9 @@ def with_keeping(model: MovaPatcher, keeping: Keeping) -> MovaPatcher:
     """A clone of `model` whose runs keep what steps of the sound alone ask for."""
     changed = model.clone()
     options = changed.model_options
-    options["transformer_options"] = asking(options.get("transformer_options", {}), keeping=keeping)
+    given = options.get("transformer_options", {})
+    asked = replace(keeping, eight_bits=run_options(given).eight_bits)
+    options["transformer_options"] = asking(given, keeping=asked)
     return changed
 
 
