@@ -20,7 +20,7 @@ from .base import MovaNode
 from .host import messages
 from .host.films import film as host
 from .host.films.film import PLAIN, Film, Settings
-from .host.films.graph import Graph
+from .host.kept.graph import Graph
 from .host.media import video
 from .sampling import MovaSampler
 from .shots import SamplerSettingsSocket, Shots

@@ -18,7 +18,7 @@ from .host import joint_latents, messages
 from .host.films import film as host
 from .host.films import take_files
 from .host.films.film import Film
-from .host.films.graph import Graph
+from .host.kept.graph import Graph
 from .host.media import video
 from .streams import MovaSoundToPicture
 

@@ -197,7 +197,7 @@ def test_a_broken_rule_is_caught(path, source):
         ("mova_core/checkpoint/convert.py", "import json, safetensors.torch\nfrom ..config import MOVA"),
         ("nodes/sampling.py", "from comfy_api.latest import io\nfrom . import host\nfrom ..mova_core import shapes"),
         ("nodes/host/model/base_model.py", "import comfy.ops, folder_paths\nfrom ....mova_core.model.mova import Mova"),
-        ("nodes/host/films/film.py", "from ..kept.fingerprints import digest\nfrom .graph import Graph"),
+        ("nodes/host/films/film.py", "from ..kept.fingerprints import digest\nfrom ..kept.graph import Graph"),
         ("__init__.py", "async def comfy_entrypoint():\n    from .nodes import MovaExtension"),
     ],
 )

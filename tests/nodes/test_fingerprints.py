@@ -154,7 +154,10 @@ def test_what_cannot_be_read_is_named(told):
 
 
 def test_a_workflow_is_told_by_links_and_not_by_ids(pack):
-    above = pack.module("nodes.host.kept.fingerprints").workflow_above
+    graph = pack.module("nodes.host.kept.graph").Graph
+
+    def above(dynprompt: Any, node: str) -> str:
+        return graph(dynprompt).above([node, 0])
 
     def prompt(names: dict[str, str], eta: float) -> Any:
         nodes = {

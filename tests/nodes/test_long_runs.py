@@ -20,6 +20,7 @@ from tests.nodes.long_runs import STEPS, Counted, StoppedError, masked, sampled,
 pytestmark = needs_comfy
 
 START = ("euler", "ddim", "heun", "dpm_2", "exp_heun_2_x0")
+WITHIN = 2  # evaluations of a step, but for its last, of which a stop costs those that were made
 LOG = ("dpmpp_2m", "uni_pc", "dpmpp_sde", "res_multistep", "euler_ancestral", "dpm_fast")
 
 
@@ -57,7 +58,7 @@ def test_stock_samplers_go_on_to_the_bit(run, scene, folder, evaluations, sample
 
 @pytest.mark.skipif(not os.environ.get("MOVA_ALL_SAMPLERS"), reason="MOVA_ALL_SAMPLERS=1 tries all, in minutes")
 def test_every_sampler_of_this_comfyui_goes_on_to_the_bit(run, scene, pack, folder, evaluations):
-    """Stopped in the middle and before the last evaluation of eight guided steps; nothing is evaluated twice."""
+    """Stopped in the middle and before the last evaluation of eight guided steps; what a step was in is made again."""
     differ, widgets = [], {"cfg": 2.0, "resume": "off"}
     for sampler in pack.module("nodes.host.sampling.samplers").SAMPLERS:
         if sampler.endswith("cfg_pp"):
@@ -68,7 +69,7 @@ def test_every_sampler_of_this_comfyui_goes_on_to_the_bit(run, scene, pack, fold
         for after in (count // 2, count - 1):
             stopped(run, scene, evaluations, after, sampler=sampler, cfg=2.0)
             same = equal(sampled(run, scene, sampler=sampler, cfg=2.0), whole)
-            if not same or evaluations.count != count - after:
+            if not same or evaluations.count > count - after + WITHIN:
                 differ.append((sampler, after, count, evaluations.count, same))
             shutil.rmtree(folder, ignore_errors=True)
     assert differ == []
@@ -237,6 +238,32 @@ def test_a_patch_that_cannot_be_read_is_told_by_the_workflow_above(run, scene, p
     assert evaluations.count == STEPS
     go(0.5)
     assert evaluations.count == STEPS - 5
+
+
+def test_a_lora_beside_the_weights_whose_file_changed_under_its_name_begins_anew(
+    run, scene, pack, folder, evaluations, comfy_base, monkeypatch
+):
+    """The stock bypass loader hides its weights; its file tells them. Nothing is remembered from turn to turn."""
+    file = comfy_base / "models" / "loras" / "beside.safetensors"
+    inputs = {"lora_name": "beside.safetensors", "strength_model": 0.5}
+    nodes = {
+        "1": {"class_type": "LoraLoaderBypassModelOnly", "inputs": inputs},
+        "2": {"class_type": "MOVASampler", "inputs": {"model": ["1", 0]}},
+    }
+    placed = pack.module("nodes.host.sampling.long_runs").Node("2", SimpleNamespace(get_node=nodes.__getitem__))
+    monkeypatch.setattr(pack.module("nodes.sampling"), "Node", lambda *_: placed)
+    first_seen = pack.module("nodes.host.kept.contents")._first_seen
+    for seed, count in ((0, 3), (1, STEPS), (0, 3)):
+        write_tiny_lora(file, seed)
+        first_seen.cache_clear()
+        beside = scene.but(model=run("LoraLoaderBypassModelOnly", model=scene.model, **inputs)[0])
+        if not list(folder.glob("*")):
+            stopped(run, beside, evaluations, 5)
+        evaluations.until()
+        sampled(run, beside)
+        assert evaluations.count == count, seed
+        if not seed:
+            stopped(run, beside, evaluations, 5)
 
 
 def test_without_a_workflow_such_a_patch_is_not_kept(run, scene, folder, evaluations, caplog):

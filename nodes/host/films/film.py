@@ -26,12 +26,12 @@ from ....mova_core.film.shots import Planned
 from ....mova_core.film.takes import Take
 from ....mova_core.text import is_blank
 from ..kept.fingerprints import digest, fingerprint, tensor_digest
+from ..kept.graph import UNKNOWN, Graph
 from ..loaders import text
 from ..patching.patcher import MovaPatcher
 from ..sampling import samplers
 from ..sampling.mova_sampler import NOT_COMPUTED_WITH
 from ..types import Link, Values
-from .graph import UNKNOWN, Graph
 
 FILMS = "mova_films"
 PLAIN = "MOVASampler"

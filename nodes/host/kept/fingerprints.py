@@ -2,7 +2,7 @@
 
 Weights are told by samples, everything else whole. Two equal fingerprints without `opaque` mean the same values, one weight
 changed between the samples excepted. What a function keeps in its closure is not read; such things are told by their name
-and listed as `opaque`: whoever compares must know by another way that they are the same, `workflow_above` for one.
+and listed as `opaque`: whoever compares must know by another way that they are the same, `graph.Graph` for one.
 
 Left out, because they say nothing of what is computed: identities, devices, file names, and what a run writes down.
 """
@@ -25,7 +25,6 @@ from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor, nn
 
 from ..keys import COPIES
-from ..types import DynamicPrompt
 
 SAMPLED_PLACES, NEIGHBOURS = 4, 64  # of a weight: runs of values that are read
 READ_WHOLE = 2**22  # values of a patch that are read whole; of more, samples
@@ -62,25 +61,6 @@ def digest(told: object) -> str:
 def tensor_digest(tensor: Tensor) -> str:
     """A hash of every bit of a tensor, and of its shape and type."""
     return digest([str(tensor.dtype), list(tensor.shape), _hash(tensor)])
-
-
-def workflow_above(dynprompt: DynamicPrompt, node_id: str) -> str:
-    """A hash of a node's class and inputs and of all nodes that lead to it, whatever their ids. Files are told by name."""
-    known: dict[str, str] = {}
-
-    def of(name: str) -> str:
-        if name not in known:
-            node = dynprompt.get_node(name)
-            inputs = sorted((key, told(value)) for key, value in node["inputs"].items())
-            known[name] = digest([node["class_type"], inputs])
-        return known[name]
-
-    def told(value: object) -> object:
-        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):
-            return ["link", of(value[0]), value[1]]
-        return repr(value)
-
-    return of(node_id)
 
 
 class _Teller:

@@ -25,6 +25,7 @@ from typing import Any
 import comfy.model_management
 import folder_paths
 from comfy.samplers import KSAMPLER, KSamplerX0Inpaint
+from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
 from ....mova_core.errors import ConfigError, MovaError
@@ -35,7 +36,8 @@ from ....mova_core.kept.runs import RunState
 from ....mova_core.preflight import Disk
 from .. import joint_latents, messages
 from ..kept import latent_store
-from ..kept.fingerprints import digest, fingerprint, workflow_above
+from ..kept.fingerprints import digest, fingerprint
+from ..kept.graph import UNKNOWN, Graph
 from ..keys import Options
 from ..model import memory
 from ..types import Latent
@@ -99,10 +101,13 @@ def long_run(
     parts = {name: found.digest for name, found in told.items()}
     opaque = sorted({name for found in told.values() for name in found.opaque})
     if opaque:
-        if node.workflow is None or node.node_id is None:
-            log.info("this run is not kept on its way: %s cannot be compared with what it will be then", opaque[0])
+        above = _workflow(node)
+        if above is None:
+            said = f"Not kept on its way: {opaque[0]} cannot be compared with what it will be then"
+            log.info("%s", said)
+            messages.show(said, node.node_id)
             return None
-        parts["workflow"] = _workflow(node)
+        parts["workflow"] = above
     return LongRun(root(), parts, way, keeping, latent, node, stateful(options))
 
 
@@ -125,11 +130,13 @@ def disk(latent: Latent) -> Disk:
     return Disk(folder=str(folder), free=free, needed=float(size_of(latent)))
 
 
-def _workflow(node: Node) -> str:
-    """A hash of all that leads to the node, for what no hash of a value can tell."""
-    inputs = node.workflow.get_node(node.node_id)["inputs"]
-    links = {key: value for key, value in inputs.items() if isinstance(value, list) and len(value) == 2}
-    return digest({key: [workflow_above(node.workflow, link[0]), link[1]] for key, link in links.items()})
+def _workflow(node: Node) -> str | None:
+    """A hash of all that leads to the node, for what no hash of a value can tell; None where it cannot be compared."""
+    if node.workflow is None or node.node_id is None:
+        return None
+    graph, inputs = Graph(node.workflow), node.workflow.get_node(node.node_id)["inputs"]
+    told = {name: graph.above(value) for name, value in inputs.items() if is_link(value)}
+    return None if UNKNOWN in told.values() else digest(told)
 
 
 def stateful(options: Options) -> list[str]:

@@ -15,9 +15,9 @@ from comfy_execution.graph_utils import is_link
 
 import nodes
 
-from ..kept.contents import content, rewritten
-from ..kept.fingerprints import digest
 from ..types import DynamicPrompt, Link, Values
+from .contents import content, rewritten
+from .fingerprints import digest
 
 LONGEST = 1000  # characters of a name
 OWN = "MOVA"  # our nodes are told by their files: what they say themselves holds times, but for those that have
@@ -67,11 +67,11 @@ class Graph:
 def _says(node: Values) -> str:
     """What a node says of whether it has changed; "" where it never says and need not."""
     kind = nodes.NODE_CLASS_MAPPINGS.get(node["class_type"])
-    if node["class_type"].startswith(OWN) and not getattr(kind, CONTENT, False):
-        return ""
     if not (hasattr(kind, "IS_CHANGED") or _overrides(kind, "fingerprint_inputs")):
         named = [path for value in node["inputs"].values() if isinstance(value, str) for path in _found(value)]
         return UNKNOWN if {path for path in named if rewritten(path)} else ""  # all are looked at
+    if node["class_type"].startswith(OWN) and not getattr(kind, CONTENT, False):
+        return ""
     said = node.get(CHANGED)
     values = said if isinstance(said, list) else [said]
     if any(value is None or (isinstance(value, float) and math.isnan(value)) for value in values):
