@@ -65,8 +65,7 @@ class MovaTextEncode(MovaNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                *inputs.prompt_outputs(),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -101,17 +100,10 @@ class MovaImageToVideoAudio(MovaNode):
             description="Put the first frame into the conditioning and make the empty joint latent of picture and sound.",
             search_aliases=["MOVA latent", "empty MOVA latent", "first frame", "I2V", "T2V"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="From 'MOVA Text Encode'."),
-                io.Conditioning.Input("negative", tooltip="From 'MOVA Text Encode'."),
+                *inputs.prompts("From 'MOVA Text Encode'."),
                 io.Vae.Input("vae", tooltip="The video VAE: of 'MOVA Loader', or wan_2.1_vae."),
-                io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
-                io.Int.Input(
-                    "height",
-                    default=352,
-                    min=16,
-                    max=4096,
-                    step=16,
-                    tooltip="Pixels, a multiple of 16. Trained sizes: 640 x 352 and 352 x 640 (MOVA-360p), 1280 x 720 and "
+                *inputs.size(
+                    height="Pixels, a multiple of 16. Trained sizes: 640 x 352 and 352 x 640 (MOVA-360p), 1280 x 720 and "
                     "720 x 1280 (MOVA-720p).",
                 ),
                 inputs.frames(
@@ -147,8 +139,7 @@ class MovaImageToVideoAudio(MovaNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                *inputs.prompt_outputs(),
                 io.Latent.Output(display_name="latent", tooltip="Joint latent of picture and sound, empty."),
             ],
         )
@@ -194,8 +185,7 @@ class MovaGuideFrames(MovaNode):
             search_aliases=["keyframes", "first last frame", "guide"],
             is_experimental=True,
             inputs=[
-                io.Conditioning.Input("positive", tooltip="From 'MOVA Image to Video+Audio'."),
-                io.Conditioning.Input("negative", tooltip="From 'MOVA Image to Video+Audio'."),
+                *inputs.prompts("From 'MOVA Image to Video+Audio'."),
                 io.Vae.Input("vae", tooltip="The video VAE."),
                 io.Latent.Input("latent", tooltip="The joint latent whose size and length the pictures are fitted to."),
                 io.Image.Input("images", tooltip="The pictures, in the order of their positions."),
@@ -208,8 +198,7 @@ class MovaGuideFrames(MovaNode):
                 io.Model.Input("model", optional=True, tooltip=FIT_TOOLTIP),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                *inputs.prompt_outputs(),
             ],
         )
 

@@ -34,8 +34,7 @@ class MovaExtend(MovaNode):
             search_aliases=["continue", "longer video", "extension"],
             is_experimental=True,
             inputs=[
-                io.Conditioning.Input("positive", tooltip="From 'MOVA Text Encode': what happens next."),
-                io.Conditioning.Input("negative", tooltip="From 'MOVA Text Encode'."),
+                *inputs.prompts("From 'MOVA Text Encode': what happens next.", "From 'MOVA Text Encode'."),
                 io.Vae.Input("vae", tooltip="The video VAE of 'MOVA Loader'."),
                 inputs.AudioVae("The audio VAE of 'MOVA Loader'."),
                 io.Image.Input("images", tooltip="The clip so far; sides multiples of 16."),
@@ -48,8 +47,7 @@ class MovaExtend(MovaNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                *inputs.prompt_outputs(),
                 io.Latent.Output(display_name="latent", tooltip="Joint latent whose beginning is held by its mask."),
             ],
         )

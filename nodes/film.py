@@ -70,8 +70,7 @@ class MovaFilm(MovaNode):
                     default="film",
                     tooltip="Its folder in output/mova_films. Letters, digits, - and _.",
                 ),
-                io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
-                io.Int.Input("height", default=352, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
+                *inputs.size(),
                 inputs.fps("Pictures a second; trained at 24."),
                 io.Int.Input(
                     "seed",

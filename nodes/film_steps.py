@@ -9,6 +9,7 @@ from ..mova_core.film import takes
 from ..mova_core.film.decide import Known, decide
 from ..mova_core.film.shots import AFTER, GOES_ON
 from ..mova_core.inputs.sounds import Sound
+from . import inputs
 from .base import MovaNode
 from .conditioning import MovaImageToVideoAudio
 from .decode import MovaDecode
@@ -75,8 +76,7 @@ class MovaFilmBegin(MovaNode):
             "'MOVA Sound to Picture' do.",
             is_dev_only=True,
             inputs=[
-                io.Conditioning.Input("positive", tooltip="From 'MOVA Text Encode'."),
-                io.Conditioning.Input("negative", tooltip="From 'MOVA Text Encode'."),
+                *inputs.prompts("From 'MOVA Text Encode'."),
                 *models()[2:],
                 OfFilm.Input("film", tooltip="The film."),
                 io.String.Input("shot", tooltip="Name of the shot."),
@@ -84,8 +84,7 @@ class MovaFilmBegin(MovaNode):
                 io.String.Input("after", tooltip="The take that is made before it; empty for none."),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                *inputs.prompt_outputs(),
                 io.Latent.Output(display_name="latent"),
             ],
             hidden=[io.Hidden.unique_id],

@@ -76,8 +76,7 @@ class MovaGuider(MovaNode):
             search_aliases=["dual CFG", "lip sync", "bridge guidance", "guider", "s_B"],
             inputs=[
                 io.Model.Input("model", tooltip="MOVA, with any LoRAs and patches."),
-                io.Conditioning.Input("positive", tooltip="From 'MOVA Image to Video+Audio'."),
-                io.Conditioning.Input("negative", tooltip="From 'MOVA Image to Video+Audio'."),
+                *inputs.prompts("From 'MOVA Image to Video+Audio'."),
                 inputs.scale("text_cfg", 5.0, "Guidance towards the prompt. Trained and released at 5."),
                 inputs.scale(
                     "audio_text_cfg",

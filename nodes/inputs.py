@@ -30,6 +30,28 @@ def frames(tooltip: str, *, least: int = 1) -> io.Int.Input:
     return io.Int.Input("frames", default=193, min=least, max=2001, step=4, tooltip=tooltip)
 
 
+def size(tooltip: str = "Pixels, a multiple of 16.", height: str = "") -> tuple[io.Int.Input, io.Int.Input]:
+    """Width and height of a clip; `height` where the latter says more."""
+    limits = {"min": 16, "max": 4096, "step": 16}
+    return (
+        io.Int.Input("width", default=640, tooltip=tooltip, **limits),
+        io.Int.Input("height", default=352, tooltip=height or tooltip, **limits),
+    )
+
+
+def prompts(positive: str, negative: str = "") -> tuple[io.Conditioning.Input, io.Conditioning.Input]:
+    """What to go towards and what away from, with their tooltips; one for both where `negative` has none."""
+    return (
+        io.Conditioning.Input("positive", tooltip=positive),
+        io.Conditioning.Input("negative", tooltip=negative or positive),
+    )
+
+
+def prompt_outputs() -> tuple[io.Conditioning.Output, io.Conditioning.Output]:
+    """Both, for the sampler."""
+    return io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")
+
+
 def seed(tooltip: str) -> io.Int.Input:
     limits = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF}
     return io.Int.Input("seed", **limits, control_after_generate=True, tooltip=tooltip)

@@ -25,8 +25,9 @@ class MovaSampler(MovaNode):
             search_aliases=["MOVA KSampler", "joint sampler"],
             inputs=[
                 io.Model.Input("model", tooltip="MOVA, with any LoRAs and patches."),
-                io.Conditioning.Input("positive", tooltip="From 'MOVA Image to Video+Audio'."),
-                io.Conditioning.Input("negative", tooltip="From 'MOVA Image to Video+Audio'; unused at cfg 1."),
+                *inputs.prompts(
+                    "From 'MOVA Image to Video+Audio'.", "From 'MOVA Image to Video+Audio'; unused at cfg 1."
+                ),
                 io.Latent.Input("latent", tooltip="Joint latent of picture and sound."),
                 inputs.seed("Noise of both streams, video drawn first, then audio. The same seed gives the same clip."),
                 io.Int.Input(

@@ -68,8 +68,7 @@ class MovaPictureToSound(MovaNode):
             search_aliases=["foley", "video to audio", "V2A"],
             is_experimental=True,
             inputs=[
-                io.Conditioning.Input("positive", tooltip="From 'MOVA Text Encode'."),
-                io.Conditioning.Input("negative", tooltip="From 'MOVA Text Encode'."),
+                *inputs.prompts("From 'MOVA Text Encode'."),
                 io.Vae.Input("vae", tooltip="The video VAE of 'MOVA Loader'."),
                 io.Image.Input(
                     "images",
@@ -79,8 +78,7 @@ class MovaPictureToSound(MovaNode):
                 inputs.OtherCodec(),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                *inputs.prompt_outputs(),
                 io.Latent.Output(display_name="latent", tooltip="Joint latent whose picture is held by its mask."),
                 io.Image.Output(
                     display_name="images", tooltip="The pictures as given, 4n + 1 of them, for 'Create Video'."

@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..mova_core.shapes import VideoShape
 from ..mova_core.training.optim import Rates
 from ..mova_core.training.run import Settings
-from . import training_inputs
+from . import inputs, training_inputs
 from .base import MovaNode
 from .host import messages
 from .host.training import budget, checks
@@ -26,12 +26,7 @@ class MovaTrainingBudget(MovaNode):
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="MOVA as it would be trained."),
-                io.Int.Input(
-                    "width", default=640, min=16, max=4096, step=16, tooltip="Of the largest clips, in pixels."
-                ),
-                io.Int.Input(
-                    "height", default=352, min=16, max=4096, step=16, tooltip="Of the largest clips, in pixels."
-                ),
+                *inputs.size("Of the largest clips, in pixels."),
                 io.Int.Input("frames", default=97, min=5, max=2001, step=4, tooltip="Of the longest clips, 4n + 1."),
                 io.Int.Input("clip_count", default=30, min=1, max=100000, tooltip="Clips of the data set."),
                 io.Int.Input("steps", default=1000, min=1, max=1000000, tooltip="Optimizer steps."),

@@ -52,14 +52,8 @@ class MovaTrainingClips(MovaNode):
                     "the same name with its caption, or one captions.csv with the columns file and caption. Not used where "
                     "videos are connected.",
                 ),
-                io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
-                io.Int.Input(
-                    "height",
-                    default=352,
-                    min=16,
-                    max=4096,
-                    step=16,
-                    tooltip="Pixels, a multiple of 16. 640 x 352 is what MOVA-360p was trained at; 432 x 240 trains three "
+                *inputs.size(
+                    height="Pixels, a multiple of 16. 640 x 352 is what MOVA-360p was trained at; 432 x 240 trains three "
                     "times as fast.",
                 ),
                 io.Int.Input(

@@ -50,18 +50,11 @@ class MovaVideoToVideo(MovaNode):
             search_aliases=["v2v", "vid2vid", "restyle", "encode video", "MOVA encode"],
             is_experimental=True,
             inputs=[
-                io.Conditioning.Input("positive", tooltip="From 'MOVA Text Encode': what is to be seen and heard."),
-                io.Conditioning.Input("negative", tooltip="From 'MOVA Text Encode'."),
+                *inputs.prompts("From 'MOVA Text Encode': what is to be seen and heard.", "From 'MOVA Text Encode'."),
                 io.Vae.Input("vae", tooltip="The video VAE: of 'MOVA Loader', or wan_2.1_vae."),
                 inputs.AudioVae("The audio VAE of 'MOVA Loader'."),
-                io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
-                io.Int.Input(
-                    "height",
-                    default=352,
-                    min=16,
-                    max=4096,
-                    step=16,
-                    tooltip="Pixels, a multiple of 16. The clip is cropped in the middle and resized, as a first frame is.",
+                *inputs.size(
+                    height="Pixels, a multiple of 16. The clip is cropped in the middle and resized, as a first frame is.",
                 ),
                 inputs.frames(
                     "At most so many pictures at 24 a second, 4n + 1, from the beginning of the clip; a shorter clip gives "
@@ -94,8 +87,7 @@ class MovaVideoToVideo(MovaNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                *inputs.prompt_outputs(),
                 io.Latent.Output(
                     display_name="latent",
                     tooltip=f"Joint latent of the clip, for 'MOVA Sampler' at denoise below 1. {BEGINS}",
