@@ -309,7 +309,7 @@ def explained(executor: Executor, *args: object, **kwargs: object) -> object:
         if who is None:
             raise
         raise PatchError(
-            f"{who} does not fit MOVA ({type(error).__name__}: {_shortened(str(error))}); it is for another model"
+            f"{who} does not fit MOVA ({type(error).__name__}: {_shortened(str(error))}); it is likely for another model"
         ) from error
 
 
