@@ -192,10 +192,11 @@ class Card:
 
 
 def hold(module: nn.Module) -> None:
-    """Put the weights of a module into host memory."""
+    """Put the weights of a module into host memory. Quantised ones are no single storage, and stay what they are."""
     for each in module.modules():
         for name, parameter in list(each.named_parameters(recurse=False)):
-            setattr(each, name, HostWeight(parameter))
+            if type(parameter.data).__name__ != "QuantizedTensor":
+                setattr(each, name, HostWeight(parameter))
 
 
 class HostBuffer:
@@ -228,11 +229,13 @@ STREAMS = {"copies beside computing": 2, "one after the other": 0}
 CHUNKS = (17, 13)  # each layer's weights are used several times a forward
 
 
-def on_card(pack: Pack, diffusers: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> Any:
+def on_card(
+    pack: Pack, diffusers: Path, card: Card, monkeypatch: pytest.MonkeyPatch, weight_dtype: str = "fp32"
+) -> Any:
     """The tiny MODEL with its weights in host memory, beside a card."""
     card.install(monkeypatch)
     source = pack.module("mova_core.checkpoint.source").from_folder(diffusers / "tiny")
-    model = pack.module("nodes.host.loaders.loading").load_model(source, "fp32")
+    model = pack.module("nodes.host.loaders.loading").load_model(source, weight_dtype)
     model.model_options.setdefault("transformer_options", {}).update(in_chunks(pack, *CHUNKS))
     assert model.is_dynamic()
     assert model.low.is_dynamic()
