@@ -126,6 +126,16 @@ def test_a_batch_is_its_clips(run: Run, scene: Scene, pack: Pack) -> None:
     turned = by_recipe(pack, scene.but(latent={**two, "batch_index": [1, 0]}), model, teacher=0)
     for one, other in zip(streams(both), streams(turned)):
         torch.testing.assert_close(one, other.flip(0), atol=1e-4, rtol=1e-4)
+    alone = by_recipe(pack, scene.but(latent={**scene.latent, "batch_index": [1]}), model, teacher=0)
+    for one, other in zip(streams(both), streams(alone)):
+        torch.testing.assert_close(one[1:], other, atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_of_the_sound_at_scale_1_is_no_guidance(scene: Scene, pack: Pack) -> None:
+    """The second stream is then left out; at a scale just beside 1 it changes next to nothing."""
+    none, nearly, some = (by_recipe(pack, scene, audio_scale=scale) for scale in (1.0, 1.00001, 2.0))
+    assert 0 < relative_error(streams(nearly)[1], streams(none)[1]) < 1e-4
+    assert relative_error(streams(some)[1], streams(none)[1]) > 1e-3
 
 
 def test_it_works_with_bridge_strength_masks_windows_and_caches(run: Run, scene: Scene, pack: Pack) -> None:
