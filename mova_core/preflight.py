@@ -44,7 +44,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Disk:
-    """Where runs are kept on their way: `free` bytes, 0 where nothing can be written, and those that one step needs."""
+    """Where runs are kept on their way: `free` bytes, 0 where nothing can be written, and `needed` ones."""
 
     folder: str
     free: float

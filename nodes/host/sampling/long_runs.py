@@ -122,12 +122,12 @@ def size_of(latent: Latent) -> int:
 
 
 def disk(latent: Latent) -> Disk:
-    """Where a run on `latent` would be kept on its way."""
+    """Where a run on `latent` would be kept on its way: what is kept, and beside it the next that takes its place."""
     folder = root()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     writable = there.is_dir() and os.access(there, os.W_OK)
     free = float(shutil.disk_usage(there).free) if writable else 0.0
-    return Disk(folder=str(folder), free=free, needed=float(size_of(latent)))
+    return Disk(folder=str(folder), free=free, needed=2.0 * size_of(latent))
 
 
 def _workflow(node: Node) -> str | None:
