@@ -81,7 +81,7 @@ def empty_latent(vae: Any, shape: VideoShape, fps: float, audio_vae: Any = None)
     video = torch.zeros(video_latent_shape(shape), device=place)
     audio = torch.zeros(audio_latent_shape(sound, channels), device=place)
     made: Latent = {"samples": joint_latents.joint(video, audio), "frame_rate": fps}
-    made[AUDIO_RATE] = grid.steps_per_second  # type: ignore[literal-required]
+    made[AUDIO_RATE] = grid.steps_per_second
     return made
 
 

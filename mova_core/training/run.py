@@ -5,9 +5,9 @@ steps each, so that streamed weights of one stay in use. Audio tower and bridge 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +124,14 @@ class Record:
         return self.video + audio_weight * self.audio
 
 
+class Evaluation(TypedDict, total=False):
+    """Mean losses of fixed samples after a step: of each expert those of picture and sound."""
+
+    step: int
+    high: Sequence[float]
+    low: Sequence[float]
+
+
 @dataclass
 class Run:
     """Parameters, optimizer and what was found so far; `step` optimizer steps are done."""
@@ -133,7 +141,7 @@ class Run:
     optimizer: AdamW
     step: int = 0
     records: list[Record] = field(default_factory=list)
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
 
     @classmethod
     def begin(cls, settings: Settings, parameters: dict[str, nn.Parameter]) -> "Run":

@@ -26,7 +26,7 @@ Of ComfyUI's own options a forward reads `patches`, `patches_replace`, `block_in
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from ...mova_core.estimate import ChunkSizes
 from ...mova_core.sampling.bridge_strength import BridgeStrength
@@ -54,7 +54,7 @@ AUDIO_NEGATIVE = "audio_negative"
 CLEAN_STREAMS = "clean_streams"
 AUDIO_STEPS = "mova_audio_steps"
 NO_PICTURE = "mova_no_picture"
-AUDIO_RATE = "audio_steps_per_second"
+AUDIO_RATE: Final = "audio_steps_per_second"
 
 
 Forward: TypeAlias = Literal["full", "audio", "teacher"]

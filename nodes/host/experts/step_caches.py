@@ -4,12 +4,21 @@ Both nodes decide from how much the last evaluations changed, and add a kept dif
 knows that another expert has taken over, nor that the audio latent has more channels than the video's.
 """
 
-from typing import Any
+from typing import Protocol
 
 from torch import Tensor
 
 from ..keys import BOUNDARY, Options
 from ..types import Executor
+
+
+class StepCache(Protocol):
+    """What both nodes keep of a run, in this place."""
+
+    total_steps_skipped: int
+    relative_transformation_rate: float | None
+
+    def reset(self) -> object: ...
 
 
 def renew(executor: Executor, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> object:
@@ -27,7 +36,7 @@ def renew(executor: Executor, x: Tensor, timestep: Tensor, model_options: Option
     return executor(x, timestep, model_options, seed)
 
 
-def forget(cache: Any) -> None:
+def forget(cache: StepCache) -> None:
     """Empty a cache, but for its count of skipped steps."""
     skipped = cache.total_steps_skipped
     cache.reset()

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import comfy.nested_tensor
 import folder_paths
@@ -48,9 +47,7 @@ def of_latent(latent: Latent, origin: Mapping[str, str]) -> JointLatent:
     )
 
 
-def to_latent(
-    kept: JointLatent, grid: AudioGrid = PUBLISHED_GRID, channels: int = AUDIO_LATENT_CHANNELS
-) -> dict[str, Any]:
+def to_latent(kept: JointLatent, grid: AudioGrid = PUBLISHED_GRID, channels: int = AUDIO_LATENT_CHANNELS) -> Latent:
     """A LATENT; where the file holds no sound, with an empty one as `grid` and `channels` of the codec say."""
     place, fps = joint_latents.device(), kept.fps
     video, audio, rate = kept.video.to(place), kept.audio, kept.audio_rate
@@ -58,7 +55,7 @@ def to_latent(
         fps, rate = DEFAULT_FPS, grid.steps_per_second
         steps = audio_steps(frames_of(video.shape[2]), fps, grid)
         audio = torch.zeros(audio_latent_shape(AudioShape(batch=len(video), steps=steps), channels))
-    latent: dict[str, Any] = {"samples": joint_latents.joint(video, audio.to(place))}
+    latent: Latent = {"samples": joint_latents.joint(video, audio.to(place))}
     if fps is not None:
         latent["frame_rate"] = fps
     if rate is not None:

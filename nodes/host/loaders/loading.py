@@ -211,7 +211,7 @@ def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) 
 def _expert(settings: MovaSettings, tensors: dict[str, Tensor], where: str, dynamic: bool, **disk: bool) -> MovaPatcher:
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     model = MovaModel(settings, device=_prepare(settings, tensors, device))
-    filled = getattr(model.diffusion_model.blocks[0].self_attn.q, "weight", None) is not None
+    filled = getattr(model.diffusion_model.get_submodule("blocks.0.self_attn.q"), "weight", None) is not None
     assign(model.diffusion_model, tensors, where, shapes=None if filled else weight_shapes(settings.sizes))
     model.device = offload
     comfy.model_management.archive_model_dtypes(model.diffusion_model)

@@ -1,7 +1,6 @@
 """A change of a LoRA file as what ComfyUI applies to a weight: one of its own adapters, or a whole difference."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import comfy.weight_adapter
 import torch
@@ -43,7 +42,7 @@ class DecomposedAdapter(comfy.weight_adapter.WeightAdapterBase):
         return weight.copy_(torch.lerp(weight.float(), changed, strength))
 
 
-def adapter(change: LoraChange, shape: Any) -> torch.Tensor:
+def adapter(change: LoraChange, shape: Sequence[int]) -> torch.Tensor:
     """The change as ComfyUI's patch of a parameter of this shape."""
     t = change.tensors
     if change.form == "diff":

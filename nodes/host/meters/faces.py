@@ -3,8 +3,8 @@
 Axes: F frames, H W pixels.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias, TypedDict
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,7 +26,26 @@ CASCADE = "haarcascade_frontalface_default.xml"
 LANDMARK_PARTS = {"frames", "image_size", "connection_sets"}
 
 
-def check_landmarks(landmarks: Any, images: Tensor) -> None:
+class Face(TypedDict):
+    """One found face: its box (left, top, right, bottom), and (x, y) of each point of the mesh, in pixels."""
+
+    bbox_xyxy: Sequence[float]
+    landmarks_xy: Sequence[Sequence[float]]
+
+
+class FaceLandmarks(TypedDict):
+    """What ComfyUI calls FACE_LANDMARKS: faces of each picture, (height, width), and pairs of points by part of a face."""
+
+    frames: Sequence[Sequence[Face]]
+    image_size: tuple[int, int]
+    connection_sets: Mapping[str, Iterable[tuple[int, int]]]
+
+
+Search: TypeAlias = Callable[..., Iterable[Sequence[int]]]
+"""For faces in a grey picture: (left, top, width, height) of each, in pixels."""
+
+
+def check_landmarks(landmarks: object, images: Tensor) -> None:
     """Whether FACE_LANDMARKS are of these (B, H, W, 3) pictures.
 
     Raises:
@@ -42,7 +61,7 @@ def check_landmarks(landmarks: Any, images: Tensor) -> None:
         )
 
 
-def landmarked(landmarks: Mapping[str, Any], begin: int, frames: int) -> Tensor | None:
+def landmarked(landmarks: FaceLandmarks, begin: int, frames: int) -> Tensor | None:
     """(F, 4) boxes of the mouth of the largest face in pictures `begin` and on of FACE_LANDMARKS; None without one."""
     lips = sorted({point for pair in landmarks["connection_sets"]["lips"] for point in pair})
     found: dict[int, Box] = {}
@@ -60,8 +79,8 @@ def detected(images: Tensor) -> Tensor | None:
 
     None without a face, and without OpenCV's cascade: no ComfyUI installs OpenCV, and its version 5 has no cascade.
     """
-    cascade = _cascade()
-    if cascade is None:
+    search = _cascade()
+    if search is None:
         return None
     scale = min(1.0, SEARCHED / min(images.shape[1:3]))
     found: dict[int, Box] = {}
@@ -69,7 +88,7 @@ def detected(images: Tensor) -> Tensor | None:
         grey = images[frame].float().cpu().mean(dim=-1)[None, None]
         if scale < 1:
             grey = F.interpolate(grey, scale_factor=scale, mode="area")
-        seen = cascade.detectMultiScale((255 * grey[0, 0]).byte().numpy(), 1.1, 5, minSize=(SMALLEST, SMALLEST))
+        seen = search((255 * grey[0, 0]).byte().numpy(), 1.1, 5, minSize=(SMALLEST, SMALLEST))
         boxes = [_box((x / scale, y / scale, (x + w) / scale, (y + h) / scale)) for x, y, w, h in seen]
         which = largest(boxes)
         if which is not None:
@@ -77,12 +96,12 @@ def detected(images: Tensor) -> Tensor | None:
     return followed(found, len(range(0, len(images), EVERY)), len(images))
 
 
-def _box(corners: Any) -> Box:
+def _box(corners: Iterable[float]) -> Box:
     left, top, right, bottom = (float(corner) for corner in corners)
     return left, top, right, bottom
 
 
-def _cascade() -> Any:
+def _cascade() -> Search | None:
     try:
         import cv2
     except (ImportError, OSError):
@@ -90,4 +109,4 @@ def _cascade() -> Any:
     if not hasattr(cv2, "CascadeClassifier"):
         return None
     found = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)  # type: ignore[attr-defined]
-    return None if found.empty() else found
+    return None if found.empty() else found.detectMultiScale

@@ -4,7 +4,6 @@ Axes: F frames of a clip, H W pixels, C channels, S samples.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,12 @@ from . import faces, loudness
 
 
 def readings(
-    images: Tensor, audio: Sound, fps: float, landmarks: Any = None, recognised: str | None = None, prompt: str = ""
+    images: Tensor,
+    audio: Sound,
+    fps: float,
+    landmarks: faces.FaceLandmarks | None = None,
+    recognised: str | None = None,
+    prompt: str = "",
 ) -> list[Reading]:
     """One a clip of a batch, as 'MOVA Decode' lays them out: pictures one clip after the other, sounds stacked.
 
@@ -52,7 +56,7 @@ def _reading(
     return read(images, waveform, rate, fps, mouths=mouths, loudness=loud, words=heard)
 
 
-def _mouths(images: Tensor, landmarks: Any, begin: int) -> Tensor | None:
+def _mouths(images: Tensor, landmarks: faces.FaceLandmarks | None, begin: int) -> Tensor | None:
     if landmarks is not None:
         return faces.landmarked(landmarks, begin, len(images))
     return faces.detected(images) if bool(torch.isfinite(images).all()) else None

@@ -7,7 +7,6 @@ The sampler packs both into one flat tensor. Where the audio has a shift of its 
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import comfy.conds
 import comfy.context_windows
@@ -15,6 +14,8 @@ import comfy.model_base
 import comfy.nested_tensor
 import comfy.utils
 import torch
+from comfy.conds import CONDRegular
+from comfy.context_windows import IndexListContextWindow
 from comfy.model_patcher import ModelPatcher
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
@@ -183,8 +184,14 @@ class MovaModel(Planned, ListedModel):
         return [list(primary_indices), *sounding]
 
     def resize_cond_for_context_window(
-        self, cond_key: str, cond_value: Any, window: Any, x_in: Any, device: Any, retain_index_list: Any = ()
-    ) -> Any:
+        self,
+        cond_key: str,
+        cond_value: CONDRegular,
+        window: IndexListContextWindow,
+        x_in: Tensor,
+        device: torch.device,
+        retain_index_list: Sequence[int] = (),
+    ) -> CONDRegular | None:
         if cond_key != "condition":
             return None
         keep = list(retain_index_list)

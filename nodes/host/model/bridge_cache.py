@@ -8,7 +8,6 @@ has room for them, the others wait in host memory and come a layer ahead of thei
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import comfy.model_management
 import torch
@@ -124,7 +123,7 @@ class LayersAhead(Mapping[int, KeysValues | None]):
     def __init__(self, conditions: list[dict[int, Parts | None]], device: torch.device, dtype: torch.dtype) -> None:
         self.conditions, self.device, self.dtype = conditions, device, dtype
         self.order = sorted(conditions[0])
-        self.coming: dict[int, tuple[list[Parts], Any]] = {}
+        self.coming: dict[int, tuple[list[Parts], torch.Stream | None]] = {}
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order)

@@ -8,7 +8,6 @@ and the device's memory give the rows of `mova_core.estimate`. They go into the 
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import comfy.model_management
 import torch
@@ -26,6 +25,7 @@ from ....mova_core.estimate import (
     required,
     sound_room,
 )
+from ....mova_core.model.mova import Mova
 from ..keys import (
     COPIES,
     Options,
@@ -117,7 +117,7 @@ class Planned:
 
     rows: ChunkSizes = FULL
     kept: float = 0.0  # bytes on the device that it keeps between its evaluations
-    diffusion_model: Any
+    diffusion_model: Mova
     get_dtype_inference: Callable[[], torch.dtype]  # the BaseModel's
 
     @property
@@ -141,7 +141,7 @@ class Planned:
         tokens = math.prod(shape[1:]) / (tower.out_channels * math.prod(tower.patch))
         return Workload(video=math.ceil(tokens), audio=0, batch=shape[0])
 
-    def memory_required(self, input_shape: Any, cond_shapes: Any = None, **newer: Any) -> float:
+    def memory_required(self, input_shape: Sequence[int], cond_shapes: object = None, **newer: object) -> float:
         """Bytes that a forward on the path of this run needs beside weights that stay: activations, layers in flight.
 
         `newer`: what newer ComfyUIs say of the attention, `memory_efficient_attention` or `model_options`. The estimate

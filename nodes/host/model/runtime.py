@@ -1,7 +1,7 @@
 """ComfyUI's transformer_options -> how mova_core runs one forward."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from typing import Protocol, TypeAlias
 
 import comfy.ldm.modules.attention
 import comfy.model_management
@@ -16,7 +16,6 @@ from ....mova_core.ops import (
     ELEMENTWISE_ROWS,
     LayerCall,
     Place,
-    Prefetch,
     Runtime,
     row_slices,
 )
@@ -31,6 +30,15 @@ from .pass_weights import (
     worn_by,
 )
 from .weights import resident
+
+BlockPatch: TypeAlias = Callable[[Options, dict[str, Callable[[Options], Options]]], Options]
+"""Of `patches_replace`: called with a block's state and the original block, what comes out."""
+
+
+class LayersAtHand(Protocol):
+    """`mova_core.ops.Prefetch`, to be closed where a forward is broken off."""
+
+    def __call__(self, layers: Sequence[Sequence[nn.Module]]) -> Generator[None, None, None]: ...
 
 
 class KitchenRotary:
@@ -69,7 +77,7 @@ class Layers:
             video = function({**state, "transformer_options": self.options})["img"]
         return video, audio
 
-    def _replaced(self, patch: Any, layer: LayerCall, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    def _replaced(self, patch: BlockPatch, layer: LayerCall, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """A patch sees the video stream, as in Wan; the sound follows if and when it runs the original block."""
         sound = [audio]
 
@@ -106,13 +114,13 @@ class Layers:
 
 def prefetch(
     device: torch.device, options: Options, worn: Worn = NOTHING_WORN, there: frozenset[int] = frozenset()
-) -> Prefetch:
+) -> LayersAtHand:
     """Each layer's weights, once: ahead of time by ComfyUI's prefetch queue where it has one, an entry a layer.
 
     `worn`: patches that they have while they compute. `there`: layers that are there already, by their first module.
     """
 
-    def step(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
+    def step(layers: Sequence[Sequence[nn.Module]]) -> Generator[None, None, None]:
         make = comfy.model_prefetch.make_prefetch_queue
         pop, pops = None, newer.in_scopes(comfy.model_prefetch.prefetch_queue_pop)
         queue = make([list(layer) for layer in layers if id(layer[0]) not in there], device, options)

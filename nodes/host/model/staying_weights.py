@@ -8,10 +8,10 @@ next picture, so that its streamed weights cross once a step and not once a pass
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import comfy.ops
 import torch
+from comfy.ops import CastWeightBiasOp
 from torch import Tensor, nn
 
 from ....mova_core.model.audio_only import staying
@@ -48,7 +48,7 @@ class StayingWeights:
 @contextmanager
 def _apart(layer: Layer, device: torch.device) -> Iterator[None]:
     """Weights under dynamic VRAM that have no place of their own, out of the buffer which the next transfer may take."""
-    modules: dict[int, Any] = {id(m): m for root in layer for m in root.modules() if hasattr(m, "_v")}
+    modules: dict[int, CastWeightBiasOp] = {id(m): m for root in layer for m in root.modules() if hasattr(m, "_v")}
     lent = [module for module in modules.values() if module._prefetch["signature"] is None]
     for module in lent:
         module._v_weight, module._v_bias = (part if part is None else part.clone() for part in _values(module, device))
@@ -60,7 +60,7 @@ def _apart(layer: Layer, device: torch.device) -> Iterator[None]:
             module._v_weight = module._v_bias = None
 
 
-def _values(module: Any, device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _values(module: CastWeightBiasOp, device: torch.device) -> tuple[Tensor, Tensor | None]:
     bias: Tensor | None = module.bias
     kinds = module.weight.dtype, device, None if bias is None else bias.dtype
     made: tuple[Tensor, Tensor | None] = comfy.ops.resolve_cast_module_with_vbar(module, *kinds, None, False)

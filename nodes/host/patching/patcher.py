@@ -28,6 +28,7 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher, ModelPatcherDynamic
 from comfy.patcher_extension import CallbacksMP, PatcherInjection
 
+from ....mova_core.sampling.schedule import Expert
 from .. import newer
 from ..keys import (
     COPIES,
@@ -74,7 +75,7 @@ class MovaPatcher(ModelPatcher):
         return models[0] if models else None
 
     @property
-    def expert(self) -> str | None:
+    def expert(self) -> Expert | None:
         """Which expert this patcher is, "high" or "low"; None where nothing says so."""
         return self.get_attachment(EXPERT)
 

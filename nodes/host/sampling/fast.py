@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import comfy.samplers
 import comfy.utils
@@ -31,7 +31,7 @@ from ..model.base_model import check_model
 from ..model.bridge_cache import Keeping, cache_of
 from ..model.pass_weights import PassWeights, two_passes
 from ..patching.patcher import MovaPatcher
-from ..types import Conditioning, Latent
+from ..types import Conditioning, Conditions, Latent
 from . import guiders, long_runs, samplers
 from .av_euler import NOBODY, AtSteps, AVSteps, Callback, told
 from .long_runs import Node
@@ -153,7 +153,7 @@ def cost(model: MovaPatcher, latent: Latent, recipe: Recipe) -> str:
     return ", ".join(parts)
 
 
-def check_negative(recipe: Recipe, negative: Any) -> None:
+def check_negative(recipe: Recipe, negative: Conditions | None) -> None:
     """Raises ConfigError where the sound is to be guided by a negative that is more than one prompt."""
     if recipe.audio_scale != 1 and guiders.one_prompt(negative) is None:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import comfy.utils
 import torch
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .long_runs import LongRun
 
 StepCallback = Callable[[Options], None]
+SamplerFunction = Callable[..., Tensor]
+"""Of a KSAMPLER: called as (model, x, sigmas, ...), what it made of x."""
 
 
 class Attempt:
@@ -39,7 +41,9 @@ class Attempt:
         self.shown: Tensor | None = None  # the clean estimate of the last step
         self.state = self._usable()
 
-    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options) -> Tensor:
+    def walk(
+        self, function: SamplerFunction, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options
+    ) -> Tensor:
         raise NotImplementedError
 
     def flush(self) -> None:
@@ -116,7 +120,9 @@ class Attempt:
 class OwnSteps(Attempt, AtSteps):
     """Of samplers that ask: see `av_euler.AtSteps`."""
 
-    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options) -> Tensor:
+    def walk(
+        self, function: SamplerFunction, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options
+    ) -> Tensor:
         def report(info: Options) -> None:
             self.shown = info["denoised"]
             if callback is not None:
@@ -141,7 +147,9 @@ class OwnSteps(Attempt, AtSteps):
 class LaterStart(Attempt):
     """Of samplers that remember nothing: begun at a later sigma, the first evaluation answered."""
 
-    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options) -> Tensor:
+    def walk(
+        self, function: SamplerFunction, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options
+    ) -> Tensor:
         given: list[Tensor] = []
         if self.state is not None and self.state.x is not None and self.state.denoised is not None:
             self.first, x = self.state.step, self.state.x.to(x)
@@ -165,7 +173,9 @@ class LaterStart(Attempt):
 class Log(Attempt):
     """Of all others: every answer of the model is kept, and the run is walked again with them."""
 
-    def walk(self, function: Any, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options) -> Tensor:
+    def walk(
+        self, function: SamplerFunction, x: Tensor, sigmas: Tensor, callback: StepCallback | None, more: Options
+    ) -> Tensor:
         folder, reports = self.run.folder, 0
         self.count = 0 if self.state is None else runs.count_answers(folder, self.noise, x.shape)
         self.waiting: dict[int, Tensor] = {}  # until it is known whether the run is long

@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import folder_paths
@@ -40,7 +39,7 @@ from ..kept.fingerprints import digest, fingerprint
 from ..kept.graph import UNKNOWN, Graph
 from ..keys import Options
 from ..model import memory
-from ..types import Latent
+from ..types import DynamicPrompt, Latent
 from .long_run_ways import WAYS, StepCallback
 
 log = logging.getLogger("mova")
@@ -56,7 +55,7 @@ class Node:
     """Where a run stands in a workflow; None where there is none."""
 
     node_id: str | None = None
-    workflow: Any = None  # ComfyUI's DYNPROMPT
+    workflow: DynamicPrompt | None = None  # ComfyUI's DYNPROMPT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +194,7 @@ class LongRun:
             extra_args: Options,
             callback: StepCallback | None = None,
             disable: bool | None = None,
-            **more: Any,
+            **more: object,
         ) -> Tensor:
             attempt = WAYS[self.way](self, model, x, sigmas, extra_args)
             try:
@@ -217,7 +216,7 @@ class LongRun:
             return None
         self.tell(f"Taken from {RUNS_FOLDER}: it was made from the same inputs before.")
         messages.show(self.said(), self.node.node_id)
-        return {**self.latent, "samples": latent_store.to_latent(kept)["samples"]}, seed  # type: ignore[typeddict-item]
+        return {**self.latent, "samples": latent_store.to_latent(kept)["samples"]}, seed
 
     def finished(self, made: Latent, seed: int) -> None:
         """The run is done: what was kept goes. Where decoding is expected not to fit, the latent itself stays."""

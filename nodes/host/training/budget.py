@@ -1,7 +1,6 @@
 """This machine and this MODEL in the terms of mova_core.training.forecast."""
 
 import shutil
-from typing import Any
 
 import comfy.model_management
 import folder_paths
@@ -15,9 +14,10 @@ from ....mova_core.training.run import Settings
 from ..keys import LOW_NOISE
 from ..machine.preflight import link_rate, measured_speed
 from ..model import memory
+from ..patching.patcher import MovaPatcher
 
 
-def report(model: Any, settings: Settings, shape: VideoShape, clips: int, measure: bool) -> str:
+def report(model: MovaPatcher, settings: Settings, shape: VideoShape, clips: int, measure: bool) -> str:
     """What training will take here."""
     base = model.model
     experts = [model, *model.get_additional_models_with_key(LOW_NOISE)]
@@ -42,7 +42,7 @@ def report(model: Any, settings: Settings, shape: VideoShape, clips: int, measur
     return told(plan, machine, measured_speed(model, plan.load.video) if measure else None)
 
 
-def _distinct(patchers: list[Any]) -> list[torch.Tensor]:
+def _distinct(patchers: list[MovaPatcher]) -> list[torch.Tensor]:
     """Weights of several experts, those that lie in the same memory once."""
     found = {}
     for patcher in patchers:

@@ -1,7 +1,5 @@
 """Whether a run can be made of a MODEL and a data set here: what can be wrong is said before the first step."""
 
-from typing import Any
-
 import comfy.model_management
 import torch
 
@@ -16,22 +14,25 @@ from ....mova_core.training.run import Settings
 from ..experts.pair import OURS
 from ..keys import LOW_NOISE
 from ..model.memory import capacity
+from ..patching.patcher import MovaPatcher
 from . import data_set
 from .weights import check_unpackable
 
 MEMORY = ("auto", "normal", "low")
 
 
-def experts_of(model: Any, settings: Settings) -> dict[Expert, Any]:
+def experts_of(model: MovaPatcher, settings: Settings) -> dict[Expert, MovaPatcher]:
     """The patchers that a run needs.
 
     Raises:
         MovaError: the MODEL lacks an expert, or is patched, hooked, compiled, or packed in a way that cannot be undone.
     """
     lows = model.get_additional_models_with_key(LOW_NOISE)
-    there: dict[str, Any] = {"high": model, "low": lows[0]} if lows else {}
+    there: dict[Expert, MovaPatcher] = {"high": model, "low": lows[0]} if lows else {}
     if not lows:
-        own = model.expert or (settings.parts[0] if len(set(settings.parts) & set(EXPERT_FOLDERS)) == 1 else None)
+        own: Expert | None = model.expert or (
+            settings.experts[0] if len(set(settings.parts) & set(EXPERT_FOLDERS)) == 1 else None
+        )
         if own is None:
             raise ConfigError("this MODEL is one expert without saying which; choose either high or low to train")
         there = {own: model}
@@ -44,7 +45,7 @@ def experts_of(model: Any, settings: Settings) -> dict[Expert, Any]:
     return {expert: there[expert] for expert in wanted}
 
 
-def check_untouched(patcher: Any) -> None:
+def check_untouched(patcher: MovaPatcher) -> None:
     """Accept a MODEL as a loader gives it.
 
     Raises:
@@ -77,7 +78,7 @@ def _hooked(module: torch.nn.Module) -> bool:
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
-def budget_of(model: Any, settings: Settings, shape: VideoShape, *, low: bool) -> Budget:
+def budget_of(model: MovaPatcher, settings: Settings, shape: VideoShape, *, low: bool) -> Budget:
     """What a step on a clip of this shape needs of a device."""
     sizes, element = model.model.sizes, model.model.element
     weights = sum(p.numel() for module in model.model.diffusion_model.layer_modules()[0] for p in module.parameters())
@@ -100,7 +101,7 @@ def largest(data: data_set.DataSet) -> VideoShape:
     return VideoShape(batch=1, frames=clip.frames, height=clip.height, width=clip.width)
 
 
-def chosen_path(model: Any, settings: Settings, shape: VideoShape, memory: str) -> bool:
+def chosen_path(model: MovaPatcher, settings: Settings, shape: VideoShape, memory: str) -> bool:
     """Whether the low path is taken.
 
     Raises:
@@ -133,7 +134,7 @@ def check_host_memory(needed: float) -> None:
         )
 
 
-def check_channels(model: Any, data: data_set.DataSet) -> None:
+def check_channels(model: MovaPatcher, data: data_set.DataSet) -> None:
     """Accept a data set that this model's encoders made.
 
     Raises:

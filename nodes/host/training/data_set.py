@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import comfy.latent_formats
 import comfy.model_management
+import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
-from comfy_api.latest import InputImpl
+from comfy_api.latest import Input, InputImpl
 from torch import Tensor
 
 from ....mova_core.checkpoint.files import read_header, read_tensors
@@ -30,6 +30,7 @@ from ....mova_core.text import pad_context
 from ....mova_core.training import captions, clips, files
 from .. import newer
 from ..loaders import text
+from ..loaders.audio_vae import MovaAudioVAE
 from ..media import recordings
 from ..media.recordings import Piece, RecordingSource
 
@@ -81,9 +82,9 @@ class Wishes:
 class Coders:
     """What encodes: both VAEs and the text encoder, as they come into the node."""
 
-    vae: Any
-    audio_vae: Any
-    clip: Any
+    vae: comfy.sd.VAE
+    audio_vae: MovaAudioVAE
+    clip: comfy.sd.CLIP
 
 
 def folder() -> Path:
@@ -113,7 +114,7 @@ def not_trained_on(name: str) -> list[str]:
     return captions.left_out(input_folder(name))
 
 
-def from_lists(videos: Sequence[Any], texts: Sequence[str], default: str) -> list[tuple[RecordingSource, str]]:
+def from_lists(videos: Sequence[Input.Video], texts: Sequence[str], default: str) -> list[tuple[RecordingSource, str]]:
     """Recordings with captions, of lists such as ComfyUI's data set nodes give.
 
     Raises:
@@ -225,7 +226,7 @@ def _prints(coders: Coders) -> _Prints:
     return _Prints("-".join(media), _print(coders.clip.cond_stage_model))
 
 
-def _print(module: Any) -> str:
+def _print(module: torch.nn.Module) -> str:
     """Names and shapes of a module's weights, and the values of the smallest that are there."""
     state = {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
     digest = hashlib.sha256("".join(f"{name}{tuple(t.shape)}" for name, t in sorted(state.items())).encode())
@@ -235,7 +236,7 @@ def _print(module: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _key(source: RecordingSource, window: Any, size: tuple[int, int], wishes: Wishes, prints: str) -> Path:
+def _key(source: RecordingSource, window: clips.Window, size: tuple[int, int], wishes: Wishes, prints: str) -> Path:
     told = (VERSION, _content(source), source.start, source.duration, window.start, window.frames, size, wishes.level)
     digest = hashlib.sha256(repr((*told, prints)).encode()).hexdigest()[:32]
     return folder() / "clips" / f"{digest}.safetensors"
@@ -253,7 +254,7 @@ def _content(source: RecordingSource) -> str:
     return digest.hexdigest()
 
 
-def _prompt(caption: str, clip: Any, prints: str, told: _Told) -> Path:
+def _prompt(caption: str, clip: comfy.sd.CLIP, prints: str, told: _Told) -> Path:
     """The file of a prompt's embeddings, encoded as 'MOVA Text Encode' does; rows of zeros at its end are left out."""
     digest = hashlib.sha256(repr((VERSION, caption, prints)).encode()).hexdigest()[:32]
     path = folder() / "prompts" / f"{digest}.safetensors"
@@ -348,7 +349,7 @@ def contact_sheet(strips: Iterable[Tensor]) -> Tensor:
 Show = Callable[[str], None]
 
 
-def preview(made: DataSet, coders: Coders, count: int) -> tuple[Tensor, dict[str, Any]]:
+def preview(made: DataSet, coders: Coders, count: int) -> tuple[Tensor, Input.Audio]:
     """Contact sheet and sound of the first clips, decoded back from the cache; without any, a white one and silence."""
     shown = [decoded(clip, coders) for clip in made.clips[:count]]
     rate = coders.audio_vae.audio_sample_rate

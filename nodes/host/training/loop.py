@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import comfy.utils
@@ -31,6 +30,7 @@ from ....mova_core.training.run import (
 )
 from .. import messages
 from ..machine.profiling import begin_peak, device_peak
+from ..patching.patcher import MovaPatcher
 from . import data_set, run_files, words
 from .checks import (
     check_channels,
@@ -52,7 +52,7 @@ class Watching:
     evaluate_every: int = 100
     preview_every: int = 0
     preview: Callable[[dict[str, Tensor], int], str] | None = None
-    node_id: Any = None
+    node_id: str | None = None
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Trainer:
 
 
 def trainer(
-    model: Any, data: data_set.DataSet, settings: Settings, saving: Saving, watching: Watching, memory: str
+    model: MovaPatcher, data: data_set.DataSet, settings: Settings, saving: Saving, watching: Watching, memory: str
 ) -> Trainer:
     """A run that is ready to go, or to go on: everything that can be wrong is said now.
 
@@ -167,7 +167,7 @@ def learning_mode() -> Iterator[None]:
 
 
 def train(
-    model: Any, data: data_set.DataSet, settings: Settings, saving: Saving, watching: Watching, memory: str
+    model: MovaPatcher, data: data_set.DataSet, settings: Settings, saving: Saving, watching: Watching, memory: str
 ) -> tuple[dict[str, Tensor], dict[str, list[float]], str]:
     """Run, and the LoRA's tensors, the losses, and a report; the loss curve lies beside the LoRA.
 

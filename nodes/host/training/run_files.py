@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 
@@ -39,7 +38,7 @@ class Saving:
         return self.lora.with_name(f"{self.lora.stem}-{step:06}{files.SUFFIX}")
 
 
-def save(saving: Saving, run: Run, told: dict[str, Any], begun: float, *, last: bool) -> list[Path]:
+def save(saving: Saving, run: Run, told: dict[str, object], begun: float, *, last: bool) -> list[Path]:
     """The LoRA and the state to go on from. A save on the way has the step in its name.
 
     Args:

@@ -6,7 +6,6 @@ The model is called directly, not through a sampler: its patches, hooks, schedul
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import comfy.model_management
 import torch
@@ -21,11 +20,13 @@ from ....mova_core.training.budget import CONTEXT, RECOMPUTED_ROWS
 from ....mova_core.training.noise import Draws, noises
 from ....mova_core.training.run import (
     Draw,
+    Evaluation,
     Run,
     draw,
     fixed_draws,
 )
 from ....mova_core.training.step import training_step, validation_step
+from ..patching.patcher import MovaPatcher
 from . import data_set
 from .checks import budget_of, largest
 from .weights import HostShelf, Windows, heads
@@ -35,11 +36,11 @@ from .weights import HostShelf, Windows, heads
 class Samples:
     """Of a data set, shown to a MODEL whose experts carry the run's adapters."""
 
-    model: Any
+    model: MovaPatcher
     data: data_set.DataSet
     run: Run
     low: bool
-    patchers: dict[Expert, Any]
+    patchers: dict[Expert, MovaPatcher]
     adapters: dict[Expert, Adapters] = field(default_factory=dict)
     active: Expert | None = None
     last_clip: str = ""
@@ -75,9 +76,9 @@ class Samples:
             )
         return float(done.video_loss), float(done.audio_loss)
 
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self) -> Evaluation:
         """Mean losses of fixed samples, an expert at a time."""
-        found: dict[str, Any] = {"step": self.run.step}
+        found: Evaluation = {"step": self.run.step}
         for expert in self.run.settings.experts:
             pairs = []
             for drawn in fixed_draws(self.run.settings, self.draws, len(self.data.clips), expert):

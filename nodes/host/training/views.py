@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import comfy.samplers
 import comfy.sd
@@ -12,31 +12,37 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ....mova_core.image import condition_mask
-from ....mova_core.sampling.schedule import sigmas
+from ....mova_core.sampling.schedule import Expert, sigmas
 from ....mova_core.shapes import (
     DEFAULT_FPS,
     AudioShape,
     audio_latent_shape,
     audio_samples,
 )
-from ....mova_core.training.run import Record
+from ....mova_core.training.run import Evaluation, Record
 from .. import joint_latents
 from ..media import video
+from ..patching.patcher import MovaPatcher
 from ..sampling import samplers
 from ..types import Latent
 from . import data_set
 from .data_set import Clip, Coders, DataSet
 
 WIDTH, HEIGHT, MARGIN = 960, 540, 48
-COLOURS = {"high": ("#c2410c", "#fdba74"), "low": ("#1d4ed8", "#93c5fd")}  # picture, sound
+COLOURS: dict[Expert, tuple[str, str]] = {
+    "high": ("#c2410c", "#fdba74"),
+    "low": ("#1d4ed8", "#93c5fd"),
+}  # picture, sound
 SMOOTH = 0.05  # share of a new value in the drawn mean
+Point: TypeAlias = tuple[float, float]
+"""Of the drawing, in pixels from its upper left corner."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Previews:
     """How a clip is made on the way: the pack's own sampler at few steps, on the first clips of the data set."""
 
-    model: Any
+    model: MovaPatcher
     data: DataSet
     coders: Coders
     folder: Path
@@ -57,7 +63,7 @@ class Previews:
         video.write(path, size, [frames], sound[0], DEFAULT_FPS, rate, {"caption": clip.caption}, frames=len(frames))
         return f"preview after step {step}: {path.name} in {path.parent.name}"
 
-    def _made(self, patched: Any, clip: Clip) -> tuple[Tensor, Tensor]:
+    def _made(self, patched: MovaPatcher, clip: Clip) -> tuple[Tensor, Tensor]:
         kept = data_set.media(clip)
         image = patched.model.latent_format.process_out(kept["image"])
         mask = condition_mask(clip.frames, *image.shape[3:])
@@ -76,7 +82,7 @@ class Previews:
         return pictures, sound[..., : audio_samples(clip.frames, DEFAULT_FPS, self.coders.audio_vae.audio_grid)]
 
 
-def curve(path: Path, records: Sequence[Record], evaluations: Sequence[dict[str, Any]]) -> None:
+def curve(path: Path, records: Sequence[Record], evaluations: Sequence[Evaluation]) -> None:
     """Draw the losses of a run into a PNG: a faint dot a step, their running mean, and the fixed samples as rings."""
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     pen = ImageDraw.Draw(image)
@@ -91,7 +97,7 @@ def curve(path: Path, records: Sequence[Record], evaluations: Sequence[dict[str,
     top = max((value for *_, value in points + rings), default=1.0) or 1.0
     last = max((step for step, *_ in points + rings), default=1) or 1
 
-    def place(step: int, value: float) -> tuple[float, float]:
+    def place(step: int, value: float) -> Point:
         return MARGIN + (WIDTH - 2 * MARGIN) * step / last, HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * min(
             value / top, 1
         )
@@ -116,14 +122,14 @@ def _means(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     return found
 
 
-def _line(pen: Any, dots: Sequence[Any], mean: Sequence[Any], colour: str) -> None:
+def _line(pen: ImageDraw.ImageDraw, dots: Sequence[Point], mean: Sequence[Point], colour: str) -> None:
     for x, y in dots:
         pen.point((x, y), fill=colour)
     if len(mean) > 1:
         pen.line(mean, fill=colour, width=2)
 
 
-def _axes(pen: Any, top: float, last: int) -> None:
+def _axes(pen: ImageDraw.ImageDraw, top: float, last: int) -> None:
     pen.line([(MARGIN, MARGIN), (MARGIN, HEIGHT - MARGIN), (WIDTH - MARGIN, HEIGHT - MARGIN)], fill="black", width=1)
     pen.text((8, MARGIN - 6), f"{top:.3g}", fill="black")
     pen.text((8, HEIGHT - MARGIN - 6), "0", fill="black")

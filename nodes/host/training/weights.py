@@ -5,9 +5,8 @@ would read what the next layer's weights have overwritten where both pass throug
 made plain for as long as the layer runs, there and back; nothing of it outlives that.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import comfy.model_management
 import comfy.ops
@@ -16,6 +15,8 @@ from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
 from ....mova_core.errors import CheckpointError
+from ....mova_core.model.mova import Mova
+from ..keys import Options
 from ..model.runtime import prefetch
 
 FORCED = "comfy_force_cast_weights"
@@ -39,7 +40,7 @@ def plain(
         yield
 
 
-def _cast(module: Any, device: torch.device, dtype: torch.dtype, copied: bool) -> dict[str, Tensor]:
+def _cast(module: nn.Module, device: torch.device, dtype: torch.dtype, copied: bool) -> dict[str, Tensor]:
     asked = {"dtype": dtype, "device": device, "bias_dtype": dtype}
     weight, bias, stream = comfy.ops.cast_bias_weight(module, **asked, offloadable=True)
     if isinstance(weight, QuantizedTensor):
@@ -50,7 +51,7 @@ def _cast(module: Any, device: torch.device, dtype: torch.dtype, copied: bool) -
     return made
 
 
-def _restore(module: nn.Module, parameters: dict[str, Any], state: dict[str, Any]) -> None:
+def _restore(module: nn.Module, parameters: dict[str, nn.Parameter | None], state: dict[str, object]) -> None:
     module._parameters.update(parameters)
     if FORCED in state:
         setattr(module, FORCED, state[FORCED])
@@ -84,17 +85,17 @@ def check_unpackable(model: nn.Module) -> None:
 class Windows:
     """Brings each layer's weights, plain, for as long as it runs; `close` ends what an exception left open."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, options: dict[str, Any]) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, options: Options) -> None:
         self.device, self.dtype, self.options = device, dtype, options
-        self.open: list[Any] = []
+        self.open: list[Generator[None, None, None]] = []
 
-    def __call__(self, layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
+    def __call__(self, layers: Sequence[Sequence[nn.Module]]) -> Generator[None, None, None]:
         """Fits `Runtime.prefetch`."""
         self.open = [self._through(layers)]
-        return self.open[0]  # type: ignore[no-any-return]
+        return self.open[0]
 
-    def _through(self, layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
-        fetched: Any = prefetch(self.device, self.options)(layers)
+    def _through(self, layers: Sequence[Sequence[nn.Module]]) -> Generator[None, None, None]:
+        fetched = prefetch(self.device, self.options)(layers)
         try:
             for layer in layers:
                 next(fetched)
@@ -111,7 +112,7 @@ class Windows:
 
 
 @contextmanager
-def heads(model: Any, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+def heads(model: Mova, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """The weights after the last layer, a megabyte, as copies: their graph spans both heads."""
     with plain([model.head, model.audio_dit.head], device, dtype, copied=True):
         yield
@@ -125,8 +126,8 @@ class HostShelf:
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.cuda = device, comfy.model_management.is_device_cuda(device)
-        self.stream: Any = torch.cuda.Stream(device) if self.cuda else None
-        self.spare: dict[tuple[Any, ...], list[Tensor]] = {}
+        self.stream = torch.cuda.Stream(device) if self.cuda else None
+        self.spare: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
         self.held: list[Tensor] = []
 
     def empty(self) -> "HostShelf":
@@ -143,7 +144,7 @@ class HostShelf:
             buffer.copy_(state)
             return
         leaving = state.clone()  # the layer overwrites `state` at once
-        self._beside(lambda: buffer.copy_(leaving, non_blocking=True))
+        self._beside(self.stream, lambda: buffer.copy_(leaving, non_blocking=True))
         leaving.record_stream(self.stream)
 
     def take(self) -> Tensor:
@@ -152,14 +153,14 @@ class HostShelf:
         if self.stream is None:
             state.copy_(buffer)
         else:
-            self._beside(lambda: state.copy_(buffer, non_blocking=True))
+            self._beside(self.stream, lambda: state.copy_(buffer, non_blocking=True))
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
         self._give_back(buffer)  # the next copy into it waits its turn in the same stream
         return state
 
-    def _beside(self, copy: Callable[[], Any]) -> None:
-        self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self.stream):
+    def _beside(self, stream: torch.cuda.Stream, copy: Callable[[], object]) -> None:
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
             copy()
 
     def _give_back(self, buffer: Tensor) -> None:

@@ -1,5 +1,6 @@
 """A run in words: a line a step, and a report at the end."""
 
+from ....mova_core.checkpoint.experts import EXPERT_FOLDERS
 from ....mova_core.preflight import GIB, format_duration
 from ....mova_core.training.run import Record, Run
 
@@ -33,9 +34,9 @@ def report(run: Run, files: str, *, low: bool) -> str:
     ]
     for evaluation in (run.evaluations[:1] + run.evaluations[-1:])[: len(run.evaluations)]:
         told = ", ".join(
-            f"{expert} picture {values[0]:.4g} sound {values[1]:.4g}"
-            for expert, values in evaluation.items()
-            if expert != "step"
+            f"{expert} picture {evaluation[expert][0]:.4g} sound {evaluation[expert][1]:.4g}"
+            for expert in EXPERT_FOLDERS
+            if expert in evaluation
         )
         lines.append(f"fixed samples after step {evaluation['step']}: {told}")
     return "\n".join([*lines, files])
