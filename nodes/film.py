@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -22,6 +22,7 @@ from .host.films import film as host
 from .host.films.film import PLAIN, Film, Settings
 from .host.kept.graph import Graph
 from .host.media import video
+from .host.types import Values
 from .sampling import MovaSampler
 from .shots import SamplerSettingsSocket, Shots
 from .shots import settings as settings_of
@@ -159,7 +160,7 @@ class MovaFilm(MovaNode):
 def _film(
     shots: Sequence[Shot],
     settings: Settings,
-    guider: Mapping[str, Any] | None,
+    guider: Values | None,
     *,
     name: str,
     width: int,

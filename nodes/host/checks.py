@@ -1,6 +1,7 @@
 """What comes in through ComfyUI's own types: latents, conditionings, models."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import comfy.model_patcher
 from comfy.model_patcher import ModelPatcher
@@ -27,7 +28,8 @@ def check_latent(value: object) -> Latent:
     """
     if not isinstance(value, Mapping) or not _stacks(value.get("samples")):
         raise ShapeError(f"{told(value)} is no LATENT; connect that of 'MOVA Image to Video+Audio'")
-    parts = streams(dict(value))
+    latent = cast(Latent, dict(value))
+    parts = streams(latent)
     for name, part in zip(("the picture of this latent", "the sound of this latent"), parts):
         check_finite(name, part)
     mask = value.get("noise_mask")
@@ -37,8 +39,8 @@ def check_latent(value: object) -> Latent:
         check_mask(part)
     if value.get("batch_index") is not None:
         check_batch_index(value["batch_index"], len(parts[0]))
-    frame_rate(value)
-    return dict(value)
+    frame_rate(latent)
+    return latent
 
 
 def _stacks(value: object) -> bool:
@@ -47,7 +49,7 @@ def _stacks(value: object) -> bool:
     return bool(parts) and all(isinstance(part, Tensor) for part in parts or ())
 
 
-def frame_rate(latent: Latent, what: str = "latent") -> float:
+def frame_rate(latent: Mapping[str, object], what: str = "latent") -> float:
     """Pictures a second of a joint LATENT, or of the values of a CONDITIONING; 24 where nothing in it says.
 
     Raises:
@@ -84,7 +86,7 @@ def check_conditioning(value: object) -> Conditioning:
         if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[1], Mapping):
             raise ShapeError("this CONDITIONING is not made of prompts and their values; use 'MOVA Text Encode'")
         _check_entry(*entry)
-    return value
+    return cast(Conditioning, value)
 
 
 def _check_entry(prompt: object, values: Values) -> None:

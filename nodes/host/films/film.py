@@ -8,6 +8,7 @@ chain of nodes that anyone would build: text, beginning, sampler, and one node t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import comfy.model_management
 import comfyui_version
@@ -37,6 +38,8 @@ FILMS = "mova_films"
 PLAIN = "MOVASampler"
 CONDITIONS = ("positive", "negative")
 MODELS = ("model", "clip", "vae", "audio_vae")
+Outputs: TypeAlias = tuple[Link, Link, Link]
+"""Of a film's node."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class Settings:
     """A sampler node and its widgets, as every shot uses them."""
 
     node: str = PLAIN
-    inputs: Mapping[str, object] = field(default_factory=dict)
+    inputs: Values = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +66,7 @@ class Film:
     match_sound: str
     match_picture: str
     limit: float
-    guider: Mapping[str, object] | None = None  # the node whose copies guide the shots: class_type and inputs
+    guider: Values | None = None  # the node whose copies guide the shots: class_type and inputs
 
     @property
     def folder(self) -> Path:
@@ -88,7 +91,7 @@ def _own(film: Film, each: Planned) -> dict[str, str]:
     }
 
 
-def signatures(film: Film, graph: Graph, links: Mapping[str, object], salt: str) -> Recipes:
+def signatures(film: Film, graph: Graph, links: Mapping[str, Link], salt: str) -> Recipes:
     """Recipes by how the graph is written. `salt` is given where it cannot be compared: one that no other film has."""
     above = {name: graph.above(links[name]) for name in MODELS}
     above |= {"guider": _guider(film, graph, links), "sampler": _sampler(film, graph)}
@@ -111,7 +114,7 @@ def _sampler(film: Film, graph: Graph) -> str:
     return graph.told({"class_type": film.settings.node, "inputs": inputs})
 
 
-def _guider(film: Film, graph: Graph, links: Mapping[str, object]) -> str:
+def _guider(film: Film, graph: Graph, links: Mapping[str, Link]) -> str:
     """The guider's node but for the prompts that it is given anew, and for a MODEL that is the film's own."""
     if film.guider is None:
         return ""
@@ -119,7 +122,7 @@ def _guider(film: Film, graph: Graph, links: Mapping[str, object]) -> str:
     return graph.told(film.guider, (*CONDITIONS, "model") if same else CONDITIONS)
 
 
-def contents(film: Film, graph: Graph, links: Mapping[str, object], values: Mapping[str, object], salt: str) -> Recipes:
+def contents(film: Film, graph: Graph, links: Mapping[str, Link], values: Values, salt: str) -> Recipes:
     """Recipes by what the values are. What of a value cannot be read is told by how the graph above it is written."""
     told = {name: fingerprint(_as_sampled(film, values[name]) if name == "model" else values[name]) for name in MODELS}
     written = {name: graph.above(links[name]) if told[name].opaque else "" for name in MODELS}
@@ -157,14 +160,14 @@ def report_of(film: Film, decisions: Sequence[Decision]) -> str:
 # --- the nodes that a film expands into
 
 
-def body(film: Film, links: Mapping[str, object]) -> tuple[Link, Values]:
+def body(film: Film, links: Mapping[str, Link]) -> tuple[Outputs, Values]:
     """Outputs and nodes of the second stage."""
     builder = GraphBuilder()
     node = builder.node("MOVAFilmBody", "body", **links, film=film)
     return _outputs(node), builder.finalize()
 
 
-def join(film: Film, decisions: Sequence[Decision], report: str) -> tuple[Link, Values]:
+def join(film: Film, decisions: Sequence[Decision], report: str) -> tuple[Outputs, Values]:
     """Outputs and nodes of a film whose takes are all there."""
     return _joined(GraphBuilder(), film, {d.planned.shot.name: d.take.id for d in decisions if d.take}, report)
 
@@ -172,13 +175,14 @@ def join(film: Film, decisions: Sequence[Decision], report: str) -> tuple[Link, 
 def shots(
     film: Film,
     decisions: Sequence[Decision],
-    links: Mapping[str, object],
+    links: Mapping[str, Link],
     recipes: tuple[Recipes, Recipes],
     report: str,
     workflow: Mapping[str, object],
-) -> tuple[Link, Values]:
+) -> tuple[Outputs, Values]:
     """Outputs and nodes that make what is to be made, one shot after the other, and join all."""
-    builder, last = GraphBuilder(), ""
+    builder = GraphBuilder()
+    last: Link = ""
     done: Values = {d.planned.shot.name: d.take.id for d in decisions if d.take}
     for decision in decisions:
         if decision.take is None:
@@ -188,12 +192,12 @@ def shots(
     return _joined(builder, film, done, report)
 
 
-def _joined(builder: GraphBuilder, film: Film, done: Mapping[str, object], report: str) -> tuple[Link, Values]:
+def _joined(builder: GraphBuilder, film: Film, done: Mapping[str, object], report: str) -> tuple[Outputs, Values]:
     named = {f"take{each.number}": done[each.shot.name] for each in film.planned}
     return _outputs(builder.node("MOVAFilmJoin", "join", film=film, report=report, **named)), builder.finalize()
 
 
-def _outputs(node: Node) -> tuple[Link, Link, Link]:
+def _outputs(node: Node) -> Outputs:
     return node.out(0), node.out(1), node.out(2)
 
 
@@ -201,7 +205,7 @@ def _shot(
     builder: GraphBuilder,
     film: Film,
     each: Planned,
-    links: Mapping[str, object],
+    links: Mapping[str, Link],
     before: Link,
     last: Link,
     recipes: tuple[Recipes, Recipes],
@@ -242,7 +246,7 @@ def _shot(
 
 
 def _sampled(
-    builder: GraphBuilder, key: str, film: Film, each: Planned, links: Mapping[str, object], begun: Link
+    builder: GraphBuilder, key: str, film: Film, each: Planned, links: Mapping[str, Link], begun: Node
 ) -> Link:
     if film.guider is not None:
         return _guided(builder, key, film, each, begun)
@@ -250,7 +254,7 @@ def _sampled(
     return builder.node(film.settings.node, f"{key}sample", **film.settings.inputs, **given, seed=each.seed).out(0)
 
 
-def _guided(builder: GraphBuilder, key: str, film: Film, each: Planned, begun: Link) -> Link:
+def _guided(builder: GraphBuilder, key: str, film: Film, each: Planned, begun: Node) -> Link:
     """A copy of the linked guider with the shot's prompts, in ComfyUI's own sampler."""
     assert film.guider is not None
     inputs, settings = film.guider["inputs"], film.settings.inputs

@@ -5,12 +5,16 @@ way they keep and cast their weights; audio tower and bridge come from the file.
 """
 
 import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import comfy.model_management
 import comfy.ops
 import torch
+from comfy.ldm.wan.model import WanModel
 from comfy.model_patcher import ModelPatcher
+from comfy.ops import CastWeightBiasOp
 from torch import nn
 
 from ....mova_core.checkpoint.fingerprint import expert_fingerprint
@@ -80,16 +84,21 @@ def attach(
     return made, (*sound.notes, *_unverified(sound, tower))
 
 
-def attached_again(
-    path: Path, bridge: Path | None, source: tuple[object, ...], disable_dynamic: bool = False
-) -> MovaPatcher:
+Remade: TypeAlias = (
+    tuple[Callable[..., ModelPatcher | tuple[ModelPatcher, ...]], Sequence[object]]
+    | tuple[Callable[..., ModelPatcher | tuple[ModelPatcher, ...]], Sequence[object], int]
+)
+"""How another loader makes a MODEL again: function, arguments, and which of its outputs it is where it has several."""
+
+
+def attached_again(path: Path, bridge: Path | None, source: Remade, disable_dynamic: bool = False) -> MovaPatcher:
     """The expert of `attach`, whose MODEL the other loader makes anew."""
     load, arguments, *place = source
     model = load(*arguments, disable_dynamic=disable_dynamic)
     return attach(model[place[0]] if place else model, path, bridge, dynamic=not disable_dynamic)[0]
 
 
-def _sizes(tower: nn.Module, kind: str) -> TowerConfig:
+def _sizes(tower: WanModel, kind: str) -> TowerConfig:
     try:
         sizes = {ours: getattr(tower, theirs) for ours, theirs in TOWER_SIZES.items()}
         return TowerConfig(patch=tuple(tower.patch_size), **sizes)
@@ -99,7 +108,7 @@ def _sizes(tower: nn.Module, kind: str) -> TowerConfig:
         ) from error
 
 
-def _take_over(joint: Mova, tower: nn.Module, settings: MovaSettings) -> None:
+def _take_over(joint: Mova, tower: WanModel, settings: MovaSettings) -> None:
     """Give the video tower of `joint` copies of the layers of `tower`, and its modulations. Weights are shared."""
     theirs = dict(tower.named_modules())
     for name, module in list(joint.named_modules()):
@@ -118,7 +127,7 @@ LEAVES = (nn.Conv3d, nn.LayerNorm, nn.RMSNorm)
 
 def _copied(layer: nn.Module) -> nn.Module:
     """The layer with parameters of its own over the same memory. It casts weights to its input: float32 stays float32."""
-    new = copy.copy(layer)
+    new: CastWeightBiasOp = copy.copy(layer)
     new._parameters = {
         key: None if value is None else nn.Parameter(alias(value), requires_grad=False)
         for key, value in layer._parameters.items()
@@ -128,7 +137,7 @@ def _copied(layer: nn.Module) -> nn.Module:
     return new
 
 
-def _unverified(sound: Source, tower: nn.Module) -> tuple[str, ...]:
+def _unverified(sound: Source, tower: WanModel) -> tuple[str, ...]:
     found = expert_fingerprint(tower.head.modulation.detach().cpu())
     if found in sound.experts.values():
         return ()

@@ -17,7 +17,9 @@ class DecomposedAdapter(comfy.weight_adapter.WeightAdapterBase):
 
     name = "dora"
 
-    def __init__(self, loaded_keys: set[str], weights: tuple[object, torch.Tensor]) -> None:
+    def __init__(
+        self, loaded_keys: set[str], weights: tuple[comfy.weight_adapter.WeightAdapterBase, torch.Tensor]
+    ) -> None:
         self.loaded_keys = loaded_keys
         self.weights = weights  # ComfyUI moves what is in here, the inner adapter's own too
 
@@ -42,7 +44,9 @@ class DecomposedAdapter(comfy.weight_adapter.WeightAdapterBase):
         return weight.copy_(torch.lerp(weight.float(), changed, strength))
 
 
-def adapter(change: LoraChange, shape: Sequence[int]) -> torch.Tensor:
+def adapter(
+    change: LoraChange, shape: Sequence[int]
+) -> comfy.weight_adapter.WeightAdapterBase | tuple[str, tuple[torch.Tensor]]:
     """The change as ComfyUI's patch of a parameter of this shape."""
     t = change.tensors
     if change.form == "diff":
@@ -55,7 +59,7 @@ def adapter(change: LoraChange, shape: Sequence[int]) -> torch.Tensor:
         halves = (t["hada_w1_a"], t["hada_w1_b"], alpha, t["hada_w2_a"], t["hada_w2_b"], None, None, None)
         made = comfy.weight_adapter.LoHaAdapter(set(), halves)
     else:
-        whole = {name: tensor.flatten(1) for name, tensor in t.items()}  # a convolution's factor as a matrix
-        one, two, *halves = (whole.get(f"lokr_{name}") for name in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b"))
-        made = comfy.weight_adapter.LoKrAdapter(set(), (one, two, alpha, *halves, None, None))
+        flat = {name: tensor.flatten(1) for name, tensor in t.items()}  # a convolution's factor as a matrix
+        one, two, *factors = (flat.get(f"lokr_{name}") for name in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b"))
+        made = comfy.weight_adapter.LoKrAdapter(set(), (one, two, alpha, *factors, None, None))
     return made if change.magnitude is None else DecomposedAdapter(set(), (made, change.magnitude))

@@ -22,6 +22,7 @@ from ..kept.contents import content
 from ..model.base_model import check_model
 from ..patching.lora_names import ROOT
 from ..patching.patcher import MovaPatcher
+from ..types import Key
 from .adapters import adapter
 from .report import Report, counted, report
 
@@ -140,7 +141,7 @@ def _patch(
 ) -> None:
     for part in LORA_PARTS:
         for whole in (False, True):  # apart: a layer may have both, and a dict holds one patch a weight
-            patches = {
+            patches: dict[Key, object] = {
                 ROOT + change.parameter: adapter(change, shapes[change.parameter])
                 for change in changes
                 if change.part == part and (change.form == "diff") == whole

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 
@@ -70,7 +71,9 @@ def opened(source: RecordingSource) -> Iterator[av.container.InputContainer]:
     if isinstance(source.content, BytesIO):
         source.content.seek(0)
     try:
-        with av.open(source.content if isinstance(source.content, BytesIO) else str(source.content)) as container:
+        with av.open(
+            source.content if isinstance(source.content, BytesIO) else str(source.content), mode="r"
+        ) as container:
             yield container
     except (av.error.FFmpegError, OSError, EOFError) as error:
         raise MovaError(
@@ -86,8 +89,8 @@ def probe(source: RecordingSource) -> Probe:
     """
     with opened(source) as container:
         stream = _video(container, source)
-        packets = (p for p in container.demux(stream) if p.pts is not None and p.size)
-        stamps = sorted(p.pts for p in packets if not p.is_discard)  # cut off without encoding anew
+        packets = (p for p in container.demux(stream) if p.size and not p.is_discard)  # cut off without encoding anew
+        stamps = sorted(p.pts for p in packets if p.pts is not None)
         if not stamps:
             raise MovaError(f"{source.name} holds no pictures; is it sound alone, or cut off?")
         container.seek(0)
@@ -95,7 +98,7 @@ def probe(source: RecordingSource) -> Probe:
         if picture is None:
             raise MovaError(f"{source.name} cannot be decoded; replace it")
         turned = _turns(picture) % 2
-        base, rate = float(stream.time_base), float(stream.average_rate or DEFAULT_FPS)
+        base, rate = float(_tick(stream)), float(stream.average_rate or DEFAULT_FPS)
         tall, wide = picture.height, round(picture.width * _stretch(stream))
         sides = (wide, tall) if turned else (tall, wide)
         sound, hdr = bool(_audio(container)), stream.codec_context.color_trc in HDR
@@ -140,7 +143,7 @@ def _pictures(source: RecordingSource, found: Probe, wanted: set[int], size: tup
         for number, picture in enumerate(container.decode(stream)):
             if picture.pts is None and not counted:
                 continue
-            time = float((picture.pts or 0) * stream.time_base)
+            time = float((picture.pts or 0) * _tick(stream))
             first = time if first is None else first
             index = number - found.before if counted else _at(found.times, time - first - source.start)
             if index in wanted and index not in made:
@@ -179,12 +182,14 @@ def _sound(source: RecordingSource, to: int, until: float) -> Tensor | None:
     part that is meant; None where it holds nothing."""
     with opened(source) as container:
         stream = _audio(container)
+        if stream is None:
+            return None
         video = _video(container, source)
-        start = float((video.start_time or 0) * video.time_base)
+        start = float((video.start_time or 0) * _tick(video))
         rate, blocks, begun, length = 0, [], None, 0
         for frame in _known(container.decode(stream)):
             if begun is None:
-                begun, rate = float((frame.pts or 0) * frame.time_base), frame.sample_rate
+                begun, rate = float((frame.pts or 0) * _tick(frame)), frame.sample_rate
             blocks.append(_samples(frame))
             length += frame.samples
             if begun + length / rate > start + source.start + until + SPARE:
@@ -231,6 +236,12 @@ def _video(container: av.container.InputContainer, source: RecordingSource) -> a
 def _audio(container: av.container.InputContainer) -> av.AudioStream | None:
     """The first track that can be decoded; None without one."""
     return next((s for s in container.streams.audio if s.codec_context is not None), None)
+
+
+def _tick(of: av.VideoStream | av.AudioFrame) -> Fraction:
+    """Seconds that its stamps count in, which all that comes out of a file states."""
+    assert of.time_base is not None
+    return of.time_base
 
 
 def _turns(picture: av.VideoFrame) -> int:

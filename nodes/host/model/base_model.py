@@ -89,27 +89,27 @@ class MovaModel(Planned, ListedModel):
     # Conditioning
 
     def extra_conds(self, **kwargs: object) -> Values:
-        kwargs = prism.translated(kwargs)
-        out = super().extra_conds(**kwargs)
-        shapes = kwargs.get("latent_shapes")
+        values: Values = prism.translated(kwargs)
+        out = super().extra_conds(**values)
+        shapes: Shapes = values.get("latent_shapes") or ()
         check_streams(shapes)
         self._check_channels(shapes[0][1], shapes[1][1])
-        image = kwargs.get("concat_latent_image")
+        image = values.get("concat_latent_image")
         if image is not None:
-            check_fit(shapes[0], shapes[1][-1], image.shape, kwargs.get(AUDIO_STEPS))
-        text = kwargs.get("cross_attn")
+            check_fit(shapes[0], shapes[1][-1], image.shape, values.get(AUDIO_STEPS))
+        text = values.get("cross_attn")
         if text is not None:
             check_finite("the prompt in this conditioning", text)
             out["c_crossattn"] = comfy.conds.CONDRegular(text if text.shape[1] > CONTEXT_ROWS else pad_context(text))
-        sound_text = kwargs.get(AUDIO_CONTEXT)
+        sound_text = values.get(AUDIO_CONTEXT)
         if sound_text is not None:
             out["audio_context"] = comfy.conds.CONDRegular(pad_context(sound_text))
-        out["condition"] = comfy.conds.CONDRegular(self._condition(shapes[0], **kwargs))
+        out["condition"] = comfy.conds.CONDRegular(self._condition(shapes[0], values))
         out["latent_shapes"] = comfy.conds.CONDConstant(shapes)
-        stated = kwargs.get("frame_rate")
+        stated = values.get("frame_rate")
         out["fps"] = comfy.conds.CONDConstant(real(DEFAULT_FPS if stated is None else stated, *FPS_RANGE))
         out["shifts"] = comfy.conds.CONDConstant(self.shifts())
-        out[CLEAN_STREAMS] = comfy.conds.CONDConstant(self.clean_streams(kwargs.get("denoise_mask"), shapes))
+        out[CLEAN_STREAMS] = comfy.conds.CONDConstant(self.clean_streams(values.get("denoise_mask"), shapes))
         return out
 
     def _check_channels(self, video: int, audio: int) -> None:
@@ -120,18 +120,18 @@ class MovaModel(Planned, ListedModel):
                 f"{sizes.audio.out_channels}; make it with 'MOVA Image to Video+Audio' and the VAE of the same 'MOVA Loader'"
             )
 
-    def _condition(self, shape: Sequence[int], **kwargs: object) -> Tensor:
+    def _condition(self, shape: Sequence[int], values: Values) -> Tensor:
         """(1 or B, 20, T, H, W) mask and normalised image latents, from Wan's conditioning values, or of Prism's as it is."""
         batch, _, frames, height, width = shape
-        device, image, mask = kwargs["device"], kwargs.get("concat_latent_image"), kwargs.get("concat_mask")
-        reference = kwargs.get(prism.REFERENCE)
-        if image is None and reference is None:
+        device, image, mask = values["device"], values.get("concat_latent_image"), values.get("concat_mask")
+        reference = values.get(prism.REFERENCE)
+        known_frames = image if reference is None else reference
+        if known_frames is None:
             log.warning(
                 "no first-frame condition: MOVA was never trained with zeros there. Put 'MOVA Image to Video+Audio' "
                 "before the sampler; without a picture it makes the white frame the model knows"
             )
             return torch.zeros((1, self.diffusion_model.sizes.condition_channels, *shape[2:]), device=device)
-        known_frames = image if reference is None else reference
         if len(known_frames) not in (1, batch):
             raise ShapeError(
                 f"the conditioning holds first frames for a batch of {len(known_frames)}, the latent is a batch of {batch}; "
@@ -139,12 +139,14 @@ class MovaModel(Planned, ListedModel):
             )
         if reference is not None:
             return _fitted(reference.to(device), frames, height, width)
-        if mask is not None and (mask.ndim != 5 or mask.shape[1] not in (1, 4) or len(mask) not in (1, len(image))):
+        if mask is not None and (
+            mask.ndim != 5 or mask.shape[1] not in (1, 4) or len(mask) not in (1, len(known_frames))
+        ):
             raise ShapeError(
                 f"the mask of the first frames in this conditioning is {tuple(mask.shape)}; it must be (batch, 1 or 4, frames, "
                 "height, width). Use 'MOVA Image to Video+Audio'"
             )
-        image = self.latent_format.process_in(_fitted(image.to(device), frames, height, width))
+        image = self.latent_format.process_in(_fitted(known_frames.to(device), frames, height, width))
         known = (
             torch.zeros_like(image[:, :4])
             if mask is None

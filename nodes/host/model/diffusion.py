@@ -1,5 +1,7 @@
 """The joint model under the signature by which ComfyUI calls a diffusion model."""
 
+from typing import Any
+
 import comfy.patcher_extension
 import torch
 from torch import Tensor
@@ -46,13 +48,13 @@ class MovaDiffusion(Mova):
     def video_dit_2(self) -> NamedLayer:
         return NamedLayer(self, "low")
 
-    def forward(
+    def forward(  # type: ignore[override]  # as ComfyUI calls its models
         self,
         x: list[Tensor],
         timestep: Tensor,
         context: Tensor,
         transformer_options: Options | None = None,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> list[Tensor]:
         options = {} if transformer_options is None else transformer_options
         forward = run_options(options).forward
@@ -117,6 +119,8 @@ class MovaDiffusion(Mova):
         """The audio tower at the audio's sigma given, asking the video of the last full forward; no velocity of that."""
         video, audio = x
         asked = run_options(options)
+        assert asked.bridge_cache is not None, "who asks for the sound alone gives what it heard"
+        assert asked.audio_sigma is not None, "who asks for the sound alone says its noise level"
         sound, own = SoundStreams(asked.audio_scale, audio_negative), torch.full_like(timestep, asked.audio_sigma)
         times = torch.zeros_like(timestep) if clean_streams[1] else 1000.0 * own
         texts = sound.texts(context if audio_context is None else audio_context)
@@ -143,6 +147,7 @@ class MovaDiffusion(Mova):
     ) -> list[Tensor]:
         """Fill the cache with the keys and values of the teacher's weights; no velocities."""
         asked = run_options(options)
+        assert asked.bridge_cache is not None, "who asks a teacher gives what it fills"
         audio, own = _shown_audio(x[1], timestep, asked.audio_sigma, shifts, clean_streams)
         start, states = asked.bridge_cache.keeping.teacher or 0, asked.bridge_cache.teacher_states(options)
         if not start or states is not None:  # else a step cache has left the forward out: nothing new to hear

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import comfy.float
 import comfy.lora
@@ -17,6 +18,7 @@ import comfy.model_management
 import comfy.ops
 import comfy.utils
 import torch
+from comfy.ops import CastWeightBiasOp
 from torch import Tensor, nn
 
 from ....mova_core.errors import PatchError
@@ -26,10 +28,14 @@ from ..patching.patcher import MovaPatcher
 from ..patching.self_patching import patches_itself
 from .weights import resident
 
-ModulePatches = Mapping[str, Sequence[object]]
+WeightPatch: TypeAlias = tuple[object, ...]
+"""As ComfyUI keeps it: strength, patch, strength of the weight, part of it, function."""
+ModulePatches = Mapping[str, Sequence[WeightPatch]]
 """By a weight's key, what ComfyUI's `calculate_weight` takes."""
-Worn = Mapping[int, Sequence[tuple[nn.Module, str, str, Sequence[object]]]]
-"""By the identity of a module: module, name of its weight, key, patches."""
+Wearing: TypeAlias = tuple[nn.Module, str, str, Sequence[WeightPatch]]
+"""Module, name of its weight, key, patches."""
+Worn = Mapping[int, Sequence[Wearing]]
+"""By the identity of a module."""
 NOTHING_WORN: Worn = {}
 
 
@@ -44,7 +50,7 @@ def worn_by(model: nn.Module | None, weights: PassWeights | None) -> Worn:
     """The patches by module."""
     if model is None or weights is None:
         return NOTHING_WORN
-    found: dict[int, list[tuple[nn.Module, str, str, Sequence[object]]]] = {}
+    found: dict[int, list[Wearing]] = {}
     for key, patches in weights.patches.get(model, {}).items():
         holder, _, name = key.removeprefix(MODEL_PREFIX).rpartition(".")
         module = comfy.utils.get_attr(model, holder) if holder else model
@@ -84,9 +90,11 @@ def two_passes(model: MovaPatcher, teacher: MovaPatcher) -> tuple[MovaPatcher, P
 
 def _apart(
     mine: ModulePatches, theirs: ModulePatches
-) -> tuple[dict[str, list[object]], dict[str, list[object]], dict[str, list[object]]]:
+) -> tuple[dict[str, list[WeightPatch]], dict[str, list[WeightPatch]], dict[str, list[WeightPatch]]]:
     """What both begin with, and the rest of each."""
-    shared, rest, other = {}, {}, {}
+    shared: dict[str, list[WeightPatch]] = {}
+    rest: dict[str, list[WeightPatch]] = {}
+    other: dict[str, list[WeightPatch]] = {}
     for key in [*mine, *(key for key in theirs if key not in mine)]:
         one, two = list(mine.get(key, ())), list(theirs.get(key, ()))
         count = 0
@@ -138,7 +146,7 @@ def _worn(modules: Sequence[nn.Module], worn: Worn, device: torch.device) -> Ite
 
 @contextmanager
 def _in_place_of(
-    module: nn.Module, name: str, key: str, patches: Sequence[object], device: torch.device
+    module: nn.Module, name: str, key: str, patches: Sequence[WeightPatch], device: torch.device
 ) -> Iterator[None]:
     weight: Tensor = getattr(module, name)
     if patches_itself(weight):
@@ -157,7 +165,7 @@ def _in_place_of(
 
 
 @contextmanager
-def _on_card(module: nn.Module, entries: object, device: torch.device) -> Iterator[None]:
+def _on_card(module: CastWeightBiasOp, entries: Sequence[Wearing], device: torch.device) -> Iterator[None]:
     """Under dynamic VRAM, where a weight that is in use lies beside its module."""
     before = {name: getattr(module, name, None) for name in ("_v_weight", "_v_bias")}
     known, resident_before = {name for name in before if hasattr(module, name)}, module._prefetch["resident"]
@@ -185,7 +193,7 @@ def _on_card(module: nn.Module, entries: object, device: torch.device) -> Iterat
 
 
 def _patched(
-    module: nn.Module, name: str, key: str, weight: Tensor, patches: Sequence[object], device: torch.device
+    module: nn.Module, name: str, key: str, weight: Tensor, patches: Sequence[WeightPatch], device: torch.device
 ) -> Tensor:
     """What ComfyUI's patcher would have put in the place of `weight`."""
     convert, assign = getattr(module, f"convert_{name}", None), getattr(module, f"set_{name}", None)

@@ -5,6 +5,8 @@ Prism is MOVA's forward with other weights, so both packs' conditioning says the
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from ....mova_core.shapes import frames_of
 from ..keys import AUDIO_CONTEXT
@@ -19,7 +21,7 @@ def translated(values: Values) -> Values:
     return {**values, **{ours: values[theirs] for theirs, ours in NAMES.items() if theirs in values}}
 
 
-def frame_rate(latent: Values) -> float | None:
+def frame_rate(latent: Mapping[str, Any]) -> float | None:
     """Pictures a second of a LATENT of that branch, which holds the length of its sound; None where it does not.
 
     Not a number where length or rate are none. The length is rounded down to a sample: half a sample more, and rounding down gives it again.

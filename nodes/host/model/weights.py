@@ -13,6 +13,7 @@ import comfy.model_management
 import comfy.model_prefetch
 import comfy.ops
 import torch
+from comfy.ops import CastWeightBiasOp
 from comfy.quant_ops import QuantizedTensor
 from torch import nn
 
@@ -23,7 +24,9 @@ def resident(layer: Sequence[nn.Module], device: torch.device) -> Iterator[None]
 
     ComfyUI's layers would do that for every call. The copy runs beside the computation where the device can do that.
     """
-    modules = list({id(m): m for root in layer for m in root.modules() if hasattr(m, "comfy_cast_weights")}.values())
+    modules: list[CastWeightBiasOp] = list(
+        {id(m): m for root in layer for m in root.modules() if hasattr(m, "comfy_cast_weights")}.values()
+    )
     dynamic = [module for module in modules if hasattr(module, "_v")]
     plain = [module for module in modules if not hasattr(module, "_v")]
     with faulted(layer[0], dynamic, device), with_patches(dynamic, device), staged(plain, device):
@@ -31,7 +34,7 @@ def resident(layer: Sequence[nn.Module], device: torch.device) -> Iterator[None]
 
 
 @contextmanager
-def faulted(layer: nn.Module, modules: list[nn.Module], device: torch.device) -> Iterator[None]:
+def faulted(layer: nn.Module, modules: list[CastWeightBiasOp], device: torch.device) -> Iterator[None]:
     """Weights under dynamic VRAM that no queue has brought."""
     missing = [module for module in modules if not hasattr(module, "_prefetch")]
     if missing:
@@ -45,7 +48,7 @@ def faulted(layer: nn.Module, modules: list[nn.Module], device: torch.device) ->
 
 
 @contextmanager
-def with_patches(modules: list[nn.Module], device: torch.device) -> Iterator[None]:
+def with_patches(modules: list[CastWeightBiasOp], device: torch.device) -> Iterator[None]:
     """Weights under dynamic VRAM that have no place of their own on `device`, patched for every call of their layers.
 
     ComfyUI patches such a weight in place at each call: right for the first chunk of rows only.
@@ -64,7 +67,7 @@ def with_patches(modules: list[nn.Module], device: torch.device) -> Iterator[Non
             module._v_weight = module._v_bias = None
 
 
-def needs_patching(module: nn.Module) -> bool:
+def needs_patching(module: CastWeightBiasOp) -> bool:
     """Whether ComfyUI would patch this weight in its transfer buffer; quantised ones it patches in a copy."""
     names = ("weight", "bias")
     patches, others = (
@@ -76,7 +79,7 @@ def needs_patching(module: nn.Module) -> bool:
 
 
 @contextmanager
-def staged(modules: list[nn.Module], device: torch.device) -> Iterator[None]:
+def staged(modules: list[CastWeightBiasOp], device: torch.device) -> Iterator[None]:
     """Weights that ComfyUI left in host memory for want of room, without dynamic VRAM."""
     management = comfy.model_management
     parameters = [(m, n, p) for m in modules for n, p in m.named_parameters(recurse=False)]

@@ -8,8 +8,8 @@ is of a listed class; its patchers send what comes back under those names to the
 
 import copy
 import logging
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import TypeAlias, cast
 
 import comfy.model_base
 import comfy.weight_adapter
@@ -26,7 +26,7 @@ from ..types import Key, Patches, Values
 log = logging.getLogger("mova")
 ROOT = "diffusion_model."
 EXPERT_PREFIXES = {expert: f"{folder}." for expert, folder in EXPERT_FOLDERS.items()}
-Adapters: TypeAlias = dict[tuple[str, str | None], tuple[object, float]]
+Adapters: TypeAlias = dict[tuple[str, str | None], tuple[comfy.weight_adapter.WeightAdapterBase, float]]
 """(layer, expert that was named) -> (ComfyUI's weight adapter, strength)."""
 
 
@@ -52,6 +52,9 @@ class ListedModel(comfy.model_base.GenmoMochi):
 class NamedLayer:
     """A layer that was looked up under the folder's name of one expert: the layer, and the name."""
 
+    layer: nn.Module
+    expert: str
+
     def __init__(self, layer: nn.Module, expert: str) -> None:
         vars(self).update(layer=layer, expert=expert)
 
@@ -60,12 +63,12 @@ class NamedLayer:
         return NamedLayer(value, self.expert) if isinstance(value, nn.Module) else value
 
     def __getitem__(self, index: int) -> "NamedLayer":
-        return NamedLayer(self.layer[index], self.expert)
+        return NamedLayer(cast(nn.ModuleList, self.layer)[index], self.expert)
 
     def __setattr__(self, name: str, value: object) -> None:
         setattr(self.layer, name, value)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:  # what isinstance goes by
         return type(self.layer)
 
@@ -78,13 +81,13 @@ def expert_of(key: str) -> tuple[str, str | None]:
     return key, None
 
 
-def by_expert(patches: Patches) -> tuple[dict[Key, object], dict[str, dict[Key, object]]]:
+def by_expert(patches: Patches) -> tuple[dict[Key, object], dict[str, dict[Key, Key]]]:
     """Patches without an expert's name; and for each expert the keys that name it, with what they are without it."""
     plain: dict[Key, object] = {}
-    named: dict[str, dict[Key, object]] = {expert: {} for expert in EXPERT_PREFIXES}
+    named: dict[str, dict[Key, Key]] = {expert: {} for expert in EXPERT_PREFIXES}
     for key, value in patches.items():
         name, *rest = (key,) if isinstance(key, str) else key
-        real, expert = expert_of(name)
+        real, expert = expert_of(str(name))
         if expert is None:
             plain[key] = value
         elif not (isinstance(value, tuple) and value[0] == "model_as_lora"):  # of a whole model: the empty entries
@@ -120,14 +123,15 @@ class BypassInjection(PatcherInjection):
         return made
 
 
-def _put_back(modules: Mapping[str, nn.Module], before: Mapping[str, object]) -> None:
+def _put_back(modules: Mapping[str, nn.Module], before: Mapping[str, Callable[..., object] | None]) -> None:
     """Each module's own forward: ComfyUI takes two adapters of a layer off in the order in which it put them on, so that
     the first stays, empty."""
     for name, module in modules.items():
-        if before[name] is None:
+        own = before[name]
+        if own is None:
             vars(module).pop("forward", None)
         else:
-            module.forward = before[name]
+            module.forward = own
 
 
 def bypassed(patcher: ModelPatcher, injections: list[PatcherInjection]) -> Adapters | None:

@@ -65,6 +65,8 @@ class MovaPatcher(ModelPatcher):
 
     active: "MovaPatcher | None" = None  # the patcher whose weights were loaded last in this run
     bound_options: Bound  # of this run
+    object_patches: dict[str, object]  # the ModelPatcher's
+    _untold: dict[CodeType, str] | None  # of this run, once looked for
     prepares = False  # whether sampling is being prepared: what is additional then is loaded
 
     # --- expert
@@ -81,7 +83,7 @@ class MovaPatcher(ModelPatcher):
 
     def warn_once(self, message: str) -> None:
         """Once a MODEL, however many layers or steps it is true of."""
-        said: set[str] = vars(self).setdefault("_said", set())
+        said: set[str] = self.__dict__.setdefault("_said", set())
         if message not in said:
             said.add(message)
             log.warning("%s", message)
@@ -283,7 +285,7 @@ class MovaPatcher(ModelPatcher):
     def adopted(cls, made: ModelPatcher) -> "MovaPatcher":
         """A patcher of ours with all that a plain one of ComfyUI's holds."""
         ours = cls(made.model, made.load_device, made.offload_device, made.size, made.weight_inplace_update)
-        vars(ours).update(vars(made))
+        ours.__dict__.update(vars(made))
         return ours
 
     @contextmanager

@@ -4,11 +4,19 @@ patch is added then. ComfyUI's patcher would write patched values in their place
 Such a tensor holds packed bytes and has a list `patches` of (what ComfyUI's `calculate_weight` takes, key).
 """
 
+from typing import Protocol, TypeGuard
+
 import torch
 from torch import Tensor
 
 
-def patches_itself(weight: object) -> bool:
+class PackedWeight(Protocol):
+    """Such a tensor, by what it has beside its bytes."""
+
+    patches: list[tuple[list[tuple[object, ...]], str]]
+
+
+def patches_itself(weight: object) -> TypeGuard[PackedWeight]:
     """Whether a weight applies its own patches."""
     if not isinstance(weight, Tensor) or weight.is_floating_point():
         return False

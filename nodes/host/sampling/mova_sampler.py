@@ -22,11 +22,11 @@ from . import guiders, long_runs, samplers
 from .audio_preview import AudioPreview
 from .collapse_guard import (
     CollapseError,
-    Watcher,
     first_spread,
     sample_guarded,
 )
 from .long_runs import Node
+from .samplers import Watcher
 
 NOT_COMPUTED_WITH = {
     "listen_every",
@@ -171,8 +171,8 @@ def watchers(
 ) -> list[Watcher]:
     """What is told of each step: the preview of the sound where one is wanted, and the pace with it and `more` beneath."""
     found: list[Watcher] = []
-    notes = [*more, partial(str, every_run.wrong_side(model, values) or "")]
-    if settings.listen_every:
+    notes: list[Callable[[], str]] = [*more, partial(str, every_run.wrong_side(model, values) or "")]
+    if settings.listen_every and audio_vae is not None:
         samples = clip_samples(
             joint_latents.video_shape(latent).frames, checks.frame_rate(latent), audio_vae.audio_sample_rate
         )
