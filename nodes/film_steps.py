@@ -82,6 +82,11 @@ class MovaFilmBegin(MovaNode):
                 io.String.Input("shot", tooltip="Name of the shot."),
                 io.String.Input("before", tooltip="The take that it begins with; empty for none."),
                 io.String.Input("after", tooltip="The take that is made before it; empty for none."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The MODEL that will sample: a first picture is fitted by its filter.",
+                    optional=True,
+                ),
             ],
             outputs=[
                 *inputs.prompt_outputs(),
@@ -92,7 +97,16 @@ class MovaFilmBegin(MovaNode):
 
     @classmethod
     def run(
-        cls, positive: Any, negative: Any, vae: Any, audio_vae: Any, film: Film, shot: str, before: str, after: str
+        cls,
+        positive: Any,
+        negative: Any,
+        vae: Any,
+        audio_vae: Any,
+        film: Film,
+        shot: str,
+        before: str,
+        after: str,
+        model: Any = None,
     ) -> io.NodeOutput:
         each = film.numbered(shot)
         messages.show(f"{shot} begins", cls.hidden.unique_id)
@@ -111,7 +125,7 @@ class MovaFilmBegin(MovaNode):
         else:
             first = take_files.end_of(film, before, 1, vae)[0] if each.shot.begins == AFTER else each.shot.picture
             size: dict[str, Any] = {"width": film.width, "height": film.height, "frames": each.frames, "fps": film.fps}
-            begun = MovaImageToVideoAudio.run(**given, **size, batch_size=1, first_frame=first)
+            begun = MovaImageToVideoAudio.run(**given, **size, batch_size=1, first_frame=first, model=model)
         positive, negative, latent = begun.result
         heard = each.heard()
         if heard is not None:

@@ -248,6 +248,22 @@ def test_an_error_of_a_node_within_names_the_shot(studio: Studio, pack: Pack, mo
     assert studio(graph(TWO, "within")).error == ""
 
 
+def test_a_first_picture_is_fitted_as_the_model_of_the_film_takes_it(
+    studio: Studio, pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins = pack.module("nodes.film_steps").MovaImageToVideoAudio
+    plain, asked = begins.run, []
+
+    def run(**given: Any) -> Any:
+        asked.append(given["model"])
+        return plain(**given)
+
+    monkeypatch.setattr(begins, "run", run)
+    assert studio.made(graph("[one] 5 frames\nA cat sits.", "fitted")) == 1
+    (model,) = asked
+    assert pack.module("nodes.host.model.base_model").model_variant(model).name == "MOVA"
+
+
 # --- locked, chosen, off ---------------------------------------------------------------------------------------------
 
 

@@ -227,6 +227,7 @@ def _shot(
         shot=each.shot.name,
         before=before,
         after=last,
+        model=links["model"],
         **models,
     )
     latent = _sampled(builder, key, film, each, links, begun)
