@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
-from tools.comfy.server import ComfyServer, Result
+from tools.comfy.prompts import Result
+from tools.comfy.server import ComfyServer
 
 from .full_checkpoint import write_full_checkpoint
 from .gpu import GIB, ballast

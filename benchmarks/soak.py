@@ -18,7 +18,9 @@ from typing import Any
 
 from mova_core.checkpoint.files import read_header
 from tests.fixtures.tiny_checkpoint import write_tiny_checkpoint
-from tools.comfy.server import ComfyServer, Graph, place_pack
+from tools.comfy.prompts import Graph
+from tools.comfy.server import ComfyServer
+from tools.comfy.starting import place_pack
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ((80, 48, 9), (64, 64, 13), (96, 64, 5))

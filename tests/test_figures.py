@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 PACK = [path for part in ("nodes", "mova_core") for path in sorted((ROOT / part).rglob("*.py"))]
 LONGEST_FUNCTION, LONGEST_FILE = 45, 400
 MOST_ANY = 30  # lines of nodes/host: what ComfyUI lets anybody fill with anything
@@ -68,7 +69,7 @@ def meaning_two(modules: dict[str, str]) -> dict[str, list[str]]:
     return {name: paths for name, paths in homes.items() if len(paths) > 1}
 
 
-@pytest.mark.parametrize("path", PACK, ids=name_of)
+@pytest.mark.parametrize("path", [*PACK, *TOOLS], ids=name_of)
 def test_functions_and_files_can_be_read_at_once(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert [(name, n) for name, n in functions(source) if n > LONGEST_FUNCTION and name not in SCHEMAS] == []

@@ -12,7 +12,7 @@ from mova_core.config import MOVA
 from tests.fixtures.tiny_checkpoint import TINY, components
 from tests.golden import REPOSITORY
 from tools.comfy.events import Event
-from tools.comfy.server import Result
+from tools.comfy.prompts import Result
 
 SCHEMA = json.loads((REPOSITORY / "tests" / "nodes" / "schema.json").read_text(encoding="utf-8"))
 CPU = torch.device("cpu")

@@ -20,7 +20,8 @@ from tests.fixtures.tiny_companions import write_companions
 from tests.fixtures.tiny_lora import write_tiny_lora
 from tools.comfy.browser import chromium
 from tools.comfy.page import Page
-from tools.comfy.server import ComfyServer, place_pack
+from tools.comfy.server import ComfyServer
+from tools.comfy.starting import place_pack
 
 from .graphs import MODEL, NAMES, api_graph, read, write_inputs
 

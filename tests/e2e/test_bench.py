@@ -14,8 +14,11 @@ from PIL import Image
 
 from tests.comfy import needs_browser, needs_comfy
 from tools.comfy.browser import BrowserError
+from tools.comfy.events import ServerError
 from tools.comfy.page import Group, Layout, Note, Page
-from tools.comfy.server import ComfyServer, PromptRefused, ServerError, place_pack
+from tools.comfy.prompts import PromptRefused
+from tools.comfy.server import ComfyServer
+from tools.comfy.starting import place_pack
 
 from .conftest import RECORDER, network_attempts
 

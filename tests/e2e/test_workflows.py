@@ -17,7 +17,8 @@ from PIL import Image
 from tests.comfy import needs_browser, needs_comfy
 from tests.fixtures.single_files import STOCK_CHANNELS
 from tools.comfy.page import Page, differences
-from tools.comfy.server import ComfyServer, PromptRefused, Result
+from tools.comfy.prompts import PromptRefused, Result
+from tools.comfy.server import ComfyServer
 from tools.routes.media import describe_mp4
 from tools.templates.library import TEMPLATES
 from tools.templates.workflows import thumbnail

@@ -19,7 +19,7 @@ from tools.comfy import environment
 from tools.comfy import find as find_comfyui
 from tools.comfy.environment import CannotPrepare, Wanted, interpreter, prepare
 from tools.comfy.events import Event
-from tools.comfy.server import signals_wait
+from tools.comfy.starting import signals_wait
 from tools.routes.comfyui import follow, image_to_video_audio
 from tools.routes.progress import Bar
 

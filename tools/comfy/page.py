@@ -32,7 +32,7 @@ from tools.comfy.page_scripts import (
     REPORT,
     WATCH,
 )
-from tools.comfy.server import Graph
+from tools.comfy.prompts import Graph
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage

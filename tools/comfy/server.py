@@ -14,122 +14,27 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.comfy.events import Event, EventStream, Preview, ServerError
+from tools.comfy.events import Event, EventStream, ServerError
 from tools.comfy.find import find_comfyui
-
-Graph = Mapping[str, Mapping[str, Any]]  # API format: node id -> {"class_type": ..., "inputs": ...}
+from tools.comfy.prompts import Graph, PromptRefused, Result, refusal
+from tools.comfy.starting import free_port, place_pack, signals_wait
 
 # What a pack carries that ComfyUI does not need, when it has to be copied.
-COPY_MARK = ".copied-by-comfy-server"
-NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "out", "shared")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
 STATUS_OF_EVENT = {"execution_success": "success", "execution_error": "error", "execution_interrupted": "interrupted"}
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-class PromptRefused(RuntimeError):  # noqa: N818 - reads as what happened
-    """ComfyUI's validation refused a graph; the message names node, input and reason."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """How one prompt ended.
-
-    Attributes:
-        status: "success", "error" or "interrupted".
-        outputs: node id -> what the node showed (`{"images": [{"filename": ...}]}`).
-        files: every file named in `outputs`, as paths.
-        events: the websocket messages of this prompt, in order.
-        previews: the preview frames of this prompt, in order.
-        message: the exception's type and text when `status` is "error", else "".
-        error: the whole `execution_error` message (node_id, node_type, traceback), or empty.
-    """
-
-    prompt_id: str
-    status: str
-    outputs: Mapping[str, Mapping[str, Any]]
-    files: Sequence[Path] = ()
-    events: Sequence[Event] = ()
-    previews: Sequence[Preview] = ()
-    message: str = ""
-    error: Mapping[str, Any] = field(default_factory=dict)
-
-    def of(self, kind: str) -> list[Mapping[str, Any]]:
-        """Data of every event of one kind ("progress", "executed", ...)."""
-        return [event.data for event in self.events if event.kind == kind]
-
-    def executed(self) -> list[str]:
-        """Ids of the nodes that ran (cached ones did not), in order."""
-        return [data["node"] for data in self.of("executing") if data.get("node")]
-
-    def text(self, node: str) -> list[str]:
-        """Text that a node showed (a stock PreviewAny, say)."""
-        return [str(item) for item in self.outputs.get(node, {}).get("text", [])]
-
-
-def free_port() -> int:
-    """A port of the loopback interface that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def signals_wait() -> Iterator[None]:
-    """Hold this process's own signal handlers until the end, so that none comes between a start and its record."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python runs handlers in its main thread alone
-        return
-    own = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    own = {number: handler for number, handler in own.items() if callable(handler)}
-    came: list[tuple[int, Any]] = []
-    try:
-        for number in own:
-            signal.signal(number, lambda *arguments: came.append(arguments))
-        yield
-    finally:
-        for number, handler in own.items():
-            signal.signal(number, handler)
-        for number, frame in came:
-            own[number](number, frame)
-
-
-def place_pack(pack: Path, target: Path) -> None:
-    """Put a pack into custom_nodes: a symbolic link, or a copy where links are not allowed (Windows).
-
-    A link or copy of an earlier start is replaced.
-
-    Raises:
-        ServerError: something else lies at `target`; it is left alone.
-    """
-    if target.is_symlink():
-        target.unlink()
-    elif (target / COPY_MARK).is_file():
-        shutil.rmtree(target)
-    elif target.exists():
-        raise ServerError(f"{target} is neither a link nor a copy made here; remove it, or choose another base")
-    try:
-        target.symlink_to(pack.resolve(), target_is_directory=True)
-    except OSError:
-        shutil.copytree(pack, target, ignore=NOT_COPIED)
-        (target / COPY_MARK).touch()
 
 
 class ComfyServer:
@@ -442,14 +347,3 @@ class ComfyServer:
         with opener.open(request, timeout=timeout) as answer:
             content = answer.read()
         return json.loads(content) if content else {}
-
-
-def refusal(answer: Mapping[str, Any], graph: Graph) -> str:
-    """ComfyUI's validation answer in words, one line for each complaint."""
-    error = answer.get("error") or {}
-    head = error if isinstance(error, str) else f"{error.get('message', '')} {error.get('details', '')}".strip()
-    lines = [head]
-    for node, complaint in (answer.get("node_errors") or {}).items():
-        name = graph.get(node, {}).get("class_type", "?")
-        lines += [f"  node {node} ({name}): {e['message']}: {e['details']}" for e in complaint.get("errors", ())]
-    return "\n".join(lines)

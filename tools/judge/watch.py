@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import psutil
 
-from tools.comfy.server import ComfyServer, Result
+from tools.comfy.prompts import Result
+from tools.comfy.server import ComfyServer
 
 EVERY = 0.25  # seconds between two looks
 

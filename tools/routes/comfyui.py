@@ -47,28 +47,14 @@ def image_to_video_audio(
 
     size = {"width": width, "height": height, "frames": frames, "fps": fps, "batch_size": 1}
     schedule = {"steps": steps, "cfg": cfg, "shift": 5.0, "audio_shift": 5.0, "sampler": "euler", "scheduler": "mova"}
+    encoded = {"positive": ["text", 0], "negative": ["text", 1]}
+    begun = {"positive": ["start", 0], "negative": ["start", 1], "latent": ["start", 2]}
     return {
         "image": node("LoadImage", image=image),
         "load": node("MOVALoader", folder=folder, weight_dtype="default"),
         "text": node("MOVATextEncode", clip=["load", 1], prompt=prompt, negative_prompt=negative),
-        "start": node(
-            "MOVAImageToVideoAudio",
-            positive=["text", 0],
-            negative=["text", 1],
-            vae=["load", 2],
-            first_frame=["image", 0],
-            **size,
-        ),
-        "sample": node(
-            "MOVASampler",
-            model=["load", 0],
-            positive=["start", 0],
-            negative=["start", 1],
-            latent=["start", 2],
-            seed=seed,
-            denoise=1.0,
-            **schedule,
-        ),
+        "start": node("MOVAImageToVideoAudio", **encoded, vae=["load", 2], first_frame=["image", 0], **size),
+        "sample": node("MOVASampler", model=["load", 0], **begun, seed=seed, denoise=1.0, **schedule),
         "decode": node(
             "MOVADecode", latent=["sample", 0], vae=["load", 2], audio_vae=["load", 3], tile_size=0, overlap=64
         ),
