@@ -25,6 +25,7 @@ DEVELOPMENT = (
     *("ruff==0.17.6", "mypy==2.4.1", "pytest", "pytest-xdist", "diffusers", "transformers"),
     *("playwright", "soxr", "pyloudnorm", "pyyaml"),
 )
+OF_COMFYUI = ("comfy-kitchen", "psutil")  # that it requires, and that tests without it need
 MODULES = (
     *(
         "ruff",
@@ -37,11 +38,12 @@ MODULES = (
         "soxr",
         "pyloudnorm",
         "tqdm",
-        "yaml",
+        "comfy_kitchen",
+        "psutil",
     ),
     *("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy", "yaml"),
 )
-TESTED_MODULES = ("torchsde", "aiohttp", "einops", "comfy_kitchen")
+TESTED_MODULES = ("torchsde", "aiohttp", "einops")
 PACK = "mova_pack"  # what pyproject.toml calls the repository as a package, whose own folder may have any name
 CHECKS = (("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",), ("mypy", "-p", f"{PACK}.nodes"))
 MOST_PROCESSES = 4  # that run tests side by side: each may hold a ComfyUI and a browser, some 3 GB
@@ -55,7 +57,7 @@ def choose_python(comfyui: Path | None) -> Path:
     """This interpreter where it has everything, else that of .venv, made or brought up to date."""
     own = REPOSITORY / "requirements.txt"
     if comfyui is None:
-        modules, wanted = MODULES, Wanted(packages=(*CORE, *DEVELOPMENT), files=(own,))
+        modules, wanted = MODULES, Wanted(packages=(*CORE, *DEVELOPMENT, *OF_COMFYUI), files=(own,))
     else:
         torch = torch_packages(comfyui)
         modules = (*MODULES, *TESTED_MODULES, *torch)
