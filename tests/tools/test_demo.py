@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from tools.comfy import environment
 from tools.comfy import find as find_comfyui
 from tools.comfy.environment import CannotPrepare, Wanted, interpreter, prepare
 from tools.comfy.events import Event
+from tools.comfy.server import ComfyServer
 from tools.comfy.starting import signals_wait
 from tools.routes.comfyui import follow, image_to_video_audio
 from tools.routes.progress import Bar
@@ -205,6 +207,29 @@ def test_no_interrupt_comes_between_the_start_of_a_server_and_its_record() -> No
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_server_that_is_interrupted_as_it_starts_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    plain = subprocess.Popen
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def start(_: object, **given: Any) -> subprocess.Popen[bytes]:
+        started.append(plain([sys.executable, "-c", "import time; time.sleep(60)"], **given))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    before = signal.signal(signal.SIGTERM, interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ComfyServer(tmp_path, comfyui=tmp_path).start()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert started[0].poll() is not None
 
 
 def waited_for(condition: Callable[[], object], seconds: float = 60) -> bool:

@@ -112,16 +112,16 @@ class ComfyServer:
         self._lay_out()
         self.port = free_port()
         began = time.monotonic()
-        with self.log_path.open("wb") as log, signals_wait():
-            self._process = subprocess.Popen(
-                self._command(),
-                cwd=self.comfyui,
-                env={**os.environ, **OFFLINE, **self.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
         try:
+            with self.log_path.open("wb") as log, signals_wait():
+                self._process = subprocess.Popen(
+                    self._command(),
+                    cwd=self.comfyui,
+                    env={**os.environ, **OFFLINE, **self.environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
             self._await_answer(began + self.boot_seconds)
             self._stream = EventStream(f"ws://127.0.0.1:{self.port}/ws?clientId={self.client_id}")
             self._stream.open()
