@@ -24,6 +24,7 @@ from mova_core.checkpoint.source import from_folder
 from mova_core.config import MovaConfig
 from mova_core.shapes import DEFAULT_FPS
 
+from .official import forward
 from .official_pipeline import load
 from .peak import Clip
 
@@ -51,19 +52,6 @@ def inputs(clip: Clip, config: MovaConfig, seed: int, dtype: torch.dtype) -> dic
     wanted = clip.inputs(config, dtype)
     drawn = {name: torch.randn(meta.shape, generator=made).to(meta.dtype) for name, meta in wanted.items()}
     return {name: torch.full_like(x, FIRST) if x.ndim == 1 else x for name, x in drawn.items()}
-
-
-def theirs(pipe: Any, given: dict[str, Tensor]) -> Velocities:
-    result: Velocities = pipe.inference_single_step(
-        visual_dit=pipe.video_dit,
-        visual_latents=torch.cat([given["video_latents"], given["condition"]], dim=1),
-        audio_latents=given["audio_latents"],
-        context=given["context"],
-        timestep=given["video_timestep"],
-        audio_timestep=given["audio_timestep"],
-        video_fps=DEFAULT_FPS,
-    )
-    return result
 
 
 def on(device: torch.device, given: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -104,7 +92,7 @@ def main(given: Sequence[str] | None = None) -> int:
     versions = f"torch {torch.__version__}, diffusers {importlib.import_module('diffusers').__version__}"
     print(f"First step of both codes on the same weights, noise and text rows: {device}, {dtype}, {versions}.")
     for seed, x in drawn.items():
-        others = tuple(y.cpu() for y in theirs(pipe, on(device, x)))
+        others = tuple(y.cpu() for y in forward(pipe, on(device, x)))
         print(f"seed {seed}: velocities differ by {apart(ours[seed], others):.1e}", flush=True)
     return 0
 

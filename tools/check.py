@@ -27,20 +27,8 @@ DEVELOPMENT = (
 )
 OF_COMFYUI = ("comfy-kitchen", "psutil")  # that it requires, and that tests without it need
 MODULES = (
-    *(
-        "ruff",
-        "mypy",
-        "pytest",
-        "xdist",
-        "diffusers",
-        "transformers",
-        "playwright",
-        "soxr",
-        "pyloudnorm",
-        "tqdm",
-        "comfy_kitchen",
-        "psutil",
-    ),
+    *("ruff", "mypy", "pytest", "xdist", "diffusers", "transformers"),
+    *("playwright", "soxr", "pyloudnorm", "tqdm", "comfy_kitchen", "psutil"),
     *("torch", "safetensors", "tokenizers", "sentencepiece", "ftfy", "av", "PIL", "numpy", "yaml"),
 )
 TESTED_MODULES = ("torchsde", "aiohttp", "einops")

@@ -43,14 +43,19 @@ def _two_devices(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     forget_loaded()
 
 
-def forget_loaded() -> None:
+def forget_gone() -> None:
     """ComfyUI's split and its unloading stumble over models in its list whose patcher is gone, until it cleans."""
+    from comfy.model_management import current_loaded_models
+
+    current_loaded_models[:] = [model for model in current_loaded_models if model.model is not None]
+
+
+def forget_loaded() -> None:
     import comfy.model_management
 
-    loaded = comfy.model_management.current_loaded_models
-    loaded[:] = [model for model in loaded if model.model is not None]
+    forget_gone()
     comfy.model_management.unload_all_models()
-    loaded[:] = [model for model in loaded if model.model is not None]
+    forget_gone()
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +71,7 @@ def lora(comfy_base: Path, scene: Scene) -> str:
 
 
 def on_two(run: Run, model: Any) -> Any:
-    from comfy import model_management
-
-    loaded = model_management.current_loaded_models  # core's node stumbles over a patcher that nobody holds any more
-    loaded[:] = [each for each in loaded if each.model is not None]
+    forget_gone()
     return run("MultiGPU_WorkUnits", model=model, max_gpus=2)[0]
 
 

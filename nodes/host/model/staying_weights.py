@@ -8,6 +8,7 @@ next picture, so that its streamed weights cross once a step and not once a pass
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import comfy.ops
 import torch
@@ -15,7 +16,7 @@ from comfy.ops import CastWeightBiasOp
 from torch import Tensor, nn
 
 from ....mova_core.model.audio_only import staying
-from .weights import resident
+from .weights import Values, placed, resident
 
 Layer = Sequence[nn.Module]
 
@@ -50,18 +51,12 @@ def _apart(layer: Layer, device: torch.device) -> Iterator[None]:
     """Weights under dynamic VRAM that have no place of their own, out of the buffer which the next transfer may take."""
     modules: dict[int, CastWeightBiasOp] = {id(m): m for root in layer for m in root.modules() if hasattr(m, "_v")}
     lent = [module for module in modules.values() if module._prefetch["signature"] is None]
-    for module in lent:
-        module._v_weight, module._v_bias = (part if part is None else part.clone() for part in _values(module, device))
-        module._prefetch["resident"] = True
-    try:
+    with placed(lent, partial(_copied, device)):
         yield
-    finally:
-        for module in lent:
-            module._v_weight = module._v_bias = None
 
 
-def _values(module: CastWeightBiasOp, device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _copied(device: torch.device, module: CastWeightBiasOp) -> Values:
     bias: Tensor | None = module.bias
     kinds = module.weight.dtype, device, None if bias is None else bias.dtype
-    made: tuple[Tensor, Tensor | None] = comfy.ops.resolve_cast_module_with_vbar(module, *kinds, None, False)
-    return made
+    weight, bias = comfy.ops.resolve_cast_module_with_vbar(module, *kinds, None, False)
+    return weight.clone(), None if bias is None else bias.clone()

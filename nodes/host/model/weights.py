@@ -3,11 +3,14 @@
 resident      all of it
 faulted       under dynamic VRAM: pages that no prefetch queue has brought
 with_patches  under dynamic VRAM: LoRAs on weights without a place of their own on the device
+placed        under dynamic VRAM: weights that somebody else has made
 staged        without dynamic VRAM: copies of what ComfyUI left in host memory
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import TypeAlias
 
 import comfy.model_management
 import comfy.model_prefetch
@@ -15,7 +18,10 @@ import comfy.ops
 import torch
 from comfy.ops import CastWeightBiasOp
 from comfy.quant_ops import QuantizedTensor
-from torch import nn
+from torch import Tensor, nn
+
+Values: TypeAlias = tuple[Tensor, Tensor | None]
+"""A layer's weight and bias."""
 
 
 @contextmanager
@@ -53,17 +59,27 @@ def with_patches(modules: list[CastWeightBiasOp], device: torch.device) -> Itera
 
     ComfyUI patches such a weight in place at each call: right for the first chunk of rows only.
     """
-    done = [module for module in modules if needs_patching(module)]
-    for module in done:
-        weight, bias = module._prefetch["cast_geometry"]
-        module._v_weight, module._v_bias = comfy.ops.resolve_cast_module_with_vbar(
-            module, weight.dtype, device, None if bias is None else bias.dtype, None, False
-        )
+    with placed([module for module in modules if needs_patching(module)], partial(_patched, device)):
+        yield
+
+
+def _patched(device: torch.device, module: CastWeightBiasOp) -> Values:
+    weight, bias = module._prefetch["cast_geometry"]
+    kinds = weight.dtype, device, None if bias is None else bias.dtype
+    made: Values = comfy.ops.resolve_cast_module_with_vbar(module, *kinds, None, False)
+    return made
+
+
+@contextmanager
+def placed(modules: Sequence[CastWeightBiasOp], values: Callable[[CastWeightBiasOp], Values]) -> Iterator[None]:
+    """Under dynamic VRAM, weight and bias that `values` gives of each module, in the place of what its calls would cast."""
+    for module in modules:
+        module._v_weight, module._v_bias = values(module)
         module._prefetch["resident"] = True
     try:
         yield
     finally:
-        for module in done:
+        for module in modules:
             module._v_weight = module._v_bias = None
 
 

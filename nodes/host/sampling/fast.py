@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -60,13 +61,7 @@ def sample_fast(
         ConfigError, PatchError, ShapeError: the inputs do not fit the recipe, the model or each other.
     """
     check_model(model)
-    told: dict[str, object] = {
-        "model": model,
-        "positive": conds[0],
-        "negative": conds[1],
-        "recipe": recipe,
-        "seed": seed,
-    }
+    inputs = {"model": model, "positive": conds[0], "negative": conds[1], "recipe": recipe, "seed": seed}
     run, weights = model, None
     if recipe.teacher is not None:
         if teacher is None:
@@ -75,16 +70,11 @@ def sample_fast(
             )
         check_model(teacher)
         run, own, taught = two_passes(model, teacher)
-        weights, told = (own, taught), {**told, "teacher": teacher}
+        weights, inputs = (own, taught), {**inputs, "teacher": teacher}
     way = "steps" if recipe.substeps else "start"
-    long_run = long_runs.long_run(told, latent, way, kept, node, model.model_options)
-    done = None if long_run is None else long_run.result()
-    if done is not None:
-        return done[0]
-    made = _sampled(run, weights, conds, latent, recipe, seed, node.node_id, long_run)
-    if long_run is not None:
-        long_run.finished(made, seed)
-    return made
+    long_run = long_runs.long_run(inputs, latent, way, kept, node, model.model_options)
+    sample = partial(_sampled, run, weights, conds, latent, recipe, seed, node.node_id, long_run)
+    return sample() if long_run is None else long_run.completed(lambda: (sample(), seed))[0]
 
 
 def _sampled(

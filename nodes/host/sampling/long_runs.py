@@ -208,6 +208,15 @@ class LongRun:
 
         return KSAMPLER(walk, sampler.extra_options, sampler.inpaint_options)
 
+    def completed(self, sample: Callable[[], tuple[Latent, int]]) -> tuple[Latent, int]:
+        """The LATENT of these inputs and its seed: as `sample` makes it, or left by the same run before."""
+        done = self.result()
+        if done is not None:
+            return done
+        made, seed = sample()
+        self.finished(made, seed)
+        return made, seed
+
     def result(self) -> tuple[Latent, int] | None:
         """The finished LATENT of these inputs, where it was kept because decoding was expected to fail, and its seed."""
         try:

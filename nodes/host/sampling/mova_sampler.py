@@ -113,16 +113,11 @@ def run(
 
 def _kept_on_its_way(long_run: long_runs.LongRun, sample: Callable[[], tuple[Latent, int]]) -> tuple[Latent, int]:
     """What `sample` gives, or a clip that was left by the same run before; what was kept goes when it is of no more use."""
-    done = long_run.result()
-    if done is not None:
-        return done
     try:
-        made, seed = sample()
+        return long_run.completed(sample)
     except CollapseError:
         long_run.forget()
         raise
-    long_run.finished(made, seed)
-    return made, seed
 
 
 def _long_run(
