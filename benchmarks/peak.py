@@ -29,14 +29,7 @@ from torch.utils.flop_counter import flop_registry
 from mova_core.config import MOVA, MovaConfig
 from mova_core.model.mova import Mova
 from mova_core.ops import Place, Runtime, learning
-from mova_core.shapes import (
-    DEFAULT_FPS,
-    AudioShape,
-    VideoShape,
-    audio_latent_shape,
-    audio_steps,
-    video_latent_shape,
-)
+from mova_core.shapes import DEFAULT_FPS, AudioShape, VideoShape, audio_latent_shape, audio_steps, video_latent_shape
 from mova_core.text import CONTEXT_ROWS
 from mova_core.training.adapters import Adapters, targets
 from mova_core.training.step import training_step

@@ -28,7 +28,7 @@ def checked_rate(rate: float) -> int:
     """A sample rate as a whole number of Hz.
 
     Raises:
-        ShapeError: not whole, or beyond `RATES`.
+        ShapeError: not whole, or beyond `SAMPLE_RATES`.
     """
     try:
         whole = SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1] and rate == int(rate)

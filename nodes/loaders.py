@@ -9,12 +9,7 @@ from ..mova_core.checkpoint.source import from_files, from_folder
 from . import inputs
 from .base import MovaNode
 from .host import messages
-from .host.loaders import (
-    attach,
-    audio_vae,
-    loading,
-    text,
-)
+from .host.loaders import attach, audio_vae, loading, text
 
 log = logging.getLogger("mova")
 WEIGHT_DTYPE_TOOLTIP = (

@@ -12,13 +12,7 @@ from ..mova_core.training.run import Settings
 from . import inputs, training_inputs
 from .base import MovaNode
 from .host import messages
-from .host.training import (
-    checks,
-    data_set,
-    loop,
-    run_files,
-    views,
-)
+from .host.training import checks, data_set, loop, run_files, views
 
 NAMINGS = ("official", "diffsynth")
 

@@ -32,7 +32,7 @@ def rank() -> io.Int.Input:
 
 
 def parts() -> io.Combo.Input:
-    """`parts` that learn, a key of PARTS."""
+    """`parts` that learn, a key of PARTS_BY_CHOICE."""
     return io.Combo.Input(
         "parts",
         options=list(PARTS_BY_CHOICE),

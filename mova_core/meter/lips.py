@@ -109,7 +109,7 @@ def _opened(patches: Tensor) -> Tensor:
 
 
 def _patch(picture: Tensor, box: list[float]) -> Tensor:
-    """`PATCH` of grey values of an (H, W, 3) picture; a mouth beyond its edge is cut there."""
+    """`MOUTH_PATCH` of grey values of an (H, W, 3) picture; a mouth beyond its edge is cut there."""
     height, width = picture.shape[:2]
     left, top = (max(0, min(round(at), most - 2)) for at, most in zip(box[:2], (width, height)))
     right, bottom = max(left + 2, min(round(box[2]), width)), max(top + 2, min(round(box[3]), height))

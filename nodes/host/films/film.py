@@ -17,12 +17,7 @@ import torch
 from comfy_execution.graph_utils import GraphBuilder, Node
 
 from ....mova_core.errors import MovaError
-from ....mova_core.film.decide import (
-    END_BEFORE,
-    Decision,
-    Recipes,
-    report,
-)
+from ....mova_core.film.decide import END_BEFORE, Decision, Recipes, report
 from ....mova_core.film.shots import Planned
 from ....mova_core.film.takes import Take
 from ....mova_core.text import is_blank

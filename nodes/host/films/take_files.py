@@ -12,12 +12,7 @@ from torch import Tensor
 from ....mova_core import mp4
 from ....mova_core.errors import MovaError
 from ....mova_core.film import takes
-from ....mova_core.film.seams import (
-    colours,
-    joined_sound,
-    matched_colours,
-    references,
-)
+from ....mova_core.film.seams import colours, joined_sound, matched_colours, references
 from ....mova_core.film.shots import OVERLAP, Planned
 from ....mova_core.film.takes import ShotRecipe, Take
 from ....mova_core.inputs.sounds import Sound
@@ -25,12 +20,7 @@ from ....mova_core.waveform import five_one
 from .. import joint_latents
 from ..media import resampling, video
 from ..types import Latent
-from .film import (
-    Film,
-    ending,
-    film_digest,
-    made_with,
-)
+from .film import Film, ending, film_digest, made_with
 
 STREAMS = ("video", "audio")  # of a take's latents
 

@@ -6,11 +6,8 @@ from pathlib import Path
 
 from ....mova_core.errors import MovaError
 
-READ_HEAD, READ_PLACES, READ_EACH = (
-    2**20,
-    64,
-    2**16,
-)  # bytes of a file that are read: its beginning, and so many at so many places
+READ_HEAD = 2**20  # bytes of a file's beginning that are read
+READ_PLACES, READ_EACH = 64, 2**16  # and so many bytes at so many places
 
 
 def content(path: Path) -> str:

@@ -16,12 +16,7 @@ from ....mova_core.checkpoint.source import audio_vae
 from ....mova_core.config import AudioVAEConfig
 from ....mova_core.errors import CheckpointError, ShapeError
 from ....mova_core.inputs.numbers import told
-from ....mova_core.shapes import (
-    VIDEO_LATENT_CHANNELS,
-    AudioGrid,
-    check_audio_steps,
-    frames_of,
-)
+from ....mova_core.shapes import VIDEO_LATENT_CHANNELS, AudioGrid, check_audio_steps, frames_of
 from ....mova_core.waveform import mono
 from .. import newer
 

@@ -20,21 +20,9 @@ from torch import Tensor
 from ....mova_core.checkpoint.files import component_tensors
 from ....mova_core.checkpoint.keys import original_video_vae
 from ....mova_core.checkpoint.load import assign, shapes_of
-from ....mova_core.checkpoint.quantization import (
-    FORMATS,
-    QUANT_MARK,
-    SCALES,
-    Format,
-    configuration,
-    quantized,
-)
+from ....mova_core.checkpoint.quantization import FORMATS, QUANT_MARK, SCALES, Format, configuration, quantized
 from ....mova_core.checkpoint.source import Source, joint_names
-from ....mova_core.checkpoint.variants import (
-    AUDIO,
-    BRIDGE,
-    HIGH,
-    LOW,
-)
+from ....mova_core.checkpoint.variants import AUDIO, BRIDGE, HIGH, LOW
 from ....mova_core.config import MovaConfig
 from ....mova_core.errors import CheckpointError
 from ....mova_core.model.mova import Mova

@@ -16,12 +16,7 @@ from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 from torch import Tensor
 
 from ....mova_core.checkpoint.detect import describe
-from ....mova_core.checkpoint.files import (
-    check_part,
-    check_small_file,
-    component_tensors,
-    read_json,
-)
+from ....mova_core.checkpoint.files import check_part, check_small_file, component_tensors, read_json
 from ....mova_core.checkpoint.load import first
 from ....mova_core.errors import CheckpointError, ConfigError
 from ....mova_core.text import CONTEXT_ROWS, cap_tokens, clean_prompt

@@ -69,10 +69,10 @@ def apply(
 def distilled(model: MovaPatcher, chosen: Mapping[Expert, str], strength: float) -> tuple[MovaPatcher, str]:
     """A clone of the MODEL with a distillation LoRA on each expert, and what was applied.
 
-    `chosen`: a file for each expert, or AUTO for that of the pair which lies in the folders.
+    `chosen`: a file for each expert, or AUTOMATIC for that of the pair which lies in the folders.
 
     Raises:
-        CheckpointError: AUTO, and there is no pair; else as `apply`.
+        CheckpointError: AUTOMATIC, and there is no pair; else as `apply`.
     """
     found = pair() if AUTOMATIC in chosen.values() else None
     said = []

@@ -22,12 +22,7 @@ from torch import nn
 
 from ....mova_core.checkpoint.fingerprint import fingerprint
 from ....mova_core.preflight import GIB
-from ..keys import (
-    BOUNDARY,
-    LOW_NOISE,
-    SOURCE_FILES,
-    TIMELINE,
-)
+from ..keys import BOUNDARY, LOW_NOISE, SOURCE_FILES, TIMELINE
 from ..model.base_model import check_model
 from ..patching.lora_names import ROOT
 from ..patching.patcher import MovaPatcher

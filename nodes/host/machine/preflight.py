@@ -9,13 +9,7 @@ import comfy.sd
 import torch
 from torch import nn
 
-from ....mova_core.estimate import (
-    CHUNKED,
-    FULL,
-    Throughput,
-    block_work,
-    fit_throughput,
-)
+from ....mova_core.estimate import CHUNKED, FULL, Throughput, block_work, fit_throughput
 from ....mova_core.model.tower import Block
 from ....mova_core.preflight import ClipPlan, Disk, Machine, report
 from ....mova_core.shapes import latent_frames

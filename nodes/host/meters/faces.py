@@ -11,13 +11,7 @@ from torch.nn import functional as F
 
 from ....mova_core.errors import MovaError
 from ....mova_core.inputs.numbers import told
-from ....mova_core.meter.mouths import (
-    Box,
-    followed,
-    largest,
-    of_face,
-    of_lips,
-)
+from ....mova_core.meter.mouths import Box, followed, largest, of_face, of_lips
 
 EVERY = 4  # pictures between two searches for a face
 SEARCHED = 360  # pixels of the shorter side that a face is searched at

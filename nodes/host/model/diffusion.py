@@ -11,12 +11,7 @@ from ....mova_core.model.audio_only import audio_layers, audio_velocity
 from ....mova_core.model.mova import Mova
 from ....mova_core.model.teacher import collect
 from ....mova_core.ops import Ops
-from ....mova_core.sampling.av_schedule import (
-    audio_sigma,
-    scaled_velocity,
-    to_video_step,
-    unscaled,
-)
+from ....mova_core.sampling.av_schedule import audio_sigma, scaled_velocity, to_video_step, unscaled
 from ..keys import Options, run_options
 from ..patching.lora_names import NamedLayer
 from .bridge_cache import keeping

@@ -26,12 +26,7 @@ from ....mova_core.estimate import (
     sound_room,
 )
 from ....mova_core.model.mova import Mova
-from ..keys import (
-    COPIES,
-    Options,
-    asking,
-    run_options,
-)
+from ..keys import COPIES, Options, asking, run_options
 from ..patching.devices import everyone
 from ..types import Executor
 from .sparse import whole_queries

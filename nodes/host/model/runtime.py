@@ -12,23 +12,12 @@ from torch import Tensor, nn
 
 from ....mova_core.estimate import FULL
 from ....mova_core.model.sparse import SIDE, Sparsity
-from ....mova_core.ops import (
-    ELEMENTWISE_ROWS,
-    LayerCall,
-    Place,
-    Runtime,
-    row_slices,
-)
+from ....mova_core.ops import ELEMENTWISE_ROWS, LayerCall, Place, Runtime, row_slices
 from ....mova_core.sampling.bridge_strength import strengths_at
 from .. import newer
 from ..keys import Options, run_options
 from . import sparse
-from .pass_weights import (
-    NOTHING_WORN,
-    Worn,
-    wearing,
-    worn_by,
-)
+from .pass_weights import NOTHING_WORN, Worn, wearing, worn_by
 from .weights import resident
 
 BlockPatch: TypeAlias = Callable[[Options, dict[str, Callable[[Options], Options]]], Options]

@@ -32,21 +32,9 @@ from comfy_api.torch_helpers.torch_compile import (
 from torch import nn
 
 from ....mova_core.errors import MovaError, PatchError
-from ..keys import (
-    BY_DEVICE,
-    OWN_OPTIONS,
-    RUN,
-    Options,
-)
+from ..keys import BY_DEVICE, OWN_OPTIONS, RUN, Options
 from ..types import Executor, Wrapper
-from .namesakes import (
-    ATOMS,
-    ON_EACH_EXPERT,
-    T,
-    named,
-    opaque,
-    reached,
-)
+from .namesakes import ATOMS, ON_EACH_EXPERT, T, named, opaque, reached
 
 if TYPE_CHECKING:
     from .patcher import MovaPatcher

@@ -30,21 +30,10 @@ from comfy.patcher_extension import CallbacksMP, PatcherInjection
 
 from ....mova_core.sampling.schedule import Expert
 from .. import newer
-from ..keys import (
-    COPIES,
-    EXPERT,
-    LOW_NOISE,
-    Options,
-)
+from ..keys import COPIES, EXPERT, LOW_NOISE, Options
 from ..types import Key, Patches
 from . import devices, lora_names
-from .foreign import (
-    Bound,
-    check_injections,
-    check_object_patch,
-    mirrored,
-    untold,
-)
+from .foreign import Bound, check_injections, check_object_patch, mirrored, untold
 from .lora_names import log
 from .namesakes import Namesakes
 from .self_patching import patches_itself

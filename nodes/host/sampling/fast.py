@@ -12,12 +12,7 @@ import torch
 from torch import Tensor
 
 from ....mova_core.errors import ConfigError
-from ....mova_core.estimate import (
-    FULL,
-    Throughput,
-    Workload,
-    recipe_work,
-)
+from ....mova_core.estimate import FULL, Throughput, Workload, recipe_work
 from ....mova_core.preflight import GIB, format_duration
 from ....mova_core.sampling.fast import Recipe, audio_steps_between
 from ....mova_core.sampling.guidance import Guidance

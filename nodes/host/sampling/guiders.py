@@ -17,13 +17,7 @@ from torch import Tensor
 from ....mova_core.sampling.bridge_strength import ALL_STEPS, BridgeStrength
 from ....mova_core.sampling.guidance import Guidance, rescale_guidance
 from ....mova_core.sampling.schedule import Span
-from ..keys import (
-    AUDIO_NEGATIVE,
-    Options,
-    RunOptions,
-    asking,
-    run_options,
-)
+from ..keys import AUDIO_NEGATIVE, Options, RunOptions, asking, run_options
 from ..model.base_model import check_model
 from ..patching.patcher import MovaPatcher
 from ..types import Conditioning, Conditions, Values

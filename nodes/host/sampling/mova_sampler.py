@@ -20,11 +20,7 @@ from ..patching.patcher import MovaPatcher
 from ..types import Conditioning, Latent
 from . import guiders, long_runs, samplers
 from .audio_preview import AudioPreview
-from .collapse_guard import (
-    CollapseError,
-    first_spread,
-    sample_guarded,
-)
+from .collapse_guard import CollapseError, first_spread, sample_guarded
 from .long_runs import Node
 from .samplers import Watcher
 

@@ -22,23 +22,12 @@ from ....mova_core.training import files
 from ....mova_core.training.adapters import fresh
 from ....mova_core.training.budget import kept
 from ....mova_core.training.noise import generator
-from ....mova_core.training.run import (
-    LossError,
-    Record,
-    Run,
-    Settings,
-)
+from ....mova_core.training.run import LossError, Record, Run, Settings
 from .. import messages
 from ..machine.profiling import begin_peak, device_peak
 from ..patching.patcher import MovaPatcher
 from . import data_set, run_files, words
-from .checks import (
-    check_channels,
-    check_host_memory,
-    chosen_path,
-    experts_of,
-    largest,
-)
+from .checks import check_channels, check_host_memory, chosen_path, experts_of, largest
 from .run_files import Saving
 from .samples import Samples
 from .views import curve

@@ -18,13 +18,7 @@ from ....mova_core.shapes import DEFAULT_FPS
 from ....mova_core.training.adapters import Adapters
 from ....mova_core.training.budget import CONTEXT, RECOMPUTED_ROWS
 from ....mova_core.training.noise import Draws, noises
-from ....mova_core.training.run import (
-    Draw,
-    Evaluation,
-    Run,
-    draw,
-    fixed_draws,
-)
+from ....mova_core.training.run import Draw, Evaluation, Run, draw, fixed_draws
 from ....mova_core.training.step import training_step, validation_step
 from ..patching.patcher import MovaPatcher
 from . import data_set

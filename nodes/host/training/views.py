@@ -13,12 +13,7 @@ from torch import Tensor
 
 from ....mova_core.image import condition_mask
 from ....mova_core.sampling.schedule import Expert, sigmas
-from ....mova_core.shapes import (
-    DEFAULT_FPS,
-    AudioShape,
-    audio_latent_shape,
-    audio_samples,
-)
+from ....mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_samples
 from ....mova_core.training.run import Evaluation, Record
 from .. import joint_latents
 from ..media import video
