@@ -1,12 +1,14 @@
 """Source -> modules. Built without memory, weights assigned from the mapped files, every key accounted for."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..audio_vae.codec import AudioVAE
+from ..config import MovaConfig
 from ..errors import CheckpointError
 from ..model.mova import Mova
 from ..ops import Ops, cast
@@ -20,6 +22,12 @@ from .variants import AUDIO, BRIDGE
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     """Names and shapes of its weights."""
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+@lru_cache(maxsize=2)
+def joint_shapes(sizes: MovaConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the joint model's weights in full precision, whatever they are kept in."""
+    return shapes_of(Mova(sizes, device="meta"))
 
 
 def assign(

@@ -77,7 +77,7 @@ DIFFUSERS: tuple[tuple[str, str], ...] = (  # our layer -> diffusers' name of it
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """A key without wrappers and suffix, and what the suffix says, one of `TENSOR_KINDS`; None where it is not known."""
+    """A key without wrappers and suffix, and what the suffix says, of `TENSOR_KINDS`; None where it is not known."""
     key = unwrapped(key)
     for kind, pattern in TENSOR_KINDS:
         found = pattern.search(key)

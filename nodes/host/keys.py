@@ -75,9 +75,7 @@ class RunOptions:
     bridge_cache: "BridgeCache | None" = None  # where a run keeps the keys and values by which the audio asks the video
     forward: Forward = "full"
     text_scale: float | None = None  # text guidance of this step, where it is not the guider's
-    audio_scale: float | None = (
-        None  # guidance of the sound within one forward: a second stream reads the negative prompt
-    )
+    audio_scale: float | None = None  # of the sound, within one forward: a second stream reads the negative prompt
     weights: "PassWeights | None" = None  # LoRAs of this forward alone
     sparse: "SparseSpan | None" = None  # self-attention of the video
 

@@ -4,7 +4,6 @@ import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 import comfy.model_management
@@ -19,13 +18,11 @@ from torch import Tensor
 
 from ....mova_core.checkpoint.files import component_tensors
 from ....mova_core.checkpoint.keys import original_video_vae
-from ....mova_core.checkpoint.load import assign, shapes_of
+from ....mova_core.checkpoint.load import assign, joint_shapes
 from ....mova_core.checkpoint.quantization import FORMATS, QUANT_MARK, SCALES, Format, configuration, quantized
 from ....mova_core.checkpoint.source import Source, joint_names
 from ....mova_core.checkpoint.variants import AUDIO, BRIDGE, HIGH, LOW
-from ....mova_core.config import MovaConfig
 from ....mova_core.errors import CheckpointError
-from ....mova_core.model.mova import Mova
 from ....mova_core.shapes import AudioGrid
 from .. import newer
 from ..experts import pair
@@ -200,17 +197,11 @@ def _expert(settings: MovaSettings, tensors: dict[str, Tensor], where: str, dyna
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     model = MovaModel(settings, device=_prepare(settings, tensors, device))
     filled = getattr(model.diffusion_model.get_submodule("blocks.0.self_attn.q"), "weight", None) is not None
-    assign(model.diffusion_model, tensors, where, shapes=None if filled else weight_shapes(settings.sizes))
+    # ComfyUI's layers have no parameters before they are loaded, under dynamic VRAM and where weights are quantised
+    assign(model.diffusion_model, tensors, where, shapes=None if filled else joint_shapes(settings.sizes))
     model.device = offload
     comfy.model_management.archive_model_dtypes(model.diffusion_model)
     return pair.patcher(model, device, offload, dynamic, **disk)
-
-
-@lru_cache(maxsize=2)
-def weight_shapes(sizes: MovaConfig) -> dict[str, tuple[int, ...]]:
-    """Of a model of plain layers: ComfyUI's have no parameters before they are loaded, under dynamic VRAM and where
-    weights are quantised."""
-    return shapes_of(Mova(sizes, device="meta"))
 
 
 def _prepare(settings: MovaSettings, tensors: dict[str, Tensor], device: torch.device) -> torch.device:

@@ -2,21 +2,19 @@
 
 import logging
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 import folder_paths
 
 from ....mova_core.checkpoint.distillation import PUBLISHED_PAIR, REPOSITORY, distillation_pair
 from ....mova_core.checkpoint.experts import EXPERT_FOLDERS
+from ....mova_core.checkpoint.load import joint_shapes
 from ....mova_core.checkpoint.lora import Lora, choose, parse
 from ....mova_core.checkpoint.lora_changes import LoraChange
 from ....mova_core.checkpoint.lora_files import read_lora
 from ....mova_core.checkpoint.lora_keys import LORA_PARTS, LoraPart
 from ....mova_core.checkpoint.lora_owner import short
-from ....mova_core.config import MovaConfig
 from ....mova_core.errors import CheckpointError
-from ....mova_core.model.mova import Mova
 from ....mova_core.sampling.schedule import Expert
 from ..kept.contents import content
 from ..model.base_model import check_model
@@ -52,7 +50,7 @@ def apply(
             "Put it there and press R"
         )
     file = read_lora(Path(path))
-    shapes = _shapes(model.model.diffusion_model.sizes)
+    shapes = joint_shapes(model.model.diffusion_model.sizes)
     lora, why = choose(parse(file.tensors, shapes, name=name, scales=file.scales), expert, name)
     patched = model.clone()
     alone = f" This MODEL is the {patched.expert}-noise expert alone." if patched.low is None and patched.expert else ""
@@ -105,12 +103,6 @@ def _of_pair(found: Mapping[Expert, str] | None, expert: Expert) -> str:
             "full or max, which need none"
         )
     return found[expert]
-
-
-@cache
-def _shapes(sizes: MovaConfig) -> dict[str, tuple[int, ...]]:
-    """Parameters of the joint model in full precision, whatever its weights are kept in."""
-    return {key: tuple(tensor.shape) for key, tensor in Mova(sizes, device="meta").state_dict().items()}
 
 
 def _experts(model: MovaPatcher, lora: Lora, name: str, why: str) -> tuple[Expert, ...]:
