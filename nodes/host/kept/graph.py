@@ -8,6 +8,7 @@ was first looked at: ComfyUI may still give what the file held before.
 
 import inspect
 import math
+from functools import cache
 from pathlib import Path
 
 import folder_paths
@@ -32,6 +33,7 @@ class Graph:
     def __init__(self, dynprompt: DynamicPrompt) -> None:
         self.dynprompt = dynprompt
         self.known: dict[str, str] = {}
+        self.files = cache(_found)  # one look at the disk a name
 
     def above(self, link: Link) -> str:
         """A hash of all that leads to a link; UNKNOWN where it cannot be compared; of a value, of the value."""
@@ -55,28 +57,30 @@ class Graph:
     def _node(self, node_id: str) -> str:
         if node_id not in self.known:
             node = self.dynprompt.get_node(node_id)
-            said = _says(node)
+            said = self._says(node)
             told = self.told(node)
             self.known[node_id] = UNKNOWN if UNKNOWN in (said, told) else digest([told, said])
         return self.known[node_id]
 
     def _value(self, value: object) -> object:
-        return _file(value) if isinstance(value, str) else repr(value)
+        """Of a text that names files, what they hold."""
+        if not isinstance(value, str):
+            return repr(value)
+        return [content(path) for path in self.files(value)] or value
 
-
-def _says(node: Values) -> str:
-    """What a node says of whether it has changed; "" where it never says and need not."""
-    kind = nodes.NODE_CLASS_MAPPINGS.get(node["class_type"])
-    if not (hasattr(kind, "IS_CHANGED") or _overrides(kind, "fingerprint_inputs")):
-        named = [path for value in node["inputs"].values() if isinstance(value, str) for path in _found(value)]
-        return UNKNOWN if {path for path in named if rewritten(path)} else ""  # all are looked at
-    if node["class_type"].startswith(OWN) and not getattr(kind, CONTENT, False):
-        return ""
-    said = node.get(CHANGED)
-    values = said if isinstance(said, list) else [said]
-    if any(value is None or (isinstance(value, float) and math.isnan(value)) for value in values):
-        return UNKNOWN
-    return repr(values)
+    def _says(self, node: Values) -> str:
+        """What a node says of whether it has changed; "" where it never says and need not."""
+        kind = nodes.NODE_CLASS_MAPPINGS.get(node["class_type"])
+        if not (hasattr(kind, "IS_CHANGED") or _overrides(kind, "fingerprint_inputs")):
+            named = [path for value in node["inputs"].values() if isinstance(value, str) for path in self.files(value)]
+            return UNKNOWN if {path for path in named if rewritten(path)} else ""  # all are looked at
+        if node["class_type"].startswith(OWN) and not getattr(kind, CONTENT, False):
+            return ""
+        said = node.get(CHANGED)
+        values = said if isinstance(said, list) else [said]
+        if any(value is None or (isinstance(value, float) and math.isnan(value)) for value in values):
+            return UNKNOWN
+        return repr(values)
 
 
 def _overrides(kind: type, name: str) -> bool:
@@ -85,13 +89,8 @@ def _overrides(kind: type, name: str) -> bool:
     return any(name in vars(each) for each in classes if not each.__module__.startswith("comfy_api"))
 
 
-def _file(name: str) -> object:
-    """What a text stands for: the content of the files that it names, else itself."""
-    found = _found(name)
-    return [content(path) for path in found] or name
-
-
 def _found(name: str) -> list[Path]:
+    """The files that a text names in ComfyUI's folders."""
     if not name or len(name) > LONGEST or "\n" in name:
         return []
     for kind in folder_paths.folder_names_and_paths:
