@@ -16,7 +16,7 @@ from comfy.ops import CastWeightBiasOp
 from torch import Tensor, nn
 
 from ....mova_core.model.audio_only import staying
-from .weights import Values, placed, resident
+from .weights import WeightAndBias, placed, resident
 
 Layer = Sequence[nn.Module]
 
@@ -55,7 +55,7 @@ def _apart(layer: Layer, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _copied(device: torch.device, module: CastWeightBiasOp) -> Values:
+def _copied(device: torch.device, module: CastWeightBiasOp) -> WeightAndBias:
     bias: Tensor | None = module.bias
     kinds = module.weight.dtype, device, None if bias is None else bias.dtype
     weight, bias = comfy.ops.resolve_cast_module_with_vbar(module, *kinds, None, False)

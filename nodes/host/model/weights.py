@@ -20,7 +20,7 @@ from comfy.ops import CastWeightBiasOp
 from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
-Values: TypeAlias = tuple[Tensor, Tensor | None]
+WeightAndBias: TypeAlias = tuple[Tensor, Tensor | None]
 """A layer's weight and bias."""
 
 
@@ -63,15 +63,15 @@ def with_patches(modules: list[CastWeightBiasOp], device: torch.device) -> Itera
         yield
 
 
-def _patched(device: torch.device, module: CastWeightBiasOp) -> Values:
+def _patched(device: torch.device, module: CastWeightBiasOp) -> WeightAndBias:
     weight, bias = module._prefetch["cast_geometry"]
     kinds = weight.dtype, device, None if bias is None else bias.dtype
-    made: Values = comfy.ops.resolve_cast_module_with_vbar(module, *kinds, None, False)
+    made: WeightAndBias = comfy.ops.resolve_cast_module_with_vbar(module, *kinds, None, False)
     return made
 
 
 @contextmanager
-def placed(modules: Sequence[CastWeightBiasOp], values: Callable[[CastWeightBiasOp], Values]) -> Iterator[None]:
+def placed(modules: Sequence[CastWeightBiasOp], values: Callable[[CastWeightBiasOp], WeightAndBias]) -> Iterator[None]:
     """Under dynamic VRAM, weight and bias that `values` gives of each module, in the place of what its calls would cast."""
     for module in modules:
         module._v_weight, module._v_bias = values(module)
