@@ -20,7 +20,6 @@ velocities with mova_core's on the same weights: times of two different computat
 import argparse
 import dataclasses
 import importlib
-import importlib.util
 import statistics
 import sys
 import time
@@ -41,6 +40,7 @@ from tests.fixtures.published_configs import bridge_config, tower_config
 
 from .against import SIZES
 from .gpu import GIB, HEADING, Measured, synchronize
+from .official_pipeline import from_file
 from .peak import FRAMES, SIZE_360P, SIZE_720P, Clip
 
 CLIPS = {"360p": SIZE_360P, "720p": SIZE_720P}
@@ -52,12 +52,7 @@ def load(repo: Path) -> Any:
     importlib.import_module("diffusers.pipelines")  # before the empty modules: it asks which packages are installed
     sys.path.insert(0, str(repo))
     sys.modules.update({name: MagicMock(name=name) for name in UNUSED})
-    spec = importlib.util.spec_from_file_location("official", repo / "mova/diffusion/pipelines/pipeline_mova.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["official"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return from_file(repo, "mova/diffusion/pipelines/pipeline_mova.py")
 
 
 def pipeline(official: Any, config: MovaConfig, made_on: torch.device, home: torch.device, dtype: torch.dtype) -> Any:
