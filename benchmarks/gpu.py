@@ -1,15 +1,16 @@
 """Time of a forward and its memory on a GPU, against the predictions. Needs no checkpoint and no ComfyUI.
 
-    python -m benchmarks.gpu [--cap GIB] [--ballast] [--frames N] [--rounds N] [--ceilings] [--train] [--fast]
+    python -m benchmarks.gpu [--cap GIB] [--ballast] [--frames N] [--sizes 360p 720p] [--rounds N]
+                             [--ceilings] [--forward] [--train] [--fast]
 
 Random bf16 weights of the published size are made on the device, never zeros (a GPU multiplies zeros faster), and
 copied to pinned host memory. For 352x640 and 720x1280 it measures the forward with every layer streamed from the host,
 one ahead, on both memory paths, and then, the cap lifted, with all weights resident if they fit. `--cap` binds torch's
 allocator; `--ballast` has another process hold the rest of the card, for allocators that the cap does not bind. A short
 clip warms up; the large size runs once, since a minute's work says enough. `--ceilings` first measures what the card
-can do: matrix products, attention by each of torch's kernels, the link. `--train` measures training steps instead
-(benchmarks/gpu_train.py), `--fast` the parts of a fast step (benchmarks/gpu_fast.py). Prints tables for
-benchmarks/GPU.md.
+can do: matrix products, attention by each of torch's kernels, the link. `--train` measures training steps
+(benchmarks/gpu_train.py), `--fast` the parts of a fast step (benchmarks/gpu_fast.py); `--forward` takes the forwards
+in too, all on the same model. Prints tables for benchmarks/GPU.md.
 
 What the streaming here shows is the bound: copies one layer ahead on a stream of their own. ComfyUI's own prefetch is
 measured by benchmarks/gpu_comfy.py, the official pipeline by benchmarks/official.py.
@@ -23,6 +24,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +69,21 @@ class Measured:
             f"| {self.name} | {self.seconds:.3f} | {self.tflops:.1f} | {self.live / GIB:.2f} "
             f"| {self.reserved / GIB:.2f} | {predicted} | {self.copied / 1e9:.2f} |"
         )
+
+
+class Row(Protocol):
+    """A line of a table."""
+
+    def row(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that `rows(model, device=, rounds=, stream=)` measures, with or without gradients."""
+
+    heading: str
+    rows: Callable[..., Iterator[Row]]
+    inference: bool = True
 
 
 HEADING = (
@@ -241,22 +259,48 @@ def fastest(work: Callable[[], object], rounds: int = 10) -> float:
     return min(taken[1:])
 
 
-def runs(config: MovaConfig, clips: dict[str, Clip], device: torch.device, rounds: int) -> Iterator[Measured]:
-    """Streamed on both paths, then resident without a cap where everything fits. A large clip runs once."""
-    model = random_model(config, device, torch.bfloat16)
+def forwards(
+    model: Mova, clips: dict[str, Clip], device: torch.device, rounds: int, stream: bool
+) -> Iterator[Measured]:
+    """Forwards streamed on both paths, or resident. A large clip runs once."""
+    paths = (("streamed, whole", FULL), ("streamed, low memory", CHUNKED)) if stream else (("resident", FULL),)
+    for size, clip in clips.items():
+        count = rounds if clip.height * clip.width < LARGE else 1
+        for path, rows in paths:
+            yield measure(f"{size}, {path}", model, clip, rows, device, count, stream=stream)
+
+
+def tables(given: argparse.Namespace) -> Iterator[Table]:
+    """What was asked for; plain forwards where nothing was."""
+    from . import gpu_fast, gpu_train  # which build on this module
+
+    sizes = {"360p": SIZE_360P, "720p": SIZE_720P}
+    chosen = [sizes[name] for name in given.sizes]
+    clips = {f"{h}x{w}": Clip(height=h, width=w, frames=given.frames) for h, w in chosen}
+    if given.forward or not (given.train or given.fast):
+        yield Table(HEADING, partial(forwards, clips=clips))
+    if given.train:
+        yield Table(gpu_train.HEADING, partial(gpu_train.steps, clips=gpu_train.clips_of()), inference=False)
+    if given.fast:
+        yield Table(gpu_fast.HEADING, partial(gpu_fast.parts, clips=clips))
+
+
+def measure_all(model: Mova, asked: Sequence[Table], device: torch.device, rounds: int) -> Iterator[str]:
+    """Lines: every table with streamed weights; then, the cap lifted, with resident ones where everything fits."""
     ends_to(model, device)
-    counts = {size: rounds if clip.height * clip.width < LARGE else 1 for size, clip in clips.items()}
-    for size, clip in clips.items():
-        for path, rows in (("whole", FULL), ("low memory", CHUNKED)):
-            yield measure(f"{size}, streamed, {path}", model, clip, rows, device, counts[size], stream=True)
-    if device.type == "cuda":
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
-    try:
-        resident_to(model, device)
-    except torch.OutOfMemoryError:
-        return
-    for size, clip in clips.items():
-        yield measure(f"{size}, resident", model, clip, FULL, device, counts[size], stream=False)
+    for stream in (True, False):
+        if not stream:
+            if device.type == "cuda":
+                torch.cuda.set_per_process_memory_fraction(1.0, device)
+            try:
+                resident_to(model, device)
+            except torch.OutOfMemoryError:
+                return
+        for table in asked:
+            yield "\n" + table.heading
+            with torch.inference_mode(table.inference):
+                for row in table.rows(model, device=device, rounds=rounds, stream=stream):
+                    yield row.row()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -264,43 +308,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cap", type=float, default=24.0, help="GiB that torch may take; 0 for all of the card")
     parser.add_argument("--ballast", action="store_true", help="hold the rest of the card in another process")
     parser.add_argument("--frames", type=int, default=193)
+    parser.add_argument("--sizes", nargs="+", choices=("360p", "720p"), default=("360p", "720p"))
     parser.add_argument("--rounds", type=int, default=3, help="forwards of the small size; the large one runs once")
     parser.add_argument("--ceilings", action="store_true", help="first measure what the card can do")
-    parser.add_argument("--train", action="store_true", help="training steps of 49 and 97 pictures instead of forwards")
-    parser.add_argument("--fast", action="store_true", help="parts of a fast step, and sparse attention, instead")
+    parser.add_argument("--forward", action="store_true", help="forwards, also beside one of the following")
+    parser.add_argument("--train", action="store_true", help="training steps of 49 and 97 pictures")
+    parser.add_argument("--fast", action="store_true", help="parts of a fast step, and sparse attention")
     given = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("no CUDA device: nothing was measured")
         return 1
     device = torch.device("cuda", 0)
     total = torch.cuda.get_device_properties(device).total_memory
-    if given.cap:
-        torch.cuda.set_per_process_memory_fraction(min(1.0, given.cap * GIB / total), device)
-    rest = int(total - given.cap * GIB) if given.ballast and given.cap else 0
-    clips = {f"{h}x{w}": Clip(height=h, width=w, frames=given.frames) for h, w in (SIZE_360P, SIZE_720P)}
     print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, cap {given.cap or total / GIB:.1f} GiB\n")
     for line in ceilings(device) if given.ceilings else ():
         print(line, flush=True)
     torch.cuda.empty_cache()
-    if given.train:
-        from . import gpu_train  # which builds on this module
-
-        print("\n" + gpu_train.HEADING)
-        for step in gpu_train.runs(MOVA, gpu_train.clips_of(), device, given.rounds):
-            print(step.row(), flush=True)
-        return 0
-    if given.fast:
-        from . import gpu_fast
-
-        print("\n" + gpu_fast.HEADING)
-        with torch.inference_mode():
-            for part in gpu_fast.runs(MOVA, clips, device, given.rounds):
-                print(part.row(), flush=True)
-        return 0
-    print("\n" + HEADING)
-    with torch.inference_mode(), ballast(rest) if rest > 0 else nullcontext():
-        for measured in runs(MOVA, clips, device, given.rounds):
-            print(measured.row(), flush=True)
+    if given.cap:
+        torch.cuda.set_per_process_memory_fraction(min(1.0, given.cap * GIB / total), device)
+    rest = int(total - given.cap * GIB) if given.ballast and given.cap else 0
+    with ballast(rest) if rest > 0 else nullcontext():
+        model = random_model(MOVA, device, torch.bfloat16)
+        for line in measure_all(model, list(tables(given)), device, given.rounds):
+            print(line, flush=True)
     return 0
 
 

@@ -6,7 +6,8 @@ BASE becomes the server's base directory; a checkpoint of random weights of the 
 (`full_checkpoint`). Each case is a ComfyUI process of its own on a card of `cap` GiB: another process holds the rest,
 so that every allocator, ComfyUI's own included, sees no more. The card is read through NVML ten times a second, and
 what lay on it before the server started is taken off, so the CUDA context counts. Prints a table for
-benchmarks/GPU.md. `--tiny` runs every case with the tiny checkpoint, to see that all of it works.
+benchmarks/GPU.md. Cases named train-* make a LoRA of a folder of clips (`gpu_comfy_train`). `--tiny` runs every case
+with the tiny checkpoint, to see that all of it works.
 """
 
 import argparse
@@ -14,12 +15,12 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -33,6 +34,53 @@ from .soak import card, node
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "A bell rings in the fog. The audio shows a single bronze bell."
+
+
+HEADING = (
+    "| case | card, GiB | s/step, median after the first (each) | s: load / text / condition / decode "
+    "| peak GiB of the card: text / condition / sampling / decode | host GiB: own / mapped | clip |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+@dataclass
+class Gauge:
+    """Bytes in use of the card (NVML) and of a process in host memory, ten times a second, from another thread."""
+
+    pid: int
+    before: int
+    seen: list[tuple[float, int, int, int]] = field(default_factory=list)  # seconds; card; anonymous; file-backed
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self) -> None:
+        while not self.stop.wait(0.1):
+            status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+            lines = {line.split(":")[0]: line.split()[1] for line in status if line.startswith("Rss")}
+            anonymous, mapped = (int(lines[name]) * 1024 for name in ("RssAnon", "RssFile"))
+            self.seen.append((time.monotonic(), card() - self.before, anonymous, mapped))
+
+    def peak(self, begin: float, end: float, which: int = 1) -> float:
+        """The most that was seen between two moments, in GiB."""
+        return max((row[which] for row in self.seen if begin <= row[0] <= end), default=0) / GIB
+
+    def host(self) -> str:
+        """The most of the process's own memory, and of files mapped into it, in GiB."""
+        return " / ".join(f"{self.peak(0, float('inf'), which):.1f}" for which in (2, 3))
+
+
+def spans(result: Result) -> dict[str, tuple[float, float]]:
+    """When each node ran: id -> its first and last moment."""
+    marks = [(event.seconds, event.data.get("node")) for event in result.events if event.kind == "executing"]
+    return {name: (begin, end) for (begin, name), (end, _) in pairwise(marks) if name}
+
+
+def steps(result: Result, node_id: str = "walk") -> list[float]:
+    """Seconds of each step of a node, of the sampler unless said; the first holds the loading."""
+    begun = spans(result)[node_id][0]
+    ends = [
+        e.seconds for e in result.events if e.kind == "progress" and e.data.get("node") == node_id and e.data["value"]
+    ]
+    return [after - before for before, after in pairwise([begun, *ends])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +98,15 @@ class Case:
     weights: str = "default"
     flags: tuple[str, ...] = ()
     preflight: bool = False
+    table: ClassVar[str] = HEADING
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Nodes whose text is printed."""
+        return ("plan",) if self.preflight else ()
+
+    def prepare(self, base: Path) -> None:
+        """Put what the graph reads where the server finds it."""
 
     def graph(self) -> dict[str, Any]:
         """The clip as an API graph; its sampler is the node "walk"."""
@@ -74,6 +131,21 @@ class Case:
             made["plan"] = node("MOVAPreflight", steps=self.steps, cfg=self.cfg, **asked)
         return made
 
+    def row(self, result: Result, gauge: Gauge, base: Path) -> str:
+        when, taken = spans(result), steps(result)
+        seconds = {name: end - begin for name, (begin, end) in when.items()}
+        step = statistics.median(taken[1:]) if len(taken) > 1 else taken[0]
+        peaks = " / ".join(f"{gauge.peak(*when[name]):.2f}" for name in ("text", "start", "walk", "decode"))
+        others = " / ".join(f"{seconds[name]:.1f}" for name in ("load", "text", "start", "decode"))
+        shown = ", ".join(f"{value:.2f}" for value in taken)
+        sampler, clip = f"{step:.2f} ({shown})", result.files[0].stat().st_size / 1e6
+        row = (self.name, self.cap or "all", sampler, others, peaks, gauge.host(), f"{clip:.2f} MB")
+        return f"| {' | '.join(map(str, row))} |"
+
+    def small(self) -> Self:
+        """The same case, small."""
+        return replace(self, height=48, width=80, frames=9, tile=self.tile and 64)
+
 
 P720 = {"height": 720, "width": 1280}
 CASES = (
@@ -88,45 +160,10 @@ CASES = (
 )
 
 
-@dataclass
-class Gauge:
-    """Bytes in use of the card (NVML) and of a process in host memory, ten times a second, from another thread."""
-
-    pid: int
-    before: int
-    seen: list[tuple[float, int, int, int]] = field(default_factory=list)  # seconds; card; anonymous; file-backed
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def watch(self) -> None:
-        while not self.stop.wait(0.1):
-            status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-            lines = {line.split(":")[0]: line.split()[1] for line in status if line.startswith("Rss")}
-            anonymous, mapped = (int(lines[name]) * 1024 for name in ("RssAnon", "RssFile"))
-            self.seen.append((time.monotonic(), card() - self.before, anonymous, mapped))
-
-    def peak(self, begin: float, end: float, which: int = 1) -> float:
-        """The most that was seen between two moments, in GiB."""
-        return max((row[which] for row in self.seen if begin <= row[0] <= end), default=0) / GIB
-
-
-def spans(result: Result) -> dict[str, tuple[float, float]]:
-    """When each node ran: id -> its first and last moment."""
-    marks = [(event.seconds, event.data.get("node")) for event in result.events if event.kind == "executing"]
-    return {name: (begin, end) for (begin, name), (end, _) in pairwise(marks) if name}
-
-
-def steps(result: Result) -> list[float]:
-    """Seconds of each step of the sampler; the first holds the loading."""
-    begun = spans(result)["walk"][0]
-    ends = [
-        e.seconds for e in result.events if e.kind == "progress" and e.data.get("node") == "walk" and e.data["value"]
-    ]
-    return [after - before for before, after in pairwise([begun, *ends])]
-
-
 def run(case: Case, base: Path, total: int) -> str:
     """One case -> its row, after printing what ComfyUI logged about it."""
     rest = int(total - case.cap * GIB) if case.cap else 0
+    case.prepare(base)
     with ballast(rest) if rest else nullcontext():
         before = card()
         flags = ("--front-end-root", str(front_end(base)), *case.flags)
@@ -143,28 +180,9 @@ def run(case: Case, base: Path, total: int) -> str:
     if result.status != "success":
         print(result.message, *result.error.get("traceback", ())[-6:], sep="\n")
         return f"| {case.name} | {result.status}: {result.message.splitlines()[0][:100]} |"
-    for name in ("plan",) if case.preflight else ():
+    for name in case.shown:
         print(*result.text(name), sep="\n")
-    return row(case, result, gauge)
-
-
-def row(case: Case, result: Result, gauge: Gauge) -> str:
-    when, taken = spans(result), steps(result)
-    seconds = {name: end - begin for name, (begin, end) in when.items()}
-    step = statistics.median(taken[1:]) if len(taken) > 1 else taken[0]
-    peaks = " / ".join(f"{gauge.peak(*when[name]):.2f}" for name in ("text", "start", "walk", "decode"))
-    others = " / ".join(f"{seconds[name]:.1f}" for name in ("load", "text", "start", "decode"))
-    shown = ", ".join(f"{value:.2f}" for value in taken)
-    host = " / ".join(f"{gauge.peak(0, float('inf'), which):.1f}" for which in (2, 3))
-    sampler, clip = f"{step:.2f} ({shown})", result.files[0].stat().st_size / 1e6
-    return f"| {case.name} | {case.cap or 'all'} | {sampler} | {others} | {peaks} | {host} | {clip:.2f} MB |"
-
-
-HEADING = (
-    "| case | card, GiB | s/step, median after the first (each) | s: load / text / condition / decode "
-    "| peak GiB of the card: text / condition / sampling / decode | host GiB: own / mapped | clip |\n"
-    "|---|---|---|---|---|---|---|"
-)
+    return case.row(result, gauge, base)
 
 
 def front_end(base: Path) -> Path:
@@ -175,21 +193,18 @@ def front_end(base: Path) -> Path:
     return page.parent
 
 
-def tiny(case: Case) -> Case:
-    """The same case, small."""
-    return replace(case, height=48, width=80, frames=9, tile=case.tile and 64)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
+    from .gpu_comfy_train import TRAINING  # which builds on this module
+
+    known = {case.name: case for case in (*CASES, *TRAINING)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", type=Path)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(case.name for case in CASES))
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(known))
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("no CUDA device: nothing was measured")
         return 1
-    known: Mapping[str, Case] = {case.name: case for case in CASES}
     chosen = [known[name] for name in given.cases] or list(CASES)
     folder = given.base / "models" / "diffusers" / "bench"
     if not (folder / "model_index.json").is_file():
@@ -199,12 +214,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_full_checkpoint(folder, torch.device("cuda"))
             torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    rows = []
+    rows: dict[str, list[str]] = {}
     for case in chosen:
         print(f"== {case.name}", flush=True)
-        rows.append(run(tiny(case) if given.tiny else case, given.base, total))
-        print(rows[-1], flush=True)
-    print("\n".join(("", HEADING, *rows)))
+        rows.setdefault(case.table, []).append(run(case.small() if given.tiny else case, given.base, total))
+        print(rows[case.table][-1], flush=True)
+    for heading, found in rows.items():
+        print("\n".join(("", heading, *found)))
     return 0
 
 

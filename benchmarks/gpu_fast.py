@@ -8,7 +8,7 @@ Keys and values lie on the device or wait in pinned host memory. Sparse attentio
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from mova_core.model.teacher import collect
 from mova_core.ops import KeysValues, Place, Runtime, sdpa
 from mova_core.shapes import DEFAULT_FPS
 
-from .gpu import Streamed, ends_to, random_inputs, random_model, resident_to, synchronize
+from .gpu import Streamed, random_inputs, synchronize
 from .peak import Clip
 
 HEADING = "| part | seconds |\n|---|---|"
@@ -116,15 +116,9 @@ def attention_parts(
     yield Part(f"self-attention of {tokens:,} tokens, a quarter of its tiles", timed(device, sparse, rounds))
 
 
-def runs(config: MovaConfig, clips: dict[str, Clip], device: torch.device, rounds: int) -> Iterator[Part]:
-    """Attention at every size; a step streamed and, where everything fits, resident, at the first."""
-    for clip in clips.values():
-        yield from attention_parts(config, clip, device, rounds)
-    model, clip = random_model(config, device, torch.bfloat16), replace(next(iter(clips.values())))
-    ends_to(model, device)
-    yield from step_parts(model, clip, device, rounds, stream=True)
-    try:
-        resident_to(model, device)
-    except torch.OutOfMemoryError:
-        return
-    yield from step_parts(model, clip, device, rounds, stream=False)
+def parts(model: Mova, clips: dict[str, Clip], device: torch.device, rounds: int, stream: bool) -> Iterator[Part]:
+    """Attention at every size, once; a step at the first."""
+    if stream:
+        for clip in clips.values():
+            yield from attention_parts(model.sizes, clip, device, rounds)
+    yield from step_parts(model, next(iter(clips.values())), device, rounds, stream)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from mova_core.config import MovaConfig
 from mova_core.estimate import Workload
 from mova_core.model.mova import Mova
 from mova_core.ops import Runtime
@@ -24,18 +23,29 @@ from mova_core.training.adapters import Adapters, targets
 from mova_core.training.budget import RECOMPUTED_ROWS, activations, step_work
 from mova_core.training.step import training_step
 
-from .gpu import GIB, Streamed, ends_to, random_inputs, random_model, resident_to, synchronize
+from .gpu import GIB, Streamed, random_inputs, synchronize
 from .peak import SIZE_360P, Clip
 
 RANK = 32
 FRAMES = (49, 97)
-COLUMNS = ("step", "s a sample", "step / forward", "TFLOP/s", "live GiB", "counted GiB", "reserved GiB")
+COLUMNS = (
+    "step",
+    "s a sample",
+    "step / forward",
+    "TFLOP/s",
+    "live GiB",
+    "counted GiB",
+    "reserved GiB",
+    "gradient's norm",
+)
 HEADING = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One row. `live` is what a step adds to weights, adapters and inputs at its peak; `counted` is predicted of it."""
+    """One row. `live` is what a step adds to weights, adapters and inputs at its peak, two layers in flight included
+    where weights are streamed; `counted` is what is predicted of the activations. The gradient's norm is that of one
+    step on the same draws: it tells whether streamed weights and kept states arrive whole."""
 
     name: str
     seconds: float
@@ -44,11 +54,12 @@ class Measured:
     live: int
     counted: float
     reserved: int
+    norm: float
 
     def row(self) -> str:
         return (
             f"| {self.name} | {self.seconds:.2f} | {self.seconds / self.forward:.2f} | {self.tflops:.1f} "
-            f"| {self.live / GIB:.2f} | {self.counted / GIB:.2f} | {self.reserved / GIB:.2f} |"
+            f"| {self.live / GIB:.2f} | {self.counted / GIB:.2f} | {self.reserved / GIB:.2f} | {self.norm:.4e} |"
         )
 
 
@@ -108,6 +119,7 @@ def measure(
 ) -> Measured:
     """The quickest step of `rounds` after one that warms up, and the quickest forward."""
     dtype = next(model.parameters()).dtype
+    torch.manual_seed(0)
     inputs = random_inputs(clip, model.sizes, dtype, device)
     noise = {f"{s}_noise": torch.randn_like(inputs[f"{s}_latents"]) for s in ("video", "audio")}
     rows = {"ffn_rows": RECOMPUTED_ROWS, "query_rows": RECOMPUTED_ROWS} if low else {}
@@ -123,7 +135,9 @@ def measure(
         with torch.no_grad():
             model(**inputs, fps=DEFAULT_FPS, runtime=run)
 
+    norm = _norm_of(step, adapters)
     seconds, live, reserved = _timed(step, device, rounds)
+    forward()
     taken, _, _ = _timed(forward, device, rounds)
     load = Workload.of(VideoShape(batch=1, frames=clip.frames, height=clip.height, width=clip.width))
     return Measured(
@@ -134,13 +148,21 @@ def measure(
         live=live,
         counted=activations(model.sizes, load, low=low, element=dtype.itemsize),
         reserved=reserved,
+        norm=norm,
     )
 
 
-def _timed(work: object, device: torch.device, rounds: int) -> tuple[float, int, int]:
-    """Seconds of the quickest round, and the peak of memory over what was there, and reserved."""
-    assert callable(work)
-    work()
+def _norm_of(step: Callable[[], None], adapters: Adapters) -> float:
+    """Of all adapters' gradients after one step."""
+    parameters = [parameter for _, parameter in adapters.named_parameters()]
+    for parameter in parameters:
+        parameter.grad = None
+    step()
+    return float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+
+
+def _timed(work: Callable[[], None], device: torch.device, rounds: int) -> tuple[float, int, int]:
+    """Seconds of the quickest round of what has run before, the peak of memory over what was there, and reserved."""
     gc.collect()
     cuda = device.type == "cuda"
     if cuda:
@@ -158,26 +180,16 @@ def _timed(work: object, device: torch.device, rounds: int) -> tuple[float, int,
     return min(taken), torch.cuda.max_memory_allocated(device) - before, torch.cuda.max_memory_reserved(device)
 
 
-def runs(
-    config: MovaConfig, clips: list[Clip], device: torch.device, rounds: int, rank: int = RANK
+def steps(
+    model: Mova, clips: list[Clip], device: torch.device, rounds: int, stream: bool, rank: int = RANK
 ) -> Iterator[Measured]:
-    """Each clip streamed on both paths; then, the cap lifted, with resident weights where they fit."""
-    model = random_model(config, device, torch.bfloat16)
-    ends_to(model, device)
+    """Each clip streamed on both paths, or with resident weights."""
     adapters = adapters_of(model, device, rank)
+    paths = (("streamed, whole", False), ("streamed, low", True)) if stream else (("resident, whole", False),)
     for clip in clips:
-        for path, low in (("whole", False), ("low", True)):
-            named = f"{clip.width}x{clip.height}, {clip.frames} pictures, streamed, {path}"
-            yield measure(named, model, adapters, clip, device, low=low, stream=True, rounds=rounds)
-    if device.type == "cuda":
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
-    try:
-        resident_to(model, device)
-    except torch.OutOfMemoryError:
-        return
-    for clip in clips:
-        named = f"{clip.width}x{clip.height}, {clip.frames} pictures, resident, whole"
-        yield measure(named, model, adapters, clip, device, low=False, stream=False, rounds=rounds)
+        for path, low in paths:
+            named = f"{clip.width}x{clip.height}, {clip.frames} pictures, {path}"
+            yield measure(named, model, adapters, clip, device, low=low, stream=stream, rounds=rounds)
 
 
 def clips_of(frames: tuple[int, ...] = FRAMES) -> list[Clip]:

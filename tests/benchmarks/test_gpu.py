@@ -1,9 +1,11 @@
 """The GPU benchmark's own logic, on the CPU at tiny size: what it times is the model, streamed or resident."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_fast, gpu_train
 from benchmarks.peak import Clip
 from mova_core.config import MOVA, MovaConfig
 from mova_core.estimate import CHUNKED, FULL
@@ -79,10 +81,24 @@ def test_a_row_has_time_rate_and_bytes(model: Mova, rows: object) -> None:
     assert measured.row().count("|") == gpu.HEADING.splitlines()[0].count("|")
 
 
-def test_every_run_of_the_table_is_made(config: MovaConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    with torch.inference_mode():
-        names = [m.name for m in gpu.runs(config, {"32x48": CLIP}, CPU, 1)]
-    assert names == ["32x48, streamed, whole", "32x48, streamed, low memory", "32x48, resident"]
+def test_every_run_of_the_table_is_made(model: Mova) -> None:
+    table = gpu.Table(gpu.HEADING, partial(gpu.forwards, clips={"32x48": CLIP}))
+    lines = list(gpu.measure_all(model, [table], CPU, 1))
+    rows = [line.split("|")[1].strip() for line in lines if line.strip() != gpu.HEADING]
+    assert rows == ["32x48, streamed, whole", "32x48, streamed, low memory", "32x48, resident"]
+
+
+def test_forwards_steps_and_parts_share_a_model(model: Mova, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any order: what one table does to the model the next does not see."""
+    monkeypatch.setattr(gpu_train, "RANK", 2)
+    tables = [
+        gpu.Table("train", partial(gpu_train.steps, clips=[CLIP]), inference=False),
+        gpu.Table("forward", partial(gpu.forwards, clips={"tiny": CLIP})),
+        gpu.Table("fast", partial(gpu_fast.step_parts, clip=CLIP)),
+    ]
+    lines = list(gpu.measure_all(model, tables, CPU, 1))
+    assert [line.strip() for line in lines if "|" not in line] == ["train", "forward", "fast"] * 2
+    assert len(lines) == 6 + (2 + 2 + 6) + (1 + 1 + 6)
 
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import full_checkpoint, gpu_comfy
+from benchmarks.gpu_comfy_train import TRAINING
 from mova_core.checkpoint.source import from_folder
 from mova_core.config import MOVA
 from tests.fixtures.tiny_checkpoint import TINY, components
@@ -34,7 +35,7 @@ EVENTS = (
 )
 
 
-@pytest.mark.parametrize("case", gpu_comfy.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*gpu_comfy.CASES, *TRAINING], ids=lambda case: case.name)
 def test_every_case_asks_our_nodes_for_what_they_take(case: gpu_comfy.Case) -> None:
     for name, asked in case.graph().items():
         if asked["class_type"] not in SCHEMA:
@@ -45,7 +46,7 @@ def test_every_case_asks_our_nodes_for_what_they_take(case: gpu_comfy.Case) -> N
 
 
 def test_the_sizes_of_every_case_are_valid() -> None:
-    for case in gpu_comfy.CASES:
+    for case in (*gpu_comfy.CASES, *TRAINING):
         assert (case.height % 16, case.width % 16, case.frames % 4) == (0, 0, 1)
 
 

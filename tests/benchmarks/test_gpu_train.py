@@ -26,7 +26,8 @@ def config() -> MovaConfig:
 
 
 def test_every_run_of_the_table_is_made_and_is_a_row(config: MovaConfig) -> None:
-    found = list(gpu_train.runs(config, [CLIP], CPU, 1, rank=2))
+    model = gpu.random_model(config, CPU, torch.float32)
+    found = [row for stream in (True, False) for row in gpu_train.steps(model, [CLIP], CPU, 1, stream, rank=2)]
     names = [f"48x32, 9 pictures, {how}" for how in ("streamed, whole", "streamed, low", "resident, whole")]
     assert [each.name for each in found] == names
     for each in found:
