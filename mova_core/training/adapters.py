@@ -60,6 +60,7 @@ class Adapters:
         self.model, self.pairs, self.alpha, self.aside = model, dict(pairs), alpha, dict(aside)
 
     @classmethod
+    @torch.inference_mode(False)
     def attach(cls, model: nn.Module, state: Mapping[str, Tensor], alpha: float, expert: Expert = "high") -> "Adapters":
         """Adapters of the official names in `state`, for the model of `expert`; the other expert's stay in `aside`.
 
@@ -82,6 +83,15 @@ class Adapters:
                 f"none of {len(state)} LoRA tensors is for the {expert}-noise expert, the sound or the bridge"
             )
         return cls(model, pairs, alpha, aside)
+
+    def check_model(self, model: nn.Module) -> None:
+        """Accept the model that these adapters are beside.
+
+        Raises:
+            ConfigError: it is another, which would run without them.
+        """
+        if model is not self.model:
+            raise ConfigError("these adapters are attached to another model; attach them to the one that is trained")
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Official name and parameter of everything beside this model."""
@@ -245,6 +255,10 @@ def _pair(layer: str, module: nn.Module | None, found: Mapping[str, Tensor]) -> 
     if down.ndim != 2 or up.ndim != 2 or (up.shape[0], down.shape[1]) != wanted or up.shape[1] != down.shape[0]:
         raise CheckpointError(
             f"{layer} is {wanted[0]} x {wanted[1]}; its LoRA has lora_B {tuple(up.shape)}, lora_A {tuple(down.shape)}"
+        )
+    if not (down.is_floating_point() and up.is_floating_point()):
+        raise CheckpointError(
+            f"the LoRA of {layer} is {down.dtype} and {up.dtype}; only floating-point values can learn"
         )
     return Pair(_parameter(down), _parameter(up))
 

@@ -53,6 +53,7 @@ class Step:
     audio_velocity: Tensor
 
 
+@torch.inference_mode(False)  # a caller's own, under which autograd would do nothing
 def training_step(
     model: Mova,
     adapters: Adapters,
@@ -84,8 +85,9 @@ def training_step(
         scale: of the gradients, 1 / n where n steps are accumulated.
 
     Raises:
-        ShapeError: the tensors do not fit each other or the model.
+        ShapeError: the tensors do not fit each other or the model. ConfigError: the adapters are another model's.
     """
+    adapters.check_model(model)
     latents, noises = (video_latents, audio_latents), (video_noise, audio_noise)
     timesteps = video_timestep, audio_timestep
     video, audio = (loss.noised(*each) for each in zip(latents, noises, timesteps, strict=True))

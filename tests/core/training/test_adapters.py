@@ -89,6 +89,27 @@ def test_gradients_add_up_over_a_batch_and_over_steps() -> None:
         torch.testing.assert_close(one.grad, other.grad, rtol=2e-4, atol=1e-6, msg=name)
 
 
+def test_a_caller_in_inference_mode_gets_the_same_gradients() -> None:
+    """As code that ComfyUI runs is, whose tensors autograd refuses to keep."""
+    model = tiny_model()
+    plain = Adapters.attach(model, parameters(), 2.0)
+    training_step(model, plain, **shown(), fps=24.0)  # type: ignore[arg-type]
+    with torch.inference_mode():
+        state = {name: parameter.detach().clone() for name, parameter in parameters().items()}
+        inside = Adapters.attach(model, state, 2.0)
+        given = {name: tensor.clone() for name, tensor in shown().items()}
+        training_step(model, inside, **given, fps=24.0)  # type: ignore[arg-type]
+    for (name, one), (_, other) in zip(plain.named_parameters(), inside.named_parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad), name  # type: ignore[arg-type]
+
+
+def test_adapters_of_another_model_are_refused() -> None:
+    """Or the step would run without them and say nothing."""
+    adapters = Adapters.attach(tiny_model(), parameters(), 2.0)
+    with pytest.raises(ConfigError, match="another model"):
+        training_step(tiny_model(), adapters, **shown(), fps=24.0)  # type: ignore[arg-type]
+
+
 def test_a_step_leaves_no_hook_and_the_model_as_it_was() -> None:
     model, inputs = tiny_model(), tiny_inputs()
     plain = inputs.run(model)
@@ -109,6 +130,13 @@ def test_a_step_leaves_no_hook_and_the_model_as_it_was() -> None:
         ({"video_dit.blocks.9.self_attn.q.lora_A.weight": torch.zeros(2, 48)}, "no linear layer"),
         ({"video_dit.blocks.0.norm3.lora_A.weight": torch.zeros(2, 48)}, "no linear layer"),
         ({"video_dit.blocks.0.self_attn.q.lora_A.weight": torch.zeros(2, 48)}, "alone"),
+        (
+            {
+                "video_dit.blocks.0.self_attn.q.lora_A.weight": torch.zeros(2, 48, dtype=torch.int8),
+                "video_dit.blocks.0.self_attn.q.lora_B.weight": torch.zeros(48, 2, dtype=torch.int8),
+            },
+            "torch.int8",
+        ),
         (
             dict.fromkeys(
                 ("video_dit.blocks.0.ffn.0.lora_A.weight", "video_dit.blocks.0.ffn.0.lora_B.weight"), torch.zeros(2, 9)
