@@ -41,16 +41,23 @@ class RecordingSource:
 class Probe:
     """What is known before decoding: size in pixels as shown, when each picture begins in seconds, length in seconds.
 
-    `before` pictures come before the part that is meant; `hdr`: its colours are of a wider range than 8 bits show.
+    `before` pictures come before the part that is meant; `hdr`: its colours are of a wider range than 8 bits show;
+    `rate` in pictures, `sound_rate` in samples a second, 0 without sound.
     """
 
     height: int
     width: int
     times: tuple[float, ...]
     seconds: float
-    sound: bool
+    sound_rate: int
+    rate: float
     before: int = 0
     hdr: bool = False
+    interlaced: bool = False
+
+    @property
+    def sound(self) -> bool:
+        return self.sound_rate > 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def opened(source: RecordingSource) -> Iterator[av.container.InputContainer]:
             yield container
     except (av.error.FFmpegError, OSError, EOFError) as error:
         raise MovaError(
-            f"{source.name} cannot be read ({error!s:.150}); play it, and replace it if it is damaged"
+            f"{source.name} cannot be read ({error.strerror or error!s:.150}); play it, and replace it if it is damaged"
         ) from error
 
 
@@ -101,7 +108,7 @@ def probe(source: RecordingSource) -> Probe:
         base, rate = float(_tick(stream)), float(stream.average_rate or DEFAULT_FPS)
         tall, wide = picture.height, round(picture.width * _stretch(stream))
         sides = (wide, tall) if turned else (tall, wide)
-        sound, hdr = bool(_audio(container)), stream.codec_context.color_trc in HDR
+        audio, hdr, interlaced = _audio(container), stream.codec_context.color_trc in HDR, picture.interlaced_frame
     first = stamps[0] * base + source.start
     times = [stamp * base - first for stamp in stamps]
     begin = max(0, bisect_left(times, 1e-3) - 1) if source.start else 0
@@ -110,52 +117,62 @@ def probe(source: RecordingSource) -> Probe:
         raise MovaError(f"{source.name} has no picture in the part from {source.start:g} s on")
     seconds = times[-1] + 1 / rate
     seconds = min(seconds, source.duration) if source.duration else seconds
-    return Probe(*sides, tuple(times), seconds, sound, begin, hdr)
+    sound_rate = audio.codec_context.sample_rate if audio else 0
+    return Probe(*sides, tuple(times), seconds, sound_rate, len(times) / seconds, begin, hdr, interlaced)
 
 
 def pieces(
     source: RecordingSource, found: Probe, windows: Sequence[Window], size: tuple[int, int], grid: AudioGrid
-) -> list[Piece]:
-    """The windows of a recording, pictures fitted to (height, width), sound for a codec that counts by `grid`.
+) -> Iterator[Piece]:
+    """The windows of a recording, which follow each other: pictures fitted to (height, width), sound for a codec that
+    counts by `grid`. One window's pictures are held at once, however long the recording is.
 
     Raises:
         MovaError: it ends before its header says, or is damaged on the way.
     """
-    wanted = [shown(found.times, window) for window in windows]
-    pictures = _pictures(source, found, {index for indices in wanted for index in indices}, size)
     until = max(window.start + window.frames / DEFAULT_FPS for window in windows)
     sound = _sound(source, grid.sample_rate, until) if found.sound else None
-    return [
-        Piece(
-            torch.stack([pictures[index] for index in indices]), None if sound is None else _part(sound, window, grid)
-        )
-        for window, indices in zip(windows, wanted, strict=True)
-    ]
+    wanted = [shown(found.times, window) for window in windows]
+    for window, pictures in zip(windows, _pictures(source, found, wanted, size), strict=True):
+        yield Piece(pictures, None if sound is None else _part(sound, window, grid))
 
 
-def _pictures(source: RecordingSource, found: Probe, wanted: set[int], size: tuple[int, int]) -> dict[int, Tensor]:
-    """Index in `found.times` -> (H, W, 3) uint8."""
+def _pictures(
+    source: RecordingSource, found: Probe, windows: Sequence[list[int]], size: tuple[int, int]
+) -> Iterator[Tensor]:
+    """(F, H, W, 3) uint8 for each list of indices in `found.times`, which rise from list to list."""
     made: dict[int, Tensor] = {}
     with opened(source) as container:
         stream = _video(container, source)
-        stream.thread_type = "AUTO"
-        first, counted = None, container.format.name == "avi"  # which does not say when pictures are shown
-        for number, picture in enumerate(container.decode(stream)):
-            if picture.pts is None and not counted:
-                continue
-            time = float((picture.pts or 0) * _tick(stream))
-            first = time if first is None else first
-            index = number - found.before if counted else _at(found.times, time - first - source.start)
-            if index in wanted and index not in made:
-                made[index] = _as_shown(picture, stream, size)
-            if len(made) == len(wanted):
-                break
-    if missing := sorted(wanted - made.keys()):
-        raise MovaError(
-            f"{source.name} is damaged: of {len(wanted)} pictures, {len(missing)} cannot be decoded (the first at "
-            f"{found.times[missing[0]]:.2f} s). Convert it again, or leave it out"
-        )
-    return made
+        decoded = _decoded(container, stream, found, source.start)
+        for indices in windows:
+            made = {index: made[index] for index in indices if index in made}  # the last one may be seen on
+            lacking = set(indices) - made.keys()
+            while lacking:
+                index, picture = next(decoded, (-1, None))
+                if picture is None:
+                    raise MovaError(
+                        f"{source.name} is damaged: of {len(set(indices))} pictures, {len(lacking)} cannot be decoded (the "
+                        f"first at {found.times[min(lacking)]:.2f} s). Convert it again, or leave it out"
+                    )
+                if index in lacking:
+                    made[index] = _as_shown(picture, stream, size)
+                    lacking.remove(index)
+            yield torch.stack([made[index] for index in indices])
+
+
+def _decoded(
+    container: av.container.InputContainer, stream: av.VideoStream, found: Probe, start: float
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Every picture from the first on, and its index in `found.times`; -1 where it has none."""
+    stream.thread_type = "AUTO"
+    first, counted = None, container.format.name == "avi"  # which does not say when pictures are shown
+    for number, picture in enumerate(container.decode(stream)):
+        if picture.pts is None and not counted:
+            continue
+        time = float((picture.pts or 0) * _tick(stream))
+        first = time if first is None else first
+        yield (number - found.before if counted else _at(found.times, time - first - start)), picture
 
 
 def _at(times: Sequence[float], time: float) -> int:
@@ -190,15 +207,14 @@ def _sound(source: RecordingSource, to: int, until: float) -> Tensor | None:
         for frame in _known(container.decode(stream)):
             if begun is None:
                 begun, rate = float((frame.pts or 0) * _tick(frame)), frame.sample_rate
-            blocks.append(_samples(frame))
+            blocks.append(mono(_samples(frame)[None])[0])  # an hour of two channels would take twice the room
             length += frame.samples
             if begun + length / rate > start + source.start + until + SPARE:
                 break
     if not blocks or begun is None:
         return None
-    whole = torch.cat(blocks, dim=1)[None]
     late = round((begun - start - source.start) * to)
-    sound = resampled(mono(whole), rate, to)[0]
+    sound = resampled(torch.cat(blocks, dim=1)[None], rate, to)[0]
     return torch.nn.functional.pad(sound, (late, 0)) if late >= 0 else sound[:, -late:]
 
 

@@ -33,12 +33,13 @@ from ..loaders import text
 from ..loaders.audio_vae import MovaAudioVAE
 from ..media import recordings
 from ..media.recordings import Piece, RecordingSource
+from .told import Told
 
 log = logging.getLogger("mova")
 CLIPS_FOLDER = "mova_training"
 VERSION = "1"  # of what is in a cached file
 READ = 2**22  # bytes hashed at once
-TOLD = 20  # names of a kind in the report
+NAMED = 8  # clips that cannot be read, in one message
 SHEET = 6  # pictures of a clip on the contact sheet
 TILE = 160  # pixels of a picture's longer side there
 
@@ -147,26 +148,25 @@ def build(
     Raises:
         MovaError: a recording cannot be read, or none of them is long enough.
     """
-    probes = [recordings.probe(source) for source, _ in sources]  # all of them, before any is encoded
+    probes = _probed([source for source, _ in sources])
     prints = _prints(coders)
-    bar, told, made = comfy.utils.ProgressBar(len(sources)), _Told(others), []
+    bar, told, made = comfy.utils.ProgressBar(len(sources)), Told(others), []
     for (source, caption), found in zip(sources, probes, strict=True):
         cuts = clips.windows(found.seconds, wishes.frames, wishes.cut)
-        if not cuts:
-            told.short.append(f"{source.name} ({found.seconds:.2f} s)")
-        if found.hdr:
-            told.hdr.append(source.name)
         size = clips.bucket((found.height, found.width), (wishes.height, wishes.width), wishes.sizes)
+        told.look(source.name, found, size, windows=len(cuts))
         prompt = _prompt(f"{prefix.strip()} {caption}".strip(), coders.clip, prints.text, told)
-        keys = [_key(source, window, size, wishes, prints.media) for window in cuts]
+        content = _content(source) if cuts else ""
+        keys = [_key(content, source, window, size, wishes, prints.media) for window in cuts]
         if any(not path.is_file() for path in keys):
             _encode(recordings.pieces(source, found, cuts, size, coders.audio_vae.audio_grid), keys, wishes, coders)
             told.encoded += len(keys)
         for number, (window, path) in enumerate(zip(cuts, keys, strict=True), 1):
             name = source.name if len(cuts) == 1 else f"{source.name} #{number}"
             audible = _audible(path, name, found.sound, told)
+            if twin := next((clip.name for clip in made if clip.media == path), ""):
+                told.add("same", f"{name} ({twin})")
             made.append(Clip(name, caption, path, prompt, window.frames, *size, audible))
-        comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update(1)
     if not made:
         raise MovaError(
@@ -177,41 +177,23 @@ def build(
     return DataSet(tuple(made), _prompt("", coders.clip, prints.text, told), report)
 
 
-class _Told:
-    """What a user should hear of a data set."""
+def _probed(sources: Sequence[RecordingSource]) -> list[recordings.Probe]:
+    """What is known of each, before any is encoded.
 
-    def __init__(self, others: Sequence[str] = ()) -> None:
-        self.others = list(others)
-        self.hdr: list[str] = []
-        self.short: list[str] = []
-        self.mute: list[str] = []
-        self.silent: list[str] = []
-        self.cut: list[str] = []
-        self.encoded = 0
-
-    def few(self, kind: str) -> str:
-        names = getattr(self, kind)
-        return ", ".join(names[:TOLD]) + (f" and {len(names) - TOLD} more" if len(names) > TOLD else "")
-
-    def report(self, made: Sequence[Clip]) -> str:
-        sizes: dict[tuple[int, int, int], int] = {}
-        for clip in made:
-            key = (clip.width, clip.height, clip.frames)
-            sizes[key] = sizes.get(key, 0) + 1
-        seconds = sum(clip.frames for clip in made) / DEFAULT_FPS
-        lines = [f"{len(made)} clips, {seconds:.1f} s in all; {self.encoded} encoded now, the rest was in the cache."]
-        lines += [f"{count} of {w}x{h}, {frames} pictures" for (w, h, frames), count in sorted(sizes.items())]
-        for kind, words in (
-            ("short", f"too short, left out (under {clips.SHORTEST} pictures)"),
-            ("mute", "without sound, the picture alone is learned"),
-            ("silent", f"silent (below {clips.SILENT_CLIP_DB:g} dB), the picture alone is learned"),
-            ("hdr", "HDR, whose colours come out pale: convert to SDR first"),
-            ("others", "in the folder and not trained on"),
-            ("cut", "captions too long, cut at 512 tokens"),
-        ):
-            if getattr(self, kind):
-                lines.append(f"{words}: {self.few(kind)}")
-        return "\n".join(lines)
+    Raises:
+        MovaError: some cannot be read; all of them are told.
+    """
+    found, bad = [], []
+    for source in sources:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        try:
+            found.append(recordings.probe(source))
+        except MovaError as error:
+            bad.append(str(error))
+    if bad:
+        more = f"\nand {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+        raise MovaError("\n".join(bad[:NAMED]) + more)
+    return found
 
 
 @dataclass(frozen=True)
@@ -236,8 +218,10 @@ def _print(module: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _key(source: RecordingSource, window: clips.Window, size: tuple[int, int], wishes: Wishes, prints: str) -> Path:
-    told = (VERSION, _content(source), source.start, source.duration, window.start, window.frames, size, wishes.level)
+def _key(
+    content: str, source: RecordingSource, window: clips.Window, size: tuple[int, int], wishes: Wishes, prints: str
+) -> Path:
+    told = (VERSION, content, source.start, source.duration, window.start, window.frames, size, wishes.level)
     digest = hashlib.sha256(repr((*told, prints)).encode()).hexdigest()[:32]
     return folder() / "clips" / f"{digest}.safetensors"
 
@@ -254,23 +238,24 @@ def _content(source: RecordingSource) -> str:
     return digest.hexdigest()
 
 
-def _prompt(caption: str, clip: comfy.sd.CLIP, prints: str, told: _Told) -> Path:
+def _prompt(caption: str, clip: comfy.sd.CLIP, prints: str, told: Told) -> Path:
     """The file of a prompt's embeddings, encoded as 'MOVA Text Encode' does; rows of zeros at its end are left out."""
     digest = hashlib.sha256(repr((VERSION, caption, prints)).encode()).hexdigest()[:32]
     path = folder() / "prompts" / f"{digest}.safetensors"
     ids, cut = text.prompt_ids(clip, caption)
     if cut:
-        told.cut.append(f"{caption[:40]}... ({cut} tokens)")
+        told.add("cut", f"{caption[:40]}... ({cut} tokens)")
     if not path.is_file():
         rows = text.rows(text.encode(clip, ids))[0].cpu()
         files.write(path, {"context": rows[: len(ids)].clone()}, {"caption": caption})
     return path
 
 
-def _encode(pieces: Sequence[Piece], paths: Sequence[Path], wishes: Wishes, coders: Coders) -> None:
+def _encode(pieces: Iterable[Piece], paths: Sequence[Path], wishes: Wishes, coders: Coders) -> None:
     """Write the files of a recording's windows."""
     scale = comfy.latent_formats.Wan21()
     for piece, path in zip(pieces, paths, strict=True):
+        comfy.model_management.throw_exception_if_processing_interrupted()
         shown = piece.pictures.float() / 255  # (F, H, W, 3)
         first = condition_clip(2 * shown[:1].movedim(-1, 1) - 1, len(shown))
         video, image = (coders.vae.encode(each) for each in (shown, (first[0].movedim(0, -1) + 1) / 2))
@@ -286,13 +271,13 @@ def _encode(pieces: Sequence[Piece], paths: Sequence[Path], wishes: Wishes, code
         files.write(path, kept, {"loudness": f"{loud:.2f}", "frames": str(len(shown))})
 
 
-def _audible(path: Path, name: str, track: bool, told: _Told) -> bool:
+def _audible(path: Path, name: str, track: bool, told: Told) -> bool:
     if not track:
-        told.mute.append(name)
+        told.add("mute", name)
         return False
     loud = float(read_header(path).metadata.get("loudness", "0"))
     if loud <= clips.SILENT_CLIP_DB:
-        told.silent.append(f"{name} ({loud:.0f} dB)")
+        told.add("silent", f"{name} ({loud:.0f} dB)")
     return loud > clips.SILENT_CLIP_DB
 
 

@@ -186,6 +186,57 @@ def test_clips_that_teach_less_are_named(build: Build, tmp_path: Path) -> None:
     assert "silent (below -60 dB), the picture alone is learned: quiet.mp4" in report
 
 
+def test_what_is_learned_worse_than_it_looks_is_named(build: Build, tmp_path: Path) -> None:
+    write_clip(tmp_path / "good.mp4", frames=12)
+    shutil.copy(tmp_path / "good.mp4", tmp_path / "again.mp4")
+    write_clip(tmp_path / "upright.mp4", frames=12, size=(160, 96))
+    write_clip(tmp_path / "tiny.mp4", frames=12, size=(24, 40))
+    write_clip(tmp_path / "jerky.mp4", frames=12, fps=12.0)
+    write_clip(tmp_path / "dull.mp4", frames=12, rate=8000)
+    (tmp_path / "more").mkdir()
+    write_clip(tmp_path / "more" / "deep.mp4", frames=12)
+    (tmp_path / "notes.txt").write_text("of no clip")
+    report = build(tmp_path, default_caption="a ball")[3]
+    for words in (
+        "is cut away: sizes 'buckets' keeps it: upright.mp4 (96x160)\n",
+        "smaller than what is trained, and blurred by that: tiny.mp4 (40x24)\n",
+        "shown more than once: jerky.mp4 (12)\n",
+        "duller than what the model makes: dull.mp4 (8)\n",
+        "learned twice as often: good.mp4 (again.mp4)\n",
+        "not trained on: more/, notes.txt",
+    ):
+        assert words in report
+    assert "cut away" not in build(tmp_path, default_caption="a ball", sizes="buckets")[3]
+
+
+def test_clips_that_cannot_be_read_are_all_named_at_once(build: Build, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mp4").write_bytes(b"")
+    write_clip(tmp_path / "good.mp4", frames=12)
+    with pytest.raises(Exception, match=r"a.mp4 cannot be read .Invalid data[^']*damaged\nb.mp4 cannot be read"):
+        build(tmp_path, default_caption="a ball")
+
+
+def test_of_a_long_recording_one_window_is_decoded_at_a_time(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour cut into windows would not fit into memory. At 10 pictures a second, one is seen in two windows."""
+    recordings, clips = pack.module("nodes.host.media.recordings"), pack.module("mova_core.training.clips")
+    source = recordings.RecordingSource("x", write_clip(tmp_path / "x.mp4", frames=50, fps=10.0))
+    found = recordings.probe(source)
+    windows, grid = clips.windows(found.seconds, 9, "windows"), pack.module("mova_core.shapes").PUBLISHED_GRID
+    alone = [next(recordings.pieces(source, found, [window], (48, 80), grid)) for window in windows]
+    made, real = [], recordings._as_shown
+    monkeypatch.setattr(recordings, "_as_shown", lambda *given: made.append(1) or real(*given))
+    through = recordings.pieces(source, found, windows, (48, 80), grid)
+    for number, (window, one) in enumerate(zip(windows, alone, strict=True)):
+        piece = next(through)
+        assert torch.equal(piece.pictures, one.pictures)
+        assert torch.equal(piece.sound, one.sound)
+        assert len(made) == clips.shown(found.times, window)[-1] + 1, number
+    assert len(made) > 45
+
+
 def broken(folder: Path) -> Path:
     path = write_clip(folder / "broken.mp4", frames=60)
     content = bytearray(path.read_bytes())
@@ -261,7 +312,7 @@ def test_pictures_and_waveform_become_the_official_latents(
     mask = pack.module("mova_core.image").condition_mask(frames, 4, 6)
     plain_ids = pack.module("nodes.host.loaders.text").prompt_ids
     monkeypatch.setattr(pack.module("nodes.host.loaders.text"), "prompt_ids", lambda *given: begun(*plain_ids(*given)))
-    prompt = host._prompt(told["caption"], clip, "golden", host._Told())
+    prompt = host._prompt(told["caption"], clip, "golden", host.Told())
     for ours, name in (
         (kept["video"], "video_latents"),
         (kept["audio"], "audio_latents"),

@@ -33,7 +33,7 @@ def read(pack: Pack) -> Made:
         source = recordings.RecordingSource(path.name, path, **part)
         found = recordings.probe(source)
         window = clips.windows(found.seconds, frames)[0]
-        return found, recordings.pieces(source, found, [window], size, grid)[0]
+        return found, next(recordings.pieces(source, found, [window], size, grid))
 
     return go
 
@@ -178,7 +178,7 @@ def test_of_an_hour_only_the_sound_that_is_used_is_decoded(
     real = recordings.mono
     monkeypatch.setattr(recordings, "mono", lambda sound: lengths.append(sound.shape[-1]) or real(sound))
     read(write_clip(tmp_path / "long.mp4", frames=24 * 8))
-    assert lengths[0] < 3 * 44100
+    assert 44100 < sum(lengths) < 3 * 44100
 
 
 def test_what_is_hdr_is_known(read: Made, tmp_path: Path) -> None:
