@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint.files import Header, read_header
-from .checkpoint.whole_file import sweep, write_whole
+from .checkpoint.whole_file import listed, sweep, write_whole
 from .errors import CheckpointError, MovaError, ShapeError
 from .inputs.numbers import real, whole
 from .inputs.sounds import Sound, of_clips
@@ -26,6 +26,7 @@ SOUNDLESS = 0  # the sample rate of a part without sound
 LEEWAY_SECONDS = 0.2  # a sound track that ends so much before or after its pictures is cut or filled
 OLDER = re.compile(r"\d{3}\.part|\.tmp\w{6}")  # as earlier versions named them, in a folder of segments
 NAME = re.compile(r"\d{3,}")
+GONE = "{} is gone. Make this part again"
 Resample = Callable[[Tensor, int, int], Tensor]
 """(B, C, S) at one rate, Hz, to another."""
 
@@ -70,6 +71,8 @@ def _opened(path: Path) -> Iterator["safetensors.safe_open"]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
+    except FileNotFoundError as error:
+        raise CheckpointError(GONE.format(path)) from error
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. Make this part again") from error
 
@@ -117,7 +120,12 @@ def open_segment(path: Path) -> Segment:
     Raises:
         CheckpointError: missing, damaged, or something else.
     """
-    header = read_header(path)
+    try:
+        header = read_header(path, "make this part again")
+    except CheckpointError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise CheckpointError(GONE.format(path)) from error
+        raise
     if header.metadata.get(SEGMENT_MARK) != "1" or header.shapes.keys() != {"pictures", "sound"}:
         raise CheckpointError(f"{path} is no segment of a clip; 'MOVA Save Segment' writes them")
     try:
@@ -154,9 +162,10 @@ def segments(folder: Path, last: int | None = None) -> list[Segment]:
     Raises:
         CheckpointError: there is none, one is missing in between, or one is damaged.
     """
-    paths = folder.glob("*.safetensors")
     there = {
-        int(path.stem) for path in paths if NAME.fullmatch(path.stem) and path == segment_path(folder, int(path.stem))
+        int(path.stem)
+        for path in listed(folder)
+        if NAME.fullmatch(path.stem) and path == segment_path(folder, int(path.stem))
     }
     count = max(there, default=0) + 1 if last is None else last + 1
     missing = next((n for n in range(count) if n not in there), None)

@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..mova_core.checkpoint.whole_file import file_state
 from ..mova_core.errors import MovaError
 from ..mova_core.kept.latents import read_latent, write_latent
 from . import inputs
@@ -88,10 +89,9 @@ class MovaLoadLatent(MovaNode):
     def fingerprint_inputs(cls, file: Any, audio_vae: Any = None) -> Any:
         """Made anew where the file has changed; nothing equals nan."""
         try:
-            state = latent_store.file_of(file).stat()
+            return file_state(latent_store.file_of(file)) or float("nan")
         except (MovaError, OSError, TypeError, AttributeError):
             return float("nan")
-        return state.st_mtime_ns, state.st_size
 
     @classmethod
     def run(cls, file: str, audio_vae: Any = None) -> io.NodeOutput:

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..mova_core.checkpoint.whole_file import file_state, listed
 from ..mova_core.errors import MovaError
 from ..mova_core.inputs.numbers import told
 from ..mova_core.segments import (
@@ -45,7 +46,7 @@ def _folder(name: str) -> Path:
 
 def _changed(*paths: Path) -> list[Any]:
     """What tells that a part was made again."""
-    return [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.is_file()]
+    return [(path.name, *told) for path in paths if (told := file_state(path))]
 
 
 class MovaSaveSegment(MovaNode):
@@ -163,7 +164,7 @@ class MovaJoinSegments(MovaNode):
 
     @classmethod
     def fingerprint_inputs(cls, name: Any, overlap: Any, filename_prefix: Any, last: Any = -1) -> Any:
-        return float("nan") if name is None else _changed(*sorted(_folder(name).glob("*.safetensors")))
+        return float("nan") if name is None else _changed(*sorted(listed(_folder(name))))
 
     @classmethod
     def run(cls, name: str, overlap: int, filename_prefix: str, last: int = -1) -> io.NodeOutput:

@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..mova_core.checkpoint.whole_file import file_state, listed
 from ..mova_core.shapes import VideoShape
 from ..mova_core.training.clips import CUTS, SIZES
 from . import inputs
@@ -145,7 +146,7 @@ class MovaTrainingClips(MovaNode):
         place = data_set.input_folder(name)
         if not place.is_dir():
             return float("nan")
-        return sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in place.iterdir() if p.is_file())
+        return sorted((path.name, *told) for path in listed(place) if (told := file_state(path)))
 
     @classmethod
     def run(

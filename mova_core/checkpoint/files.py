@@ -28,6 +28,7 @@ MAX_VALUES = 2**60  # of one tensor, an empty axis counted as 1: beyond it is da
 MAX_NAME = 1000  # characters of a tensor's name
 SHARD = re.compile(r"[\w\- ][\w\-. ]{0,199}", re.ASCII)  # a plain name on every system, never a path
 PICKLES = (b"PK\x03\x04", b"PK\x05\x06", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+AGAIN = "download it again"
 
 Read = Callable[[Path], Mapping[str, Tensor]]
 
@@ -41,13 +42,13 @@ class Header:
     metadata: dict[str, str]
 
 
-def read_header(path: Path) -> Header:
-    """The header of a safetensors file, checked against the file's size.
+def read_header(path: Path, remedy: str = AGAIN) -> Header:
+    """The header of a safetensors file, checked against the file's size; `remedy` is how to get another.
 
     Raises:
         CheckpointError: not there, not safetensors, truncated, or a header that does not describe the file.
     """
-    text, data_size = _header_text(path)
+    text, data_size = _header_text(path, remedy)
     try:
         check_header(text, data_size)
         with safetensors.safe_open(path, framework="pt") as file:
@@ -56,12 +57,12 @@ def read_header(path: Path) -> Header:
             dtypes = {name: found.get_dtype() for name, found in slices.items()}
             return Header(shapes=shapes, dtypes=dtypes, metadata=dict(file.metadata() or {}))
     except OSError as error:
-        raise CheckpointError(_unreadable(path, error)) from error
+        raise CheckpointError(_unreadable(path, error, remedy)) from error
     except (ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(_damaged(path, f"its header is wrong: {error!s:.200}")) from error
+        raise CheckpointError(_damaged(path, f"its header is wrong: {error!s:.200}", remedy)) from error
 
 
-def _header_text(path: Path) -> tuple[bytes, int]:
+def _header_text(path: Path, remedy: str) -> tuple[bytes, int]:
     """The JSON of a header, and the bytes that follow it. A file that is something else is called what it is."""
     try:
         size = _file_size(path)
@@ -78,11 +79,11 @@ def _header_text(path: Path) -> tuple[bytes, int]:
                 return text, size - 8 - length
             start += file.read(1016)
     except OSError as error:
-        raise CheckpointError(_unreadable(path, error)) from error
-    raise CheckpointError(_not_safetensors(path, start, size, length))
+        raise CheckpointError(_unreadable(path, error, remedy)) from error
+    raise CheckpointError(_not_safetensors(path, start, size, length, remedy))
 
 
-def _not_safetensors(path: Path, start: bytes, size: int, length: int) -> str:
+def _not_safetensors(path: Path, start: bytes, size: int, length: int, remedy: str) -> str:
     if waiting := mistaken.unfinished(path):
         return f"{path} is not finished: {waiting} lies beside it. Resume the download with the tool that began it"
     if start.startswith(b"PK") and b"/data.pkl" not in start and b"data.pkl" not in start:
@@ -93,7 +94,7 @@ def _not_safetensors(path: Path, start: bytes, size: int, length: int) -> str:
             "Download the safetensors version or convert it yourself"
         )
     told = mistaken.content(start, size)
-    return f"{path} {told}" if told else _damaged(path, f"{size} bytes with a header of {length}")
+    return f"{path} {told}" if told else _damaged(path, f"{size} bytes with a header of {length}", remedy)
 
 
 def _file_size(path: Path) -> int:
@@ -103,18 +104,18 @@ def _file_size(path: Path) -> int:
     return state.st_size
 
 
-def _unreadable(path: Path, error: OSError) -> str:
+def _unreadable(path: Path, error: OSError, remedy: str = AGAIN) -> str:
     told = mistaken.absent(path)
     if told:
         return f"{path} cannot be read as a file: it is not a file but {told.removeprefix('is ')}"
     waiting = mistaken.unfinished(path)
     if waiting:
         return f"{path} is not finished: {waiting} lies beside it. Resume the download with the tool that began it"
-    return f"{path} cannot be read: {error.strerror or error}. Check the path and download it again"
+    return f"{path} cannot be read: {error.strerror or error}. Check the path and {remedy}"
 
 
-def _damaged(path: Path, what: str) -> str:
-    return f"{path} is not a whole safetensors file ({what}). Delete it and download it again"
+def _damaged(path: Path, what: str, remedy: str = AGAIN) -> str:
+    return f"{path} is not a whole safetensors file ({what}). Delete it and {remedy}"
 
 
 def check_header(text: bytes, data_size: int) -> None:
@@ -222,6 +223,11 @@ def check_small_file(path: Path) -> None:
 def is_folder(path: Path) -> bool:
     """Whether a folder is there; a path that no system could have is none, and no error."""
     return os.path.isdir(path)  # noqa: PTH112, Path.is_dir raises where the path is too long or forbidden
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there, as `is_folder`."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def check_part(folder: Path) -> None:

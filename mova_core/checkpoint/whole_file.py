@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from .writer import Piece, header_of, raw
 
 STALE_PART_SECONDS = 600.0  # a file under a temporary name that was not written to for so long is left over
 LEFT = re.compile(r"\..+\.(\d+)\.part")  # as `temporary` names files
+WRITE_TRIES = 5  # to write into a folder that other processes clear meanwhile
 
 
 def write_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -23,10 +25,13 @@ def write_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     """
     part = temporary(path)
     try:
-        try:
-            _write(path, part, tensors, metadata)
-        except FileNotFoundError:  # another process has just cleared the folder
-            _write(path, part, tensors, metadata)
+        for again in reversed(range(WRITE_TRIES)):
+            try:
+                _write(path, part, tensors, metadata)
+                break
+            except (FileNotFoundError, FileExistsError):  # mkdir raises both where others clear the folder meanwhile
+                if not again:
+                    raise
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be written: {error.strerror or error}. Look at the disk's space and the folder's rights"
@@ -55,11 +60,7 @@ def temporary(path: Path) -> Path:
 def sweep(path: Path, other: re.Pattern[str] = LEFT) -> None:
     """Remove what killed writers left beside `path`: of this file at once, of others when they lie still."""
     now = time.time()
-    try:
-        beside = list(path.parent.iterdir())
-    except OSError:  # no such folder yet, or none that may be read: whoever writes will say so
-        return
-    for left in beside:
+    for left in listed(path.parent):
         if not LEFT.fullmatch(left.name) and not other.fullmatch(left.name):
             continue
         own = left.name.lstrip(".").startswith(f"{path.stem}.") and not being_written(left)
@@ -68,6 +69,23 @@ def sweep(path: Path, other: re.Pattern[str] = LEFT) -> None:
                 left.unlink()
         except OSError:
             continue  # another process was quicker, or still has it open
+
+
+def listed(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where it is not there, or may not be looked into."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def file_state(path: Path) -> tuple[int, int] | None:
+    """When a file was written, in ns since 1970, and its bytes; None where there is none."""
+    try:
+        state = path.stat()
+    except (OSError, ValueError):  # ValueError: no name of a file
+        return None
+    return (state.st_mtime_ns, state.st_size) if stat.S_ISREG(state.st_mode) else None
 
 
 def being_written(left: Path) -> bool:

@@ -15,9 +15,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..checkpoint.whole_file import write_whole
+from ..checkpoint.whole_file import WRITE_TRIES, listed, write_whole
 from ..checkpoint.writer import raw
 from ..errors import CheckpointError
 from ..inputs.sounds import Sound
@@ -98,13 +99,15 @@ class Take:
         return self._tensor(LATENTS, "video"), self._tensor(LATENTS, "audio")
 
     def bytes(self) -> int:
-        return sum((self.folder / name).stat().st_size for name in TAKE_FILES)
+        return folder_bytes(self.folder)
 
     def _tensor(self, file: str, name: str) -> Tensor:
         try:
             with safetensors.safe_open(self.folder / file, framework="pt") as opened:
                 tensor: Tensor = opened.get_tensor(name)
                 return tensor
+        except FileNotFoundError as error:
+            raise CheckpointError(_gone(self.folder)) from error
         except (OSError, safetensors.SafetensorError) as error:
             raise CheckpointError(
                 f"{self.folder / file} cannot be read: {error}. Delete this take's folder; it is made again"
@@ -127,24 +130,24 @@ def end_digest(pictures: Tensor, sound: Tensor) -> str:
 
 def takes(film: Path) -> list[Take]:
     """All whole takes of a film, by shot and number."""
-    headers = sorted(film.glob(f"*/*/{HEADER}"))
-    found = [
-        take for header in headers if not PART.fullmatch(header.parent.name) and (take := read_take(header.parent))
-    ]
+    folders = sorted(folder for shot in listed(film) for folder in listed(shot) if not PART.fullmatch(folder.name))
+    found = [take for folder in folders if (take := read_take(folder))]
     return sorted(found, key=lambda take: (take.folder.parent.name, take.number))
 
 
 def read_take(folder: Path) -> Take | None:
     """The take in a folder; None where it is not whole or its header is damaged: then it is made again."""
-    if any(not (folder / name).is_file() for name in TAKE_FILES):
-        return None
     try:
+        if any(not (folder / name).is_file() for name in TAKE_FILES):
+            return None
         said = json.loads((folder / HEADER).read_text(encoding="utf-8"))
         if said.pop("mova_take") != TAKE_VERSION:
             return None
         for name in ("mean", "spread"):
             said[name] = tuple(map(float, said[name]))
         return Take(**said, folder=folder)
+    except FileNotFoundError:  # it has just gone
+        return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         log.warning("%s cannot be read (%s); this take does not count", folder / HEADER, error)
         return None
@@ -158,8 +161,13 @@ def find(film: Path, name: str) -> Take:
     """
     take = read_take(film / name)
     if take is None:
-        raise CheckpointError(f"the take {name} of {film.name} is gone or not whole; run the film again to make it")
+        raise CheckpointError(_gone(film / name))
     return take
+
+
+def _gone(folder: Path) -> str:
+    shot, film = folder.parent, folder.parent.parent
+    return f"the take {shot.name}/{folder.name} of {film.name} is gone or not whole; run the film again to make it"
 
 
 def write_take(
@@ -172,22 +180,18 @@ def write_take(
     Raises:
         CheckpointError: the disk did not take it; then nothing of it is left.
     """
-    shot = film / take.shot
-    final = shot / digest(take.content)
-    part = shot / f".{final.name}.{os.getpid()}.part"
+    final = film / take.shot / digest(take.content)
+    part = final.with_name(f".{final.name}.{os.getpid()}.part")
     try:
-        shot.mkdir(parents=True, exist_ok=True)
-        sweep(shot)
-        part.mkdir()
-        numbered = replace(
-            take, number=1 + max((other.number for other in takes(film) if other.shot == take.shot), default=0)
-        )
-        metadata = {"frame_rate": repr(take.fps), "origin": json.dumps(_header(numbered))}
-        write_whole(part / LATENTS, latents, {"mova_joint_latent": "1", **metadata})
-        write_whole(part / END, end, {})
-        write_clip(part / CLIP)
-        _write_header(part, numbered)
-        _move(part, final)
+        for again in reversed(range(WRITE_TRIES)):
+            try:
+                _write_part(film, take, part, latents, end, write_clip)
+                _move(part, final)
+                break
+            except (OSError, CheckpointError) as error:
+                went = isinstance(error, FileNotFoundError) or not part.is_dir()  # while it was written to
+                if not went or not again:
+                    raise
     except OSError as error:
         raise CheckpointError(
             f"{final} cannot be written: {error.strerror or error}. Look at the disk's space and the folder's rights"
@@ -197,11 +201,34 @@ def write_take(
     return find(film, f"{take.shot}/{final.name}")
 
 
+def _write_part(
+    film: Path,
+    take: Take,
+    part: Path,
+    latents: Mapping[str, Tensor],
+    end: Mapping[str, Tensor],
+    write_clip: Callable[[Path], None],
+) -> None:
+    part.parent.mkdir(parents=True, exist_ok=True)
+    sweep(part.parent)
+    part.mkdir()
+    numbered = replace(
+        take, number=1 + max((other.number for other in takes(film) if other.shot == take.shot), default=0)
+    )
+    metadata = {"frame_rate": repr(take.fps), "origin": json.dumps(_header(numbered))}
+    write_whole(part / LATENTS, latents, {"mova_joint_latent": "1", **metadata})
+    write_whole(part / END, end, {})
+    write_clip(part / CLIP)
+    _write_header(part, numbered)
+    if read_take(part) is None:
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), str(part))
+
+
 def _move(part: Path, final: Path) -> None:
     """Give a folder its name, unless a whole take has it; what is there and not whole is set aside."""
     if read_take(final) is not None:
         return
-    if final.exists():
+    with suppress(FileNotFoundError):
         final.rename(final.with_name(f".{final.name}-{time.time_ns()}.0.part"))
     try:
         part.rename(final)
@@ -236,7 +263,7 @@ def add_signature(take: Take, signature: ShotRecipe) -> None:
 
 def sweep(shot: Path) -> None:
     """Remove what killed processes left in a shot's folder: of this process at once, of others after a day."""
-    for left in list(shot.iterdir()):
+    for left in listed(shot):
         if not PART.fullmatch(left.name):
             continue
         with suppress(OSError):
@@ -256,14 +283,14 @@ def could_go(film: Path, used: Sequence[Take], limit: float) -> list[Take]:
 
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files in a folder and those in it."""
-    return sum(size for size in _sizes(folder))
+    return sum(_size(Path(place) / name) for place, _, names in os.walk(folder) for name in names)
 
 
-def _sizes(folder: Path) -> Iterator[int]:
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            if path.is_file():
-                yield path.stat().st_size
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # gone meanwhile
+        return 0
 
 
 def as_light(pictures: Tensor) -> Tensor:

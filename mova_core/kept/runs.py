@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.files import read_header
-from ..checkpoint.whole_file import LEFT, STALE_PART_SECONDS, being_written, write_whole
+from ..checkpoint.whole_file import LEFT, STALE_PART_SECONDS, being_written, listed, write_whole
 from ..errors import CheckpointError, MovaError
 from .latents import JointLatent, notes_of, read_latent, tensors_of
 
@@ -106,8 +107,17 @@ def write_answer(folder: Path, number: int, answer: Tensor, noise: str) -> None:
 
 
 def read_answer(folder: Path, number: int) -> Tensor:
-    """Raises CheckpointError where it is not there or damaged."""
-    return _tensors(folder / f"{number:05d}.safetensors", {"denoised"})["denoised"]
+    """Raises CheckpointError where it is not there, damaged or not finite."""
+    path = folder / f"{number:05d}.safetensors"
+    answer = _tensors(path, {"denoised"})["denoised"]
+    if not torch.isfinite(answer).all():
+        raise CheckpointError(f"{path} holds NaN")
+    return answer
+
+
+def has_answer(folder: Path, number: int) -> bool:
+    """Whether the answer to evaluation `number` lies there, whole or not."""
+    return _is_there(folder / f"{number:05d}.safetensors")
 
 
 def count_answers(folder: Path, noise: str, shape: Sequence[int]) -> int:
@@ -126,15 +136,19 @@ def count_answers(folder: Path, noise: str, shape: Sequence[int]) -> int:
 
 def is_kept(folder: Path) -> bool:
     """Whether a run's state lies there, whole or not."""
+    return _is_there(folder / STATE_FILE)
+
+
+def _is_there(path: Path) -> bool:
     try:
-        return (folder / STATE_FILE).exists()
+        return path.exists()
     except OSError:  # no right to look
         return False
 
 
 def forget(folder: Path, but: str = "") -> None:
     """Remove a run's files, one kept by its name, and its folder if that leaves it empty; what others hold stays."""
-    for path in _listed(folder):
+    for path in listed(folder):
         own = path.name in (STATE_FILE, RESULT_FILE) or ANSWER.fullmatch(path.name)
         if path.name != but and (own or (LEFT.fullmatch(path.name) and not being_written(path))):
             try:
@@ -190,29 +204,25 @@ def make_room(
 
 
 def _runs(root: Path) -> list[Path]:
-    return [path for path in _listed(root) if FOLDER.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:  # not there
-        return []
+    return [path for path in listed(root) if FOLDER.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
 
 
 def _written(folder: Path) -> float:
+    """When it was last written to; a folder that another process has just made is new."""
+    return max(_times(listed(folder)), default=0.0) or max(_times([folder]), default=0.0)
+
+
+def _times(paths: Sequence[Path]) -> list[float]:
     times = []
-    for path in _listed(folder):
-        try:
+    for path in paths:
+        with suppress(OSError):
             times.append(path.stat().st_mtime)
-        except OSError:
-            continue
-    return max(times, default=0.0)
+    return times
 
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in _listed(folder):
+    for path in listed(folder):
         try:
             total += path.stat().st_size
         except OSError:

@@ -1,5 +1,7 @@
 """Parts of a long clip on disk."""
 
+import re
+
 import pytest
 import torch
 
@@ -7,8 +9,9 @@ from mova_core.errors import CheckpointError, ShapeError
 from mova_core.inputs.sounds import Sound
 from mova_core.segments import check_alike, joined_sound, open_segment, segment_path, segments, write_segment
 from mova_core.shapes import audio_samples
+from tests.fixtures.vanishing import at_every_look
 
-FPS, RATE = 24.0, 48000
+FPS, RATE, FRAMES = 24.0, 48000, 9
 
 
 def write(folder, index, frames=9, fps=FPS):
@@ -90,3 +93,40 @@ def test_another_safetensors_file_is_no_segment(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "000.safetensors")
     with pytest.raises(CheckpointError, match="no segment"):
         open_segment(tmp_path / "000.safetensors")
+
+
+@pytest.mark.parametrize("gone", ["clip", "clip/001.safetensors"])
+def test_a_part_that_vanishes_while_it_is_read_is_named_as_missing(tmp_path, gone):
+    folder = tmp_path / "clip"
+
+    def make():
+        for index in range(2):
+            write(folder, index)
+
+    def read():
+        try:
+            parts = segments(folder)
+            return sum(len(part.pictures()) + part.sound().shape[-1] for part in parts)
+        except CheckpointError as refused:
+            return str(refused)
+
+    told = [made for _, made in at_every_look(tmp_path / gone, make, read)]
+    assert len(told) > 4
+    alone = {made for made in told if isinstance(made, int)}  # the folder was listed without it: a shorter clip
+    assert len(alone) <= 1
+    for said in set(told) - alone:
+        assert re.search(r"part 00[01] is not there|00[01]\.safetensors is gone. Make this part again", said)
+
+
+def test_a_part_is_saved_though_its_folder_vanishes_meanwhile(tmp_path):
+    folder = tmp_path / "clip"
+
+    def save():
+        try:
+            return write(folder, 1, FRAMES)[0].frames
+        except CheckpointError as refused:
+            return str(refused)
+
+    told = [made for _, made in at_every_look(folder, lambda: write(folder, 0), save)]
+    assert len(told) > 4
+    assert all(made == FRAMES or "is gone. Make this part again" in made for made in told)

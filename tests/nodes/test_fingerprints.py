@@ -12,6 +12,7 @@ import torch
 
 from tests.comfy import needs_comfy
 from tests.fixtures.tiny_lora import write_tiny_lora
+from tests.fixtures.vanishing import at_every_look
 from tests.in_process import Pack
 from tests.nodes.graph import Run
 
@@ -169,3 +170,21 @@ def test_a_workflow_is_told_by_links_and_not_by_ids(pack):
     one, renumbered = {"apg": "1", "load": "2"}, {"apg": "7", "load": "3:4"}
     assert above(prompt(one, 0.5), "1") == above(prompt(renumbered, 0.5), "7")
     assert above(prompt(one, 0.5), "1") != above(prompt(one, 0.6), "1")
+
+
+def of_text(pack: Pack, text: str) -> str:
+    """What a graph makes of a text widget."""
+    node = {"class_type": "PrimitiveString", "inputs": {"value": text}}
+    return pack.module("nodes.host.kept.graph").Graph(SimpleNamespace(get_node=lambda _: node)).above(["1", 0])
+
+
+@pytest.mark.parametrize("text", ["a long prompt, " * 30, "a/" * 400, "nul\0", "..", "~", "\ud800", "x" * 999])
+def test_a_text_that_no_file_could_be_called_is_a_text(pack, text):
+    assert of_text(pack, text) == of_text(pack, text) != of_text(pack, text + "!")
+
+
+def test_a_file_that_vanishes_while_it_is_looked_at_makes_the_graph_unknown(pack, comfy_base):
+    place = comfy_base / "input" / "vanishing.txt"
+    told = [made for _, made in at_every_look(place, lambda: place.write_text("a"), lambda: of_text(pack, place.name))]
+    assert len(told) > 2
+    assert pack.module("nodes.host.kept.graph").UNKNOWN in told

@@ -14,6 +14,7 @@ import torch
 
 from tests.comfy import needs_comfy
 from tests.fixtures.tiny_lora import write_tiny_lora
+from tests.fixtures.vanishing import OPENED, at_every_look
 from tests.nodes.graph import equal
 from tests.nodes.long_runs import STEPS, Counted, StoppedError, masked, sampled, stopped
 
@@ -491,3 +492,26 @@ def test_a_clip_that_may_not_decode_is_kept_and_given_again(run, scene, pack, fo
     assert evaluations.count == 0
     sampled(run, scene, resume="off")
     assert evaluations.count == STEPS
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
+def test_a_run_whose_files_vanish_as_they_are_opened_is_made_all_the_same(run, scene, folder, evaluations, sampler):
+    """By another process that has finished the same run: whatever it had read before stays of use."""
+    whole = sampled(run, scene, resume="off", sampler=sampler)
+    stopped(run, scene, evaluations, 5, sampler=sampler)
+    other, copy = next(folder.iterdir()), folder.parent / "copy"
+    shutil.copytree(other, copy)
+
+    def make() -> None:
+        shutil.copytree(copy, other, dirs_exist_ok=True)
+        evaluations.until()
+
+    def again() -> tuple[bool, int]:
+        return equal(sampled(run, scene, sampler=sampler), whole), evaluations.count
+
+    found = [made for _, made in at_every_look(other, make, again, OPENED)]
+    shutil.rmtree(copy)
+    assert all(same for same, _ in found)
+    assert found[0][1] == STEPS, "nothing was read"
+    assert {count for _, count in found} >= ({STEPS} if sampler == "euler" else {STEPS, STEPS - 1, STEPS - 4})
+    assert not list(folder.iterdir())

@@ -24,8 +24,11 @@ def content(path: Path) -> str:
 
 
 def rewritten(path: Path) -> bool:
-    """Whether it was written since this process first asked: what ComfyUI holds of it may be what it was before."""
-    return path.stat().st_mtime_ns != _first_seen(path)
+    """Whether it has gone, or was written since this process first asked: what ComfyUI holds may be what it was before."""
+    try:
+        return path.stat().st_mtime_ns != _first_seen(path)
+    except OSError:
+        return True
 
 
 @lru_cache(maxsize=4096)

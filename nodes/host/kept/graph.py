@@ -8,6 +8,7 @@ was first looked at: ComfyUI may still give what the file held before.
 
 import inspect
 import math
+import os
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from comfy_execution.graph_utils import is_link
 
 import nodes
 
+from ....mova_core.checkpoint.files import is_file
+from ....mova_core.errors import MovaError
 from ..types import DynamicPrompt, Link, Values
 from .contents import content, rewritten
 from .fingerprints import digest
@@ -38,7 +41,10 @@ class Graph:
     def above(self, link: Link) -> str:
         """A hash of all that leads to a link; UNKNOWN where it cannot be compared; of a value, of the value."""
         if not is_link(link):
-            return digest(self._value(link))
+            try:
+                return digest(self._value(link))
+            except MovaError:  # a file that cannot be read, or has just gone
+                return UNKNOWN
         found = self._node(str(link[0]))
         return UNKNOWN if found == UNKNOWN else digest([found, link[1]])
 
@@ -98,12 +104,13 @@ def _found(name: str) -> list[Path]:
             continue
         for root in folder_paths.get_folder_paths(kind):
             place = Path(root) / name
-            if place.is_file():
+            if is_file(place):
                 return [place]
-            if kind == "diffusers" and (place / "model_index.json").is_file():
-                return sorted(path for path in place.rglob("*") if path.is_file())
+            if kind == "diffusers" and is_file(place / "model_index.json"):
+                inside = (Path(at) / each for at, _, names in os.walk(place) for each in names)
+                return sorted(path for path in inside if is_file(path))
     try:
         place = Path(folder_paths.get_annotated_filepath(name))
     except (ValueError, OSError):
         return []
-    return [place] if place.is_file() else []
+    return [place] if is_file(place) else []

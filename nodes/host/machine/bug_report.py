@@ -21,6 +21,8 @@ import torch
 from torch import nn
 
 from ....mova_core.checkpoint.fingerprint import fingerprint
+from ....mova_core.checkpoint.whole_file import file_state
+from ....mova_core.errors import CheckpointError
 from ....mova_core.preflight import GIB
 from ..keys import BOUNDARY, LOW_NOISE, SOURCE_FILES, TIMELINE
 from ..model.base_model import check_model
@@ -152,9 +154,18 @@ def files(model: MovaPatcher) -> list[str]:
     lines = []
     for part, paths in named.items():
         for path in paths:
-            told = f"{path.stat().st_size} bytes, {fingerprint(path)}" if path.is_file() else "no longer there"
-            lines.append(f"{part}: {path.name}, {told}")
+            lines.append(f"{part}: {path.name}, {_file(path)}")
     return lines
+
+
+def _file(path: Path) -> str:
+    state = file_state(path)
+    if state is None:
+        return "no longer there"
+    try:
+        return f"{state[1]} bytes, {fingerprint(path)}"
+    except CheckpointError:  # its text would name folders
+        return f"{state[1]} bytes, cannot be read"
 
 
 def last_run(model: MovaPatcher) -> list[str]:

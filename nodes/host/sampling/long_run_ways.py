@@ -9,6 +9,7 @@ import torch
 from comfy.samplers import KSamplerX0Inpaint
 from torch import Tensor
 
+from ....mova_core.errors import MovaError
 from ....mova_core.kept import runs
 from ....mova_core.kept.latents import JointLatent
 from ....mova_core.kept.runs import RunState
@@ -186,11 +187,18 @@ class Log(Attempt):
             if self.run.keeping or reports < 2:
                 self.waiting[number] = answer.cpu()
 
-        told = Answering(self.model, self.count, lambda number: runs.read_answer(folder, number).to(x), seen)
+        def kept(number: int) -> Tensor | None:
+            try:
+                return runs.read_answer(folder, number).to(x)
+            except MovaError as error:
+                self.run.tell(f"What was kept of evaluation {number + 1} and later ones is made again: {error}")
+                return None
+
+        told = Answering(self.model, self.count, kept, seen)
 
         def report(info: Options) -> None:
             nonlocal reports
-            if told.calls <= self.count:  # told of before the run stopped
+            if told.calls <= told.count:  # told of before the run stopped
                 return
             reports += 1
             self.shown = info["denoised"]
@@ -209,6 +217,13 @@ class Log(Attempt):
         if self.fresh and self.state is None:
             runs.forget(self.run.folder)
         self.fresh = False
+        first = min(self.waiting, default=0)
+        if first and not runs.has_answer(self.run.folder, first - 1):
+            self.run.keeping = False
+            self.run.tell(
+                "Not kept on its way any more: another ComfyUI has made the same run and removed what was kept."
+            )
+            return
         for number, answer in list(self.waiting.items()):
             if not self.run.written(partial(runs.write_answer, self.run.folder, number, answer, self.noise)):
                 return
@@ -220,13 +235,16 @@ WAYS: Mapping[str, type[Attempt]] = {"steps": OwnSteps, "start": LaterStart, "lo
 
 
 class Answering(KSamplerX0Inpaint):  # type: ignore[misc]
-    """The model that a sampler function calls: its first `count` answers are given, the others are heard by `seen`."""
+    """The model that a sampler function calls: its first `count` answers are given, the others are heard by `seen`.
+
+    None given in place of an answer ends them: from there on the model answers.
+    """
 
     def __init__(
         self,
         model: KSamplerX0Inpaint,
         count: int,
-        given: Callable[[int], Tensor],
+        given: Callable[[int], Tensor | None],
         seen: Callable[[int, Tensor], None] | None,
     ) -> None:
         super().__init__(model.inner_model, model.sigmas)
@@ -244,7 +262,10 @@ class Answering(KSamplerX0Inpaint):  # type: ignore[misc]
         number = self.calls
         self.calls += 1
         if number < self.count:
-            return self.given(number)
+            kept = self.given(number)
+            if kept is not None:
+                return kept
+            self.count = number
         answer: Tensor = super().__call__(x, sigma, denoise_mask, model_options or {}, seed)
         if self.seen is not None:
             self.seen(number, answer)

@@ -27,6 +27,7 @@ from comfy.samplers import KSAMPLER, KSamplerX0Inpaint
 from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
+from ....mova_core.checkpoint.files import is_folder
 from ....mova_core.errors import ConfigError, MovaError
 from ....mova_core.estimate import LONG_SECONDS, decode_bytes
 from ....mova_core.kept import runs
@@ -123,9 +124,11 @@ def size_of(latent: Latent) -> int:
 def disk(latent: Latent) -> Disk:
     """Where a run on `latent` would be kept on its way: what is kept, and beside it the next that takes its place."""
     folder = root()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    writable = there.is_dir() and os.access(there, os.W_OK)
-    free = float(shutil.disk_usage(there).free) if writable else 0.0
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    try:
+        free = float(shutil.disk_usage(there).free) if is_folder(there) and os.access(there, os.W_OK) else 0.0
+    except OSError:  # it has just gone, or its disk
+        free = 0.0
     return Disk(folder=str(folder), free=free, needed=2.0 * size_of(latent))
 
 
@@ -277,7 +280,8 @@ class LongRun:
         try:
             return runs.read_state(self.folder)
         except MovaError as error:
-            self.tell(f"A kept state of this run cannot be used, it begins anew: {error}")
+            if runs.is_kept(self.folder):  # else another process has just finished the run
+                self.tell(f"A kept state of this run cannot be used, it begins anew: {error}")
             return None
 
     def _tell_of_another(self) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from mova_core.errors import CheckpointError
 from mova_core.film.takes import CLIP, Take, add_signature, could_go, digest, find, sweep, takes, write_take
+from tests.fixtures.vanishing import at_every_look
 
 END = {"pictures": torch.zeros(5, 16, 16, 3, dtype=torch.uint8), "sound": torch.zeros(1, 10)}
 LATENTS = {"video": torch.ones(1, 16, 2, 2, 2), "audio": torch.ones(1, 8, 11)}
@@ -92,3 +93,54 @@ def test_a_take_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"the take one/{take.digest} of {tmp_path.name} is gone or not whole"):
         find(tmp_path, take.id)
     assert put(tmp_path) == replace(take, number=1)
+
+
+@pytest.mark.parametrize("gone", ["film", "film/one", "take"])
+def test_a_take_that_vanishes_while_it_is_looked_at_does_not_count(tmp_path: Path, gone: str) -> None:
+    film = tmp_path / "film"
+    take = put(film)
+
+    def look() -> tuple[int, str]:
+        found = takes(film)
+        counted = len(found)
+        could_go(film, [], 1e-9)
+        add_signature(take, {"model": "x"})
+        take.bytes()
+        try:
+            take.pictures(), find(film, take.id)
+        except CheckpointError as refused:
+            return counted, str(refused)
+        return counted, ""
+
+    place = take.folder if gone == "take" else tmp_path / gone
+    told = [made for _, made in at_every_look(place, lambda: put(film), look)]
+    assert {count for count, _ in told} == {0, 1}
+    assert {said for _, said in told} <= {
+        "",
+        f"the take {take.id} of film is gone or not whole; run the film again to make it",
+    }
+
+
+@pytest.mark.parametrize("gone", ["film", "film/one", "film/two"])
+def test_a_take_is_put_on_disk_though_its_folder_vanishes_meanwhile(tmp_path: Path, gone: str) -> None:
+    """Whole, or named as gone where it went when it was done."""
+    film = tmp_path / "film"
+
+    def make() -> None:
+        put(film, "another")
+        (film / "two").mkdir(exist_ok=True)
+
+    def again() -> str:
+        try:
+            return put(film, write=slow).id
+        except CheckpointError as refused:
+            return str(refused)
+
+    def slow(path: Path) -> None:
+        with path.open("wb") as file:
+            file.write(b"clip")
+
+    told = [made for _, made in at_every_look(tmp_path / gone, make, again)]
+    name = f"one/{digest({'prompt': 'a'})}"
+    assert set(told) <= {name, f"the take {name} of film is gone or not whole; run the film again to make it"}
+    assert told.count(name) > len(told) / 2
