@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("base", type=Path)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(known))
     parser.add_argument("--tiny", action="store_true")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     if not torch.cuda.is_available():
         print("no CUDA device: nothing was measured")
         return 1
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(rows[case.table][-1], flush=True)
     for heading, found in rows.items():
         print("\n".join(("", heading, *found)))
-    return 0
+    return int(any(" error: " in row for found in rows.values() for row in found))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,14 @@ class Training(Case):
             "clips": node("MOVATrainingClips", **coders, **size, **clips),
             "budget": node("MOVATrainingBudget", model=["load", 0], clip_count=1, **size, **asked, steps=self.steps),
             "train": node(
-                "MOVATrainLora", model=["load", 0], clips=["clips", 0], name="bench", **asked, **rates, **often, **turns
+                "MOVATrainLora",
+                model=["load", 0],
+                clips=["clips", 0],
+                name=self.name,
+                **asked,
+                **rates,
+                **often,
+                **turns,
             ),
         }
 
@@ -69,13 +76,14 @@ class Training(Case):
         each = ", ".join(f"{value:.2f}" for value in taken)
         others = " / ".join(f"{seconds[name]:.1f}" for name in ("load", "clips"))
         peaks = " / ".join(f"{gauge.peak(*when[name]):.2f}" for name in ("clips", "train"))
-        size = max(path.stat().st_size for path in base.glob("models/loras/*.safetensors")) / 1e6
+        size = (base / "models" / "loras" / f"{self.name}.safetensors").stat().st_size / 1e6
         row = (self.name, self.cap or "all", f"{statistics.median(later):.2f} ({each})", others, peaks, gauge.host())
         return f"| {' | '.join(map(str, row))} | {size:.0f} MB |"
 
 
 TRAINING = (
     Training(name="train-97", cap=24, frames=97, steps=6),
+    Training(name="train-97-all", cap=0, frames=97, steps=6),
     Training(name="train-49", cap=24, frames=49, steps=6),
     Training(name="train-193", cap=24, frames=193, steps=4),
     Training(name="train-49-legacy", cap=24, frames=49, steps=6, flags=("--disable-dynamic-vram",)),

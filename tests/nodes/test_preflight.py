@@ -7,6 +7,7 @@ import pytest
 
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
+from tests.nodes.dynamic_vram import Card, on_card
 from tests.nodes.graph import Run, Scene
 
 pytestmark = needs_comfy
@@ -57,6 +58,19 @@ def test_a_bridge_strength_on_the_model_does_not_stop_it(run: Run, scene: Scene)
     strengths = {"audio_to_video": 0.5, "video_to_audio": 2.0, "start_percent": 0.2, "end_percent": 0.8}
     model = run("MOVABridgeStrength", model=scene.model, **strengths)[0]
     assert "s a step of 2 evaluations" in run("MOVAPreflight", model=model, latent=scene.latent)[0]
+
+
+@pytest.mark.parametrize("node_id", ["MOVAPreflight", "MOVATrainingBudget"])
+def test_under_dynamic_vram_time_is_measured_too(
+    run: Run, scene: Scene, pack: Pack, diffusers: Path, node_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ComfyUI's layers have no weights there before a file is loaded into them, and the timed block is of no file."""
+    given = {"latent": scene.latent}
+    if node_id == "MOVATrainingBudget":
+        clip = {"width": 80, "height": 48, "frames": 9, "clip_count": 1}
+        given = {**clip, "steps": 10, "rank": 4, "parts": "sound and bridge"}
+    model = on_card(pack, diffusers, Card(0), monkeypatch)
+    assert "s a step" in run(node_id, model=model, **given)[0]
 
 
 def test_another_model_is_refused(run: Run, scene: Scene, pack: Pack) -> None:

@@ -4,13 +4,13 @@ import time
 from dataclasses import replace
 
 import comfy.model_management
-import comfy.ops
 import comfy.sd
 import torch
 from torch import nn
 
 from ....mova_core.estimate import CHUNKED, FULL, Throughput, block_work, fit_throughput
 from ....mova_core.model.tower import Block
+from ....mova_core.ops import cast
 from ....mova_core.preflight import ClipPlan, Disk, Machine, report
 from ....mova_core.shapes import latent_frames
 from ....mova_core.text import CONTEXT_ROWS
@@ -79,8 +79,8 @@ def measured_speed(model: MovaPatcher, tokens: int) -> Throughput:
     """Of one block of the video tower with random weights, at two lengths that this device takes a moment for."""
     base, device = model.model, model.load_device
     comfy.model_management.free_memory(base.layer_bytes + 2**30, device)
-    block = Block(
-        base.sizes.video, "video", ops=comfy.ops.manual_cast, device=device, dtype=base.get_dtype_inference()
+    block = Block(  # of plain layers: ComfyUI's have no weights under dynamic VRAM before a file is loaded into them
+        base.sizes.video, "video", ops=cast, device=device, dtype=base.get_dtype_inference()
     ).requires_grad_(False)
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.02)

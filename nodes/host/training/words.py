@@ -1,5 +1,7 @@
 """A run in words: a line a step, and a report at the end."""
 
+from collections.abc import Sequence
+
 from ....mova_core.checkpoint.experts import EXPERT_FOLDERS
 from ....mova_core.preflight import GIB, format_duration
 from ....mova_core.training.run import Record, Run
@@ -15,16 +17,22 @@ def line(run: Run, record: Record, peak: float | None) -> str:
     parts = [
         f"Step {done} of {total}, {record.expert}: {pace:.3g} s a step, {format_duration(pace * (total - done))} to go"
     ]
-    for expert in run.settings.experts:
-        own = [each for each in recent if each.expert == expert]
-        if own:
-            video, audio = (sum(getattr(r, kind) for r in own) / len(own) for kind in ("video", "audio"))
-            parts.append(f"{expert}-noise expert: picture {video:.4g}, sound {audio:.4g}")
+    parts += losses(run, recent)
     return "\n".join(parts + ([f"{peak / GIB:.1f} GiB of VRAM at most"] if peak else []))
 
 
+def losses(run: Run, records: Sequence[Record]) -> list[str]:
+    """Their means, a line for each expert that has any."""
+    lines = []
+    for expert in run.settings.experts:
+        if own := [each for each in records if each.expert == expert]:
+            video, audio = (sum(getattr(r, kind) for r in own) / len(own) for kind in ("video", "audio"))
+            lines.append(f"{expert}-noise expert: picture {video:.4g}, sound {audio:.4g}")
+    return lines
+
+
 def report(run: Run, files: str, *, low: bool) -> str:
-    """What was trained, losses of the fixed samples, and `files`: which there are now."""
+    """What was trained, last losses, those of the fixed samples, and `files`: which there are now."""
     settings = run.settings
     seconds = sum(record.seconds for record in run.records)
     lines = [
@@ -32,6 +40,7 @@ def report(run: Run, files: str, *, low: bool) -> str:
         f"{', '.join(settings.parts)}, rank {settings.rank}, alpha {settings.alpha:g}, {settings.optimizer}",
         f"{'low-memory' if low else 'whole'} path, attention by PyTorch (others give no gradient)",
     ]
+    lines += [f"last losses, {told}" for told in losses(run, run.records[-RECENT_LOSSES:])]
     for evaluation in (run.evaluations[:1] + run.evaluations[-1:])[: len(run.evaluations)]:
         told = ", ".join(
             f"{expert} picture {evaluation[expert][0]:.4g} sound {evaluation[expert][1]:.4g}"
