@@ -7,6 +7,7 @@ from ..config import HEAD_WIDTH, AudioVAEConfig, BridgeConfig, TowerConfig
 from ..errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
+UNKNOWN = "nothing this package knows"
 
 # The first row whose keys are all there names the file. Keys without the prefix a checkpoint may put before them.
 SIGNATURES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -36,10 +37,10 @@ def describe(shapes: Shapes) -> str:
             if len(patch) == 3:
                 return "the MOVA audio tower"
             if len(patch) != 5:
-                return "nothing this package knows"
+                return UNKNOWN
             kind = {36: "image-to-video expert, of MOVA or Wan 2.2", 16: "text-to-video model"}.get(patch[1], "model")
             return f"a Wan {kind} ({patch[1]} input channels)"
-    return "nothing this package knows"
+    return UNKNOWN
 
 
 def _layers(shapes: Shapes, prefix: str) -> int:

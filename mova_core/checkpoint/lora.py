@@ -7,14 +7,26 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..sampling.schedule import Expert
-from .lora_changes import FORMS, MAX_ALPHA, NUMBERS, LoraChange, as_magnitude, incomplete, is_finite, misfit, rank_of
-from .lora_keys import AUDIO_TOWER, LONGEST_KEY, Names, names_second, split_key
-from .lora_names import audio_in_name, expert_in_name
-from .lora_owner import other_form, refuse, short, why_no_target
+from .lora_changes import (
+    FORMS,
+    MAX_ALPHA,
+    LoraChange,
+    as_magnitude,
+    incomplete,
+    is_finite,
+    misfit,
+    not_one_number,
+    rank_of,
+    unpacked,
+)
+from .lora_keys import split_key
+from .lora_names import expert_in_name
+from .lora_owner import refuse, short
 from .lora_scale import Scales
+from .lora_sorting import Keys, sort
 
 WHOLE_DIFFERENCES = {"diff": "weight", "diff_b": "bias", "diff_m": "modulation"}  # kinds that are a whole difference
-Keys = dict[str, str]  # kind -> the key that has it
+BESIDE = ("alpha", "magnitude", "up_bias", "down_scale", "up_scale")  # kinds that mean nothing alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +77,12 @@ def parse(
             finite.
     """
     reading = _Reading(tensors, parameters, name, scales or Scales())
-    for (layer, expert), keys in reading.layers().items():
+    for (layer, expert), keys in reading.sorted.layers.items():
         reading.read(layer, expert, keys)
     if not reading.changes:
-        raise refuse({key: tuple(tensor.shape) for key, tensor in tensors.items()}, reading.dropped, name, parameters)
-    return Lora(changes=tuple(reading.changes), dropped=reading.dropped)
+        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        raise refuse(shapes, reading.sorted.dropped, name, parameters)
+    return Lora(changes=tuple(reading.changes), dropped=reading.sorted.dropped)
 
 
 class _Reading:
@@ -80,47 +93,20 @@ class _Reading:
     ) -> None:
         self.tensors, self.parameters, self.name, self.scales = tensors, parameters, name, scales
         self.changes: list[LoraChange] = []
-        self.dropped: dict[str, str] = {}
-
-    def layers(self) -> dict[tuple[str, Expert | None], Keys]:
-        """Each layer's keys by kind; keys without a target are dropped."""
-        usual = [key for key in self.tensors if len(key) <= LONGEST_KEY]
-        high: Expert | None = "high" if names_second(usual) else None
-        names = Names(self.parameters, AUDIO_TOWER if audio_in_name(self.name) else "", high)
-        found: dict[tuple[str, Expert | None], Keys] = {}
-        other: dict[tuple[str | None, Expert | None], str] = {}
-        for key in self.tensors:
-            stem, kind = split_key(key) or ("", "") if len(key) <= LONGEST_KEY else ("", "")
-            target = names.find(stem or _stem(key))
-            if not kind or target[0] is None:
-                self.dropped[key] = why_no_target(key)
-                if target[0] is not None and len(key) <= LONGEST_KEY and other_form(key):
-                    other[target] = other_form(key)
-                continue
-            keys = found.setdefault((target[0], target[1]), {})
-            if kind in keys:
-                self.dropped[key] = "says the same as a key that is used"
-            else:
-                keys[kind] = key
-        for target in other.keys() & found.keys():  # half of another form is worse than nothing of it
-            self.drop(found.pop((str(target[0]), target[1])), other[target])
-        return found
-
-    def drop(self, keys: Keys, reason: str, *kinds: str) -> None:
-        self.dropped.update({key: reason for kind, key in keys.items() if kind in kinds or not kinds})
+        self.sorted = sort(tensors, parameters, name)
+        self.drop = self.sorted.drop
 
     def read(self, layer: str, expert: Expert | None, keys: Keys) -> None:
         """Add the changes of one layer."""
         weight = layer if layer in self.parameters else f"{layer}.weight"
         forms = [form for form, kinds in FORMS.items() if keys.keys() & set(kinds)]
-        about = ("alpha", "magnitude", "up_bias")
         if len(forms) > 1:
-            self.drop(keys, f"mixes {' and '.join(forms)}", *about, *(k for form in forms for k in FORMS[form]))
+            self.drop(keys, f"mixes {' and '.join(forms)}", *BESIDE, *(k for form in forms for k in FORMS[form]))
         elif forms:
-            self._formed(forms[0], weight, expert, {k: v for k, v in keys.items() if k in (*FORMS[forms[0]], *about)})
+            self._formed(forms[0], weight, expert, {k: v for k, v in keys.items() if k in (*FORMS[forms[0]], *BESIDE)})
         else:
             self.drop(keys, "an alpha without a LoRA", "alpha")
-            self.drop(keys, "a magnitude or bias without a LoRA", "magnitude", "up_bias")
+            self.drop(keys, "a magnitude, bias or scale without a LoRA", *BESIDE[1:])
         for kind, parameter in WHOLE_DIFFERENCES.items():
             if kind in keys:
                 named = weight if kind == "diff" else f"{layer}.{parameter}"
@@ -132,6 +118,8 @@ class _Reading:
         shape = self.parameters.get(weight)
         if incomplete(form, tensors):
             return self.drop(keys, "its other half is missing")
+        if "alpha" in keys and (problem := not_one_number(self.tensors[keys["alpha"]])):
+            return self.drop(keys, problem)
         magnitude = None
         if "magnitude" in keys and shape is not None:
             magnitude = as_magnitude(self.tensors[keys["magnitude"]], shape) if len(shape) > 1 else None
@@ -150,14 +138,13 @@ class _Reading:
         rank = rank_of(tensors)
         if not rank:
             return 1.0
-        own = self.tensors[keys["alpha"]] if "alpha" in keys else None
-        if own is not None and own.numel() and (own.dtype in NUMBERS or not own.is_floating_point()):
-            alpha = float(own.reshape(-1)[0])
+        if "alpha" in keys:
+            alpha = float(self.tensors[keys["alpha"]].reshape(()))
             if not abs(alpha) < MAX_ALPHA:
                 raise self._not_finite(keys["alpha"], f"an alpha of {alpha:g}")
             return alpha / rank
-        stem, _ = split_key(next(iter(keys.values()))) or ("", "")
-        stated = self.scales.of(stem, rank)
+        split = split_key(next(iter(keys.values())))
+        stated = self.scales.of(split.stem if split else "", rank)
         return 1.0 if stated is None else stated
 
     def _add(
@@ -170,13 +157,15 @@ class _Reading:
         scale: float = 1.0,
         magnitude: Tensor | None = None,
     ) -> bool:
-        problem = misfit(form, tensors, self.parameters.get(parameter))
+        beside = {kind: self.tensors[keys[f"{kind}_scale"]] for kind in tensors if f"{kind}_scale" in keys}
+        problem = misfit(form, tensors, self.parameters.get(parameter), beside)
         if problem:
             self.drop(keys, problem)
             return False
         for kind in keys:
             if kind != "alpha" and not is_finite(self.tensors[keys[kind]]):
                 raise self._not_finite(keys[kind], "NaN or infinite numbers")
+        tensors = {**tensors, **{kind: unpacked(tensors[kind], scale) for kind, scale in beside.items()}}
         self.changes.append(
             LoraChange(parameter=parameter, expert=expert, form=form, tensors=tensors, scale=scale, magnitude=magnitude)
         )
@@ -187,11 +176,6 @@ class _Reading:
             f"{short(self.name, 200)} holds {what} ({short(key)}); its training broke down or the file is damaged. "
             "Choose an earlier checkpoint or download it again"
         )
-
-
-def _stem(key: str) -> str:
-    """What a key of an unknown kind is of: everything before its last word, or two where the last is `weight`."""
-    return key[:LONGEST_KEY].removesuffix(".weight").rpartition(".")[0]
 
 
 def choose(lora: Lora, expert: str, name: str) -> tuple[Lora, str]:

@@ -24,6 +24,8 @@ FORMS = {  # form -> the tensors it needs, by the names of `lora_keys.TENSOR_KIN
     "lokr": ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"),
 }
 NUMBERS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
+STORED = {torch.float8_e4m3fn, torch.float8_e5m2, torch.int8}  # halves that may have a scale beside them
+SIGNED, UNSIGNED = ({getattr(torch, f"{kind}{bits}") for bits in (8, 16, 32, 64)} for kind in ("int", "uint"))
 MAX_ALPHA = 1e6
 
 
@@ -56,12 +58,19 @@ def rank_of(tensors: Mapping[str, Tensor]) -> int | None:
     return None
 
 
-def misfit(form: str, tensors: Mapping[str, Tensor], shape: tuple[int, ...] | None) -> str:
-    """Why a change does not fit a parameter of this shape; empty where it does."""
+def misfit(
+    form: str, tensors: Mapping[str, Tensor], shape: tuple[int, ...] | None, scaled: Mapping[str, Tensor] | None = None
+) -> str:
+    """Why a change does not fit a parameter of this shape; empty where it does. `scaled`: kind -> its scale."""
     if shape is None:
         return "the model has no such layer"
-    for tensor in tensors.values():
-        if tensor.dtype not in NUMBERS:
+    for kind, tensor in tensors.items():
+        scale = (scaled or {}).get(kind)
+        if scale is not None and not _fits_scale(tensor, scale):
+            return (
+                f"is {tensor.dtype} {_written(tensor.shape)} with a scale {_written(scale.shape)}, which is not known"
+            )
+        if scale is None and tensor.dtype not in NUMBERS:
             return f"holds {tensor.dtype}, not numbers of a LoRA"
     if form == "diff":
         diff = tensors["diff"]
@@ -71,6 +80,8 @@ def misfit(form: str, tensors: Mapping[str, Tensor], shape: tuple[int, ...] | No
         return "is of a matrix; the layer is none"
     made, rank = _FORMED[form](tensors)
     wanted = (shape[0], math.prod(shape[1:]))
+    if made is None and form == "lora" and _transposed(tensors, wanted):
+        return "has transposed halves, as MLX writes them; save them as (rank, inputs) and (outputs, rank)"
     if made is None:
         return f"has shapes {', '.join(_written(t.shape) for t in tensors.values())}, which do not go together"
     if made != wanted or rank > max(wanted):
@@ -90,6 +101,22 @@ def _lora(tensors: Mapping[str, Tensor]) -> Formed:
     if down.ndim < 2 or up.ndim < 2 or not down.shape[0] or math.prod(up.shape[1:]) != down.shape[0]:
         return None, 0
     return (up.shape[0], math.prod(down.shape[1:])), down.shape[0]
+
+
+def _transposed(tensors: Mapping[str, Tensor], wanted: tuple[int, int]) -> bool:
+    up, down = tensors["up"], tensors["down"]
+    return up.ndim == down.ndim == 2 and (up.shape[1], down.shape[0]) == wanted and up.shape[0] == down.shape[1]
+
+
+def _fits_scale(tensor: Tensor, scale: Tensor) -> bool:
+    """Whether a half is stored in 8 bits, and its scale is one number or one for each row."""
+    by_row = tensor.ndim > 1 and tuple(scale.shape) in ((tensor.shape[0],), (tensor.shape[0], 1))
+    return tensor.dtype in STORED and scale.dtype in NUMBERS and (scale.numel() == 1 or by_row)
+
+
+def unpacked(tensor: Tensor, scale: Tensor) -> Tensor:
+    """A half of 8 bits as float32, by one scale or one for each row."""
+    return tensor.float() * scale.float().reshape(-1, *[1] * (tensor.ndim - 1))
 
 
 def _product(a: Tensor, b: Tensor) -> Formed:
@@ -140,6 +167,13 @@ def as_magnitude(tensor: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     if inputs and not (tensor.ndim > 2 and shape[0] == shape[1]):
         return tensor.reshape(1, -1, *[1] * (len(shape) - 2))
     return tensor.reshape(-1, *[1] * (len(shape) - 1)) if tensor.numel() == shape[0] else None
+
+
+def not_one_number(alpha: Tensor) -> str:
+    """Why a tensor is no alpha; empty where it is one."""
+    if alpha.numel() != 1:
+        return f"its alpha has {alpha.numel()} numbers, not one"
+    return "" if alpha.dtype in NUMBERS | SIGNED | UNSIGNED else f"its alpha is {alpha.dtype}, no number"
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -4,13 +4,15 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from ..errors import CheckpointError
 from .files import MAX_TENSORS, read_header, read_tensors
+from .lora_changes import not_one_number
 from .lora_owner import short
-from .lora_scale import Scales, scales
+from .lora_scale import ALPHAS, Scales, scales
 from .torch_file import read_torch
 
 
@@ -39,7 +41,15 @@ def read_lora(path: Path) -> LoraFile:
     if start.startswith(b"PK"):
         return _from_torch(path)
     metadata = read_header(path).metadata
-    return LoraFile(tensors=read_tensors(path), scales=scales(metadata, str(path)))
+    return _with_scales(read_tensors(path), metadata, path)
+
+
+def _with_scales(tensors: Mapping[str, Tensor], stated: Mapping[str, Any], path: Path) -> LoraFile:
+    """Tensors of layers, and the scales that are stated beside them or by a tensor for the whole file."""
+    whole = {name: tensors[name] for name in ALPHAS if name in tensors and not not_one_number(tensors[name])}
+    own = {name: float(alpha.reshape(())) for name, alpha in whole.items()}
+    layers = {key: tensor for key, tensor in tensors.items() if key not in whole}
+    return LoraFile(tensors=layers, scales=scales({**own, **stated}, str(path)))
 
 
 def _from_torch(path: Path) -> LoraFile:
@@ -57,4 +67,4 @@ def _from_torch(path: Path) -> LoraFile:
                 "not lora_config.pt or a training state"
             )
     beside = {} if tensors is content else {name: settings[name] for name in ("alpha", "rank") if name in settings}
-    return LoraFile(tensors=tensors, scales=scales(beside, str(path)))
+    return _with_scales(tensors, beside, path)

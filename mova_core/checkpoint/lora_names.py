@@ -1,11 +1,12 @@
 """Which expert a LoRA's file name says that it is for, where it speaks of noise levels and not of heels or angles.
 
-Told are: `high_noise`, `noise_low` and their Chinese anywhere; HIGH, LOW, HN, LN, and a capital H or L, where nothing
-but technical words (rank, steps, version, the base model) comes after; MOVA's and VideoX-Fun's names of components.
-Folders count as names do, the nearest first.
+Told are: `high_noise`, `noise_low` and the same in other languages anywhere; HIGH, LOW, HN, LN, and a capital H or L,
+where nothing but technical words (rank, steps, version, the base model) comes after; MOVA's and VideoX-Fun's names of
+components. Folders count as names do, the nearest first.
 """
 
 import re
+import unicodedata
 
 from ..sampling.schedule import Expert
 
@@ -14,28 +15,33 @@ COMPONENT_NAMES = {  # VideoX-Fun's `transformer` is the low-noise expert, the o
     "high": re.compile(r"video_dit(?!_2)|transformer_2"),
 }
 NOISE = {
-    "high": re.compile(
-        r"(?<![a-z])(?:high|hn|hi|h)[ _.\-]?noise|noise[ _.\-]?(?:level[ _.\-]?)?high(?![a-z])|(?<!\u4f4e)\u9ad8\u566a"
-    ),
-    "low": re.compile(
-        r"(?<![a-z])(?:low|ln|lo|l)[ _.\-]?noise|noise[ _.\-]?(?:level[ _.\-]?)?low(?![a-z])|(?<!\u9ad8)\u4f4e\u566a"
-    ),
+    "high": re.compile(r"(?<![a-z])(?:high|hn|hi|h)[ _.\-]?noise|noise[ _.\-]?(?:level[ _.\-]?)?high(?![a-z])"),
+    "low": re.compile(r"(?<![a-z])(?:low|ln|lo|l)[ _.\-]?noise|noise[ _.\-]?(?:level[ _.\-]?)?low(?![a-z])"),
+}
+ABROAD = {  # the same in Chinese, Japanese, Korean, Russian, Spanish and Portuguese, German, French; as `_unaccented`
+    "high": "高噪|高雜訊|高杂讯|高ノイズ|ハイノイズ|하이노이즈|고노이즈|высокий шум|шум высокий"
+    "|alto ruido|ruido alto|hohes rauschen|rauschen hoch|bruit eleve|haut bruit",
+    "low": "低噪|低雜訊|低杂讯|低ノイズ|ローノイズ|로우노이즈|저노이즈|низкий шум|шум низкий"
+    "|bajo ruido|ruido bajo|baixo ruido|ruido baixo|niedriges rauschen|rauschen niedrig|bruit faible|bas bruit",
 }
 WORDS: dict[str, Expert] = {"high": "high", "hn": "high", "h": "high", "low": "low", "ln": "low", "l": "low"}
 TECHNICAL = re.compile(  # may come after the word that says it
     r"\d+|v\d+[a-z]?|[re]\d+|(?:rank|dim|alpha|epochs?|ep|steps?|ckpt|checkpoint)\d*|\d+(?:steps?|epochs?|k|b|p|fps)"
     r"|(?:fp|bf|int)\d+\w*|e4m3fn|e5m2|wan\d*|[it]2v\d*|ti2v|a?14b|mova|lightx2v|x2v|lightning|distill(?:ed)?|seko"
     r"|lora|loras|lokr|loha|dora|locon|lycoris|comfy|comfyui|kj|ema|final|last|latest|best|adapter|model|weights|expert"
-    r"|diffusers|converted|fixed|safetensors|pt"
+    r"|diffusers|converted|fixed|safetensors|pt|\d+f|pruned|emaonly|copy|copia|copie|kopie|\u526f\u672c|\u30b3\u30d4\u30fc"
 )
-BOTH = re.compile(r"(?<![a-z])(?:high|low)(?:[^a-z]|noise|and|or)*(?:high|low)(?![a-z])")  # `high_and_low`, `HighLow`
+BOTH = re.compile(  # `high_and_low`, `HighLow`, `HN_LN`
+    r"(?<![a-z])(?:high|low|[hl]n)(?:[^a-z]|noise|and|or)*(?:high|low|[hl]n)(?:[_ \-]?noise)?(?![a-z])"
+)
 ADJECTIVE_OF = re.compile(r"(?:rank|dim|alpha|steps?|epochs?|model|weights|distill)")  # `low_rank`, `high_steps`
 COMPOUND = {"thigh", "knee", "waist", "sky", "mile", "junior", "senior", "shoulder", "ankle", "neck", "get", "very"}
 
 
 def expert_in_name(name: str) -> tuple[Expert, str] | None:
     """The expert that a file's name says and the words that say it; None where it says none or both."""
-    for segment in reversed(re.split(r"[/\\]", name[-1000:])):
+    name = unicodedata.normalize("NFKC", name[-1000:])
+    for segment in reversed(re.split(r"[/\\]", name)):
         told = _said(re.sub(r"\.(safetensors|pt|bin|sft)$", "", segment, flags=re.IGNORECASE))
         if told:
             return told[0] if len({expert for expert, _ in told}) == 1 else None
@@ -51,7 +57,12 @@ def _said(segment: str) -> list[tuple[Expert, str]]:
             found = pattern.search(spread.lower())
             if found:
                 told.append(("high" if expert == "high" else "low", spread[found.start() : found.end()]))
-    words = re.findall(r"[A-Za-z0-9]+", spread)
+    plain = _unaccented(segment)
+    for expert, phrases in ABROAD.items():
+        said = re.search(rf"(?<![a-z\u9ad8\u4f4e])(?:{_unaccented(phrases)})(?![a-z])", plain)
+        if said:  # not behind the other's sign: \u9ad8\u4f4e\u566a speaks of both
+            told.append(("high" if expert == "high" else "low", unicodedata.normalize("NFC", said[0])))
+    words = re.findall(r"[A-Za-z0-9]+|[^\W\dA-Za-z_]+", spread)
     at = len(words)
     while at and TECHNICAL.fullmatch(words[at - 1].lower()):
         at -= 1
@@ -61,6 +72,12 @@ def _said(segment: str) -> list[tuple[Expert, str]]:
     if BOTH.search(spread.lower()):
         return [("high", "high"), ("low", "low")]
     return told
+
+
+def _unaccented(text: str) -> str:
+    """In small letters without accents, words parted by one space."""
+    letters = unicodedata.normalize("NFKD", text.lower())
+    return re.sub(r"[\s_.\-]+", " ", re.sub("[\u0300-\u036f]", "", letters))
 
 
 def _stands_alone(word: str, before: list[str], after: list[str]) -> bool:

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ..errors import CheckpointError
-from .detect import Shapes, describe
-from .lora_keys import AUDIO_TOWER, LONGEST_KEY, OTHER_KINDS, split_key, unwrapped
+from .detect import UNKNOWN, Shapes, describe
+from .lora_keys import AUDIO_TOWER, LONGEST_KEY, OTHER_KINDS, Names, split_key, unwrapped
 from .lora_names import audio_in_name
 
 NO_TARGET = (
@@ -31,6 +31,10 @@ OTHER_FORMS = {
     "modules_to_save": "a whole new weight",
     "reshape_weight": "a wider layer",
 }
+OWN_WEIGHT = re.compile(r"(?:base_layer\.)?(?:weight|bias|modulation)")
+SETTING = re.compile(r"(?:lora_|network_)?(?:rank|r|dim|dropout)(?:\.\w+)?")
+OWN = "a layer's own weight, not a change of it"
+NO_LAYER = "the model has no such layer"
 OWNERS: tuple[tuple[str, str], ...] = (  # the first pattern found in a key names the likely model of a foreign LoRA
     (r"vace_blocks", "Wan VACE"),
     (r"audio_attn1|audio_to_video_attn|video_to_audio_attn|text_embedding_projection", "LTX-2"),
@@ -52,20 +56,34 @@ def short(text: str, length: int = 80) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def why_no_target(key: str) -> str:
-    """The reason a key has no target, as far as the key tells."""
-    if len(key) > LONGEST_KEY:
-        return "a name longer than any layer's"
+def why_no_target(key: str, names: Names) -> str:
+    """The reason that a key is of no layer, as far as the key tells."""
+    name = unwrapped(key)
     for pattern, reason in NO_TARGET:
-        if pattern.search(unwrapped(key)):
+        if pattern.search(name):
             return reason
-    return other_form(key) or "the model has no such layer"
+    if names.find(name)[0] in names.parameters:
+        return OWN
+    if other := OTHER_KINDS.search(name):
+        return _other_form(other["kind"])
+    split = split_key(key)
+    start = names.unknown_start(split.stem if split else name)
+    return f"its name begins with {short(start, 40)!r}, which is not known" if start else NO_LAYER
 
 
-def other_form(key: str) -> str:
-    """What a key says of a form of change that is not applied; empty where it says none."""
-    found = OTHER_KINDS.search(key)
-    return f"{OTHER_FORMS[found['kind']]}, which is not applied; LoRA, DoRA, LoHa and LoKr are" if found else ""
+def kind_reason(kind: str) -> tuple[str, bool]:
+    """Why a tensor of a kind that is not read is left out, and whether its layer can be read without it."""
+    if OWN_WEIGHT.fullmatch(kind):
+        return OWN, True
+    if SETTING.fullmatch(kind):
+        return "a setting that is not needed", True
+    if other := OTHER_KINDS.search(f".{kind}"):
+        return _other_form(other["kind"]), False
+    return f"a kind that is not known ({short(kind, 40)}); LoRA, DoRA, LoHa and LoKr are", False
+
+
+def _other_form(kind: str) -> str:
+    return f"{OTHER_FORMS[kind]}, which is not applied; LoRA, DoRA, LoHa and LoKr are"
 
 
 def refuse(shapes: Shapes, dropped: Mapping[str, str], where: str, parameters: Shapes) -> CheckpointError:
@@ -77,6 +95,10 @@ def refuse(shapes: Shapes, dropped: Mapping[str, str], where: str, parameters: S
     usual = {key: shape for key, shape in shapes.items() if len(key) <= LONGEST_KEY}
     video, audio = (parameters.get(f"{tower}blocks.0.self_attn.q.weight", (0, 0))[1] for tower in ("", AUDIO_TOWER))
     likely = _owner(usual, video, 0 if audio_in_name(where) else audio)
+    if not likely and all(why == NO_LAYER for why in dropped.values()):
+        likely = "no key of it is known"
+    if not likely and all(why == OWN for why in dropped.values()):
+        likely = "it is no LoRA but whole weights"
     return CheckpointError(
         f"{short(where, 200)} does not fit MOVA{': ' if likely else ''}{likely}. None of its {len(shapes)} keys has a "
         f"target ({count}, first {short(first)}: {short(reason, 160)}). "
@@ -92,13 +114,13 @@ def _owner(shapes: Shapes, video: int, audio: int) -> str:
     for pattern, name in OWNERS:
         if any(re.search(pattern, key) for key in shapes):
             return f"it looks like a LoRA of {name}"
-    widths = sorted({shape[1] for key, shape in shapes.items() if QUERY.search(key) and len(shape) > 1})
+    queries = [shape for key, shape in shapes.items() if QUERY.search(key) and len(shape) > 1]
+    widths = sorted({width for rank, width, *_ in queries if rank < width})
     if widths and widths[0] == video:
         return ""
     if widths:
         name = WAN_WIDTHS.get(widths[0], f"a Wan-shaped model of width {widths[0]}")
         tower = ". MOVA's audio tower has that width too: if it is one of those, put audio_dit into the file's name"
         return f"it looks like a LoRA of {name}{tower if widths[0] == audio else ''}"
-    if not any(split_key(key) or OTHER_KINDS.search(key) for key in shapes):
-        return f"it is no LoRA but {describe(shapes)}"
-    return "no key of it is known" if all(why_no_target(key).endswith("such layer") for key in shapes) else ""
+    described = "" if any(split_key(key) or OTHER_KINDS.search(key) for key in shapes) else describe(shapes)
+    return f"it is no LoRA but {described}" if described not in ("", "a LoRA", UNKNOWN) else ""

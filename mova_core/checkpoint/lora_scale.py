@@ -4,11 +4,13 @@
 
 diffusers and PEFT write one JSON object, `lora_adapter_metadata`, with PEFT's configuration under each component's
 name (`transformer.lora_alpha`, `.r`, `.use_rslora`, `.alpha_pattern`, `.rank_pattern`); others put such names into the
-header itself. kohya's `ss_network_alpha` is not read: converters that multiply alpha into the tensors keep it.
+header itself, or one alpha among the tensors. kohya's
+`ss_network_alpha` is not read: converters that multiply alpha into the tensors keep it.
 """
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,26 +18,30 @@ from typing import Any
 
 from ..errors import CheckpointError
 from .lora_keys import one_spelling
+from .lora_patterns import Pattern, number, pattern
 
 ALPHAS, RANKS, RSLORA = ("lora_alpha", "alpha", "network_alpha"), ("r", "rank"), "use_rslora"
 PATTERN_SETTINGS = ("alpha_pattern", "rank_pattern")
-LARGEST_SCALE = 1e6
+INIT = "init_lora_weights"
+MOVES_THE_BASE = re.compile(r"(pissa|olora|corda|loftq|lora_ga)\w*", re.IGNORECASE)  # ways to begin a LoRA
+TEXT_ENCODERS = re.compile(r"(?:.*_)?(?:text_encoder|te)_?\d*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """What the header says of one component's layers; the patterns are for layers by the end of their name."""
+    """What the header says of one component's layers."""
 
     alpha: float | None = None
     rank: float | None = None  # None: the tensors'
     rslora: bool = False
-    alphas: Mapping[str, float] = field(default_factory=dict)
-    ranks: Mapping[str, float] = field(default_factory=dict)
+    alphas: Pattern = field(default_factory=Pattern)
+    ranks: Pattern = field(default_factory=Pattern)
 
     def scale(self, layer: str, rank: int) -> float | None:
         """Of a layer whose tensors have this rank; None where the header states no alpha."""
-        alpha = _ending(self.alphas, layer, self.alpha)
-        rank_stated = _ending(self.ranks, layer, self.rank) or rank
+        alpha = self.alphas.of(layer)
+        alpha = self.alpha if alpha is None else alpha
+        rank_stated = self.ranks.of(layer) or self.rank or rank
         return None if alpha is None else alpha / (math.sqrt(rank_stated) if self.rslora else rank_stated)
 
 
@@ -58,27 +64,19 @@ class Scales:
         return None if adapter is None else adapter.scale(layer, rank)
 
 
-def _ending(values: Mapping[str, float], layer: str, otherwise: float | None) -> float | None:
-    """The value for the longest end of a layer's name that has one."""
-    at = 0
-    while values and 0 <= at < len(layer):
-        if layer[at:] in values:
-            return values[layer[at:]]
-        at = layer.find("_", at) + 1 or -1
-    return otherwise
-
-
 def scales(stated: Mapping[str, Any], where: str) -> Scales:
     """The scales of a file from its header's metadata, or from the settings beside the tensors in a .pt file.
 
     Raises:
-        CheckpointError: an alpha or rank that is infinite or not a number.
+        CheckpointError: an alpha or rank that is infinite or not a number, an expression that is not read, or a LoRA
+            of other weights.
     """
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for name, value in (*stated.items(), *_adapter_metadata(stated.get("lora_adapter_metadata"))):
         component, _, setting = str(name)[-200:].rpartition(".")
-        if setting in (*ALPHAS, *RANKS, *PATTERN_SETTINGS, RSLORA):
-            found[one_spelling(component)][setting] = value
+        component = one_spelling(component)
+        if setting in (*ALPHAS, *RANKS, *PATTERN_SETTINGS, RSLORA, INIT) and not TEXT_ENCODERS.fullmatch(component):
+            found[component][setting] = value
     return Scales({component: _adapter(settings, where) for component, settings in found.items()})
 
 
@@ -96,32 +94,19 @@ def _adapter_metadata(text: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _adapter(settings: Mapping[str, Any], where: str) -> Adapter:
-    alphas = [number for name in ALPHAS if (number := _number(settings.get(name), where)) is not None]
-    ranks = [number for name in RANKS if (number := _number(settings.get(name), where))]
-    by_layer = {name: _numbers(settings.get(name), where) for name in PATTERN_SETTINGS}
+    if MOVES_THE_BASE.fullmatch(str(settings.get(INIT))[:100]):
+        raise CheckpointError(
+            f"{where} was begun as {settings[INIT]} ({INIT} in its header), which changes the model's own weights too, "
+            "and those are not in it. Convert it with PEFT, whose save_pretrained knows "
+            "path_initial_model_for_weight_conversion"
+        )
+    alphas = [stated for name in ALPHAS if (stated := number(settings.get(name), where)) is not None]
+    ranks = [stated for name in RANKS if (stated := number(settings.get(name), where))]
+    by_layer = {name: pattern(settings.get(name), name, where) for name in PATTERN_SETTINGS}
     return Adapter(
         alpha=alphas[0] if alphas else None,
         rank=ranks[0] if ranks and ranks[0] > 0 else None,
         rslora=str(settings.get(RSLORA)).lower() in ("true", "1"),
         alphas=by_layer["alpha_pattern"],
-        ranks={layer: rank for layer, rank in by_layer["rank_pattern"].items() if rank > 0},
+        ranks=by_layer["rank_pattern"],
     )
-
-
-def _numbers(pattern: Any, where: str) -> dict[str, float]:
-    entries = pattern.items() if isinstance(pattern, dict) else ()
-    numbers = {one_spelling(str(layer)): _number(value, where) for layer, value in entries}
-    return {layer: number for layer, number in numbers.items() if number is not None}
-
-
-def _number(value: Any, where: str) -> float | None:
-    """A stated number; None for anything else."""
-    try:
-        number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
-    except (ValueError, OverflowError):
-        return None
-    if number is not None and not abs(number) < LARGEST_SCALE:
-        raise CheckpointError(
-            f"{where} states an alpha or rank of {number:g}; it is damaged. Download or save it again"
-        )
-    return number

@@ -180,7 +180,7 @@ def test_the_official_file_in_every_dialect_merges_to_the_same_bits(dialect, off
     options, file = DIALECTS[dialect], {}
     write, ends = options.get("write", str), {"down": ".lora_A.weight", "up": ".lora_B.weight"} | options
     for key, half in read_lora(official.loras / f"{PEFT}.safetensors").tensors.items():
-        layer, kind = split_key(key)
+        layer, kind, _ = split_key(key)
         if not layer.startswith("video_dit_2."):
             file[f"{write(layer.removeprefix('video_dit.'))}{ends[kind]}"] = half
     lora = parse(file, {k: tuple(v.shape) for k, v in base.items()}, name="file.safetensors")

@@ -19,39 +19,8 @@ from mova_core.checkpoint.lora_keys import diffusers_name
 from mova_core.checkpoint.lora_scale import scales
 from mova_core.config import MOVA
 from mova_core.errors import CheckpointError
-from mova_core.model.mova import Mova
-from tests.fixtures.lora_files import applied, dense
-from tests.fixtures.tiny_model import TINY
+from tests.fixtures.lora_files import FFN, PRE, RANK, SHAPES, Q, applied, dense, halves, only, random, shapes_of
 from tests.golden import relative_error
-
-Q, FFN = "blocks.0.self_attn.q", "blocks.1.ffn.2"
-RANK = 3
-
-
-def shapes_of(config) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in Mova(config, device="meta").state_dict().items()}
-
-
-SHAPES = shapes_of(TINY)
-NOISE = torch.Generator().manual_seed(0)
-
-
-def random(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=NOISE)
-
-
-def halves(layer: str, rank: int = RANK) -> tuple[Tensor, Tensor]:
-    """down (R, I) and up (O, R)."""
-    outputs, inputs = SHAPES[f"{layer}.weight"]
-    return random(rank, inputs), random(outputs, rank)
-
-
-def only(tensors: dict[str, Tensor], metadata: dict[str, object] | None = None, **options: object):
-    lora = parse(tensors, SHAPES, scales=scales(metadata or {}, "x"), **options)  # type: ignore[arg-type]
-    assert lora.dropped == {}
-    (change,) = lora.changes
-    return change
-
 
 # --- names -----------------------------------------------------------------------------------------------------------
 
@@ -250,7 +219,6 @@ def adapter(**settings: object) -> dict[str, object]:
     return {"lora_adapter_metadata": json.dumps(settings)}
 
 
-PRE = {"transformer.r": RANK, "transformer.lora_alpha": 6}
 SCALES = (
     ({}, 1.0),
     (adapter(**PRE), 2.0),
