@@ -55,7 +55,9 @@ def _with_scales(tensors: Mapping[str, Tensor], stated: Mapping[str, Any], path:
 def _from_torch(path: Path) -> LoraFile:
     content = read_torch(path)
     settings = content if isinstance(content, dict) else {}
-    tensors = settings.get("lora_state_dict", settings.get("state_dict", content))
+    inner = [value for value in settings.values() if isinstance(value, dict) and _tensors(value)]
+    alone = inner[0] if len(inner) == 1 and not _tensors(settings) else content  # {"model": ..., "step": 7}
+    tensors = settings.get("lora_state_dict", settings.get("state_dict", alone))
     if not isinstance(tensors, dict) or not tensors:
         raise CheckpointError(f"{path} holds {type(content).__name__}, not tensors by name. Is it lora_weights.pt?")
     if len(tensors) > MAX_TENSORS:
@@ -68,3 +70,7 @@ def _from_torch(path: Path) -> LoraFile:
             )
     beside = {} if tensors is content else {name: settings[name] for name in ("alpha", "rank") if name in settings}
     return _with_scales(tensors, beside, path)
+
+
+def _tensors(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in content.values())

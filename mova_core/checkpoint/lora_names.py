@@ -19,9 +19,17 @@ NOISE = {
     "low": re.compile(r"(?<![a-z])(?:low|ln|lo|l)[ _.\-]?noise|noise[ _.\-]?(?:level[ _.\-]?)?low(?![a-z])"),
 }
 ABROAD = {  # the same in Chinese, Japanese, Korean, Russian, Spanish and Portuguese, German, French; as `_unaccented`
-    "high": "高噪|高雜訊|高杂讯|高ノイズ|ハイノイズ|하이노이즈|고노이즈|высокий шум|шум высокий"
+    "high": "\u9ad8\u566a|\u9ad8\u96dc\u8a0a|\u9ad8\u6742\u8baf"
+    "|\u9ad8\u30ce\u30a4\u30ba|\u30cf\u30a4\u30ce\u30a4\u30ba"
+    "|\ud558\uc774\ub178\uc774\uc988|\uace0\ub178\uc774\uc988"
+    "|\u0432\u044b\u0441\u043e\u043a\u0438\u0439 \u0448\u0443\u043c"
+    "|\u0448\u0443\u043c \u0432\u044b\u0441\u043e\u043a\u0438\u0439"
     "|alto ruido|ruido alto|hohes rauschen|rauschen hoch|bruit eleve|haut bruit",
-    "low": "低噪|低雜訊|低杂讯|低ノイズ|ローノイズ|로우노이즈|저노이즈|низкий шум|шум низкий"
+    "low": "\u4f4e\u566a|\u4f4e\u96dc\u8a0a|\u4f4e\u6742\u8baf"
+    "|\u4f4e\u30ce\u30a4\u30ba|\u30ed\u30fc\u30ce\u30a4\u30ba"
+    "|\ub85c\uc6b0\ub178\uc774\uc988|\uc800\ub178\uc774\uc988"
+    "|\u043d\u0438\u0437\u043a\u0438\u0439 \u0448\u0443\u043c"
+    "|\u0448\u0443\u043c \u043d\u0438\u0437\u043a\u0438\u0439"
     "|bajo ruido|ruido bajo|baixo ruido|ruido baixo|niedriges rauschen|rauschen niedrig|bruit faible|bas bruit",
 }
 WORDS: dict[str, Expert] = {"high": "high", "hn": "high", "h": "high", "low": "low", "ln": "low", "l": "low"}

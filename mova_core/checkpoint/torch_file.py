@@ -9,7 +9,7 @@ import math
 import re
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,13 @@ def read_torch(path: Path) -> Any:
         _check_directory(path)
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
-            program, folder = _program(archive, entries, path.stat().st_size)
+            of_others = [name for name in entries if not name.endswith("/")] if not _programs(entries) else []
+            program, folder = (b"", "") if of_others else _program(archive, entries, path.stat().st_size)
     except (OSError, ValueError, LookupError, EOFError, RuntimeError, *DAMAGED) as error:
         raise CheckpointError(f"{path} is not a whole .pt file ({error!s:.120}). Download it again") from error
+    if of_others:
+        names = ", ".join(map(repr, (name[-80:] for name in of_others[:3])))
+        raise CheckpointError(f"{path} is a zip archive ({names}{', ...' if of_others[3:] else ''}). Unpack it")
     try:
         return _Reader(program, path, {name.removeprefix(folder): entry for name, entry in entries.items()}).value()
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, *DAMAGED) as error:
@@ -95,10 +99,14 @@ def _check_directory(path: Path) -> None:
         raise ValueError("it lists far more than a LoRA's tensors")
 
 
+def _programs(entries: Iterable[str]) -> list[str]:
+    return [name for name in entries if name.endswith("data.pkl")]
+
+
 def _program(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], size: int) -> tuple[bytes, str]:
     """The program and the folder that it lies in, once the archive holds no more than the file does."""
     listed = archive.infolist()
-    programs = [name for name in entries if name.endswith("data.pkl")]
+    programs = _programs(entries)
     packed = any(
         entry.compress_type or entry.flag_bits & 1 or entry.compress_size != entry.file_size for entry in listed
     )

@@ -561,7 +561,7 @@ def write_empty(path: Path) -> None:
         (write_list, "holds list"),
         (write_half, "not a whole .pt file"),
         (write_bomb, "not one that PyTorch writes"),
-        (write_zip, "not one that PyTorch writes"),
+        (write_zip, r"lora.pt is a zip archive \('readme.txt'\). Unpack it$"),
         (write_empty, "is empty"),
         (lambda path: None, "cannot be read"),
     ],

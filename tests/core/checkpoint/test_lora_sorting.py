@@ -275,12 +275,18 @@ def test_no_message_says_that_a_lora_is_none_or_contradicts_itself(key):
 # --- file names ------------------------------------------------------------------------------------------------------
 
 ABROAD = {
-    "high": "風格_高雜訊 スタイル_ハイノイズ 高ノイズ_アニメ 스타일_하이노이즈 стиль_высокий_шум estilo_alto_ruido "
-    "ruído_alto.v2 hohes-rauschen_stil bruit_élevé ＨＩＧＨ＿ＮＯＩＳＥ style_high_81f style_HIGH_pruned style_high(1) "
-    "style_high_副本",
-    "low": "風格_低雜訊 スタイル_ローノイズ 低ノイズ 스타일_저노이즈 шум_низкий_2 bajo_ruido niedriges_rauschen "
-    "bruit-faible style_LOW_copy",
-    "": "高低雜訊 HN_LN wan_high_lownoise high_noise_low_noise high_高跟鞋 salto_alto шумно high_lighting",
+    "high": "\u98a8\u683c_\u9ad8\u96dc\u8a0a \u30b9\u30bf\u30a4\u30eb_\u30cf\u30a4\u30ce\u30a4\u30ba "
+    "\u9ad8\u30ce\u30a4\u30ba_\u30a2\u30cb\u30e1 \uc2a4\ud0c0\uc77c_\ud558\uc774\ub178\uc774\uc988 "
+    "\u0441\u0442\u0438\u043b\u044c_\u0432\u044b\u0441\u043e\u043a\u0438\u0439_\u0448\u0443\u043c "
+    "estilo_alto_ruido ru\u00eddo_alto.v2 hohes-rauschen_stil bruit_\u00e9lev\u00e9 "
+    "\uff28\uff29\uff27\uff28\uff3f\uff2e\uff2f\uff29\uff33\uff25 style_high_81f style_HIGH_pruned "
+    "style_high(1) style_high_\u526f\u672c",
+    "low": "\u98a8\u683c_\u4f4e\u96dc\u8a0a \u30b9\u30bf\u30a4\u30eb_\u30ed\u30fc\u30ce\u30a4\u30ba "
+    "\u4f4e\u30ce\u30a4\u30ba \uc2a4\ud0c0\uc77c_\uc800\ub178\uc774\uc988 "
+    "\u0448\u0443\u043c_\u043d\u0438\u0437\u043a\u0438\u0439_2 bajo_ruido niedriges_rauschen bruit-faible "
+    "style_LOW_copy",
+    "": "\u9ad8\u4f4e\u96dc\u8a0a HN_LN wan_high_lownoise high_noise_low_noise high_\u9ad8\u8ddf\u978b "
+    "salto_alto \u0448\u0443\u043c\u043d\u043e high_lighting",
 }
 
 

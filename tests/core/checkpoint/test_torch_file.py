@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import LayerNorm, Linear, Sequential
 
+from mova_core.checkpoint.lora_files import read_lora
 from mova_core.checkpoint.torch_file import MAX_CONTAINERS, NARROW, STORAGE_DTYPES, read_torch
 from mova_core.errors import CheckpointError
 
@@ -180,3 +181,25 @@ def test_doubling_lists_stay_as_small_as_the_file(tmp_path):
     """Each list holds the one before twice: 2**200 numbers, were it ever walked."""
     program = b"\x80\x02]q\x00" + b"".join(b"]q%c(h%ch%ce" % (n + 1, n, n) for n in range(200)) + b"."
     assert len(read_torch(archive(tmp_path / "x.pt", program))) == 2
+
+
+@pytest.mark.parametrize("name", ["lora.safetensors", "lora.pt", "lora.zip"])
+def test_a_zip_of_files_is_told_to_be_unpacked_and_nothing_else(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as made:
+        for level in ("high", "low", "readme", "preview"):
+            made.writestr(f"My LoRA/{level}.safetensors", bytes(1000))
+    with pytest.raises(CheckpointError) as refused:
+        read_lora(tmp_path / name)
+    assert str(refused.value).endswith(
+        "is a zip archive ('My LoRA/high.safetensors', 'My LoRA/low.safetensors', "
+        "'My LoRA/readme.safetensors', ...). Unpack it"
+    )
+
+
+@pytest.mark.parametrize("name", ["model", "generator", "module", "state_dict", "lora_state_dict"])
+def test_tensors_one_level_deeper_are_found_where_there_is_one_such(tmp_path, name):
+    torch.save({name: {"a": torch.ones(2)}, "step": 7, "rank": 3}, tmp_path / "x.pt")
+    assert list(read_lora(tmp_path / "x.pt").tensors) == ["a"]
+    torch.save({"generator": {"a": torch.ones(2)}, "critic": {"a": torch.ones(2)}}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="'generator' is dict, not a tensor"):
+        read_lora(tmp_path / "x.pt")
