@@ -1,16 +1,18 @@
 """Quantised weights of every maker -> ComfyUI's per-layer formats, or a refusal by name before anything is computed.
 
-Seen in public: float8 (e4m3fn, e5m2) with a scale for the tensor, for each row, or for each block, under the names
-`weight_scale`, `scale_weight`, `weight_scale_inv` and `weight.prism_scale`, with a marker (`scaled_fp8`), a table in
-the header (`_quantization_metadata`), ComfyUI's `comfy_quant`, or nothing. A weight is always its stored value times
-its scale, whatever the scale is called. ComfyUI has no format of scales by block: those layers become bfloat16.
+Seen in public: float8 (e4m3fn, e5m2) and int8 with a scale for the tensor, for each row, or for each block, under the
+names of `ALIASES`, with a marker (`scaled_fp8`), a table in the header (`_quantization_metadata`), ComfyUI's
+`comfy_quant`, or nothing. A weight is always its stored value times its scale, whatever the scale is called; a scale of
+unsigned bytes is an exponent (OCP Microscaling's E8M0). ComfyUI has no format of scales by block: those layers become
+bfloat16.
 
 Axes: N output rows, K input columns of a linear layer; n k blocks along them.
 """
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,10 +24,14 @@ from .quantization import FLOAT8, FP8, GROUPS, INT8, QUANT_MARK, SCALES, Shape, 
 
 ALIASES = {"scale_weight": "weight_scale", "weight_scale_inv": "weight_scale", "weight.prism_scale": "weight_scale"}
 ALIASES |= {"scale_input": "input_scale", "activation_scale": "input_scale"}
-STORED_PART = re.compile(rf"^(.*)\.({'|'.join(map(re.escape, (QUANT_MARK, *SCALES, *ALIASES)))})$")
+ALIASES |= dict.fromkeys(("scale", "scales", "weight.scale", "weight_scales", "w_scale"), "weight_scale")
+ALIASES |= dict.fromkeys(("dequant_scale", "weight_dequant_scale"), "weight_scale")
+STORED_PART = re.compile(rf"^(.*?)\.({'|'.join(map(re.escape, (QUANT_MARK, *SCALES, *ALIASES)))})$")
 NO_WEIGHTS = re.compile(r"(^|\.)(comfy_attention\.config|scaled_fp8)$")
 """ComfyUI's wish for an attention kernel of one block, and the marker of a file: neither is a weight."""
 TABLE = "_quantization_metadata"  # header, JSON: {"layers": {layer: {"format": ...}}}
+BY_SHAPE = {f"{name}_{kind}" for name in FLOAT8.values() for kind in ("rowwise", "blockwise")} | {"int8_blockwise"}
+"""Formats of other converters, which say no more than the shape of the scale does."""
 PACKED = ("nvfp4", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16")  # two values a byte
 NEEDED = {
     "int8_tensorwise": ("weight_scale",),
@@ -46,6 +52,8 @@ FOREIGN = (
     (r"[.:_](weight_qdata|tensor_impl(_\w+)?|_weight_qdata)$", "torchao"),
     (r"\.(W_q|W_q_meta)$", "HQQ"),
 )
+LARGEST = 100.0  # no layer of a transformer has a weight near it; float8 that lacks its scale goes to 448
+PROBED_LAYERS, PROBED_ROWS = 4, 256  # of a file, looked at for that
 BLOCKS = (128, 64, 256, 32, 16, 512, 8, 1024)  # of weight_scale_inv, whose last block may be cut off; usual ones first
 
 
@@ -106,9 +114,7 @@ def with_formats(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], whe
         if match is None:
             out[key] = tensor
         else:
-            layers.setdefault(match[1], {})[ALIASES.get(match[2], match[2])] = tensor
-            if match[2] == "weight_scale_inv":
-                layers[match[1]]["inv"] = tensor
+            _note(layers.setdefault(match[1], {}), match[2], tensor, f"{where}: {match[1]:.120}")
     for layer, config in stated_formats(metadata, where).items():
         if f"{layer}.weight" in tensors:
             layers.setdefault(layer, {}).setdefault(QUANT_MARK, marked(config))
@@ -118,33 +124,103 @@ def with_formats(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], whe
             raise CheckpointError(f"{where}: {layer:.120} has a scale and no weight. Download the file again")
         read = _read(weight, parts, f"{where}: {layer:.120}")
         out |= {f"{layer}.{name}": part for name, part in read.items()}
+    _check_values(out, where)
     return out
+
+
+def _note(parts: dict[str, Tensor], name: str, tensor: Tensor, where: str) -> None:
+    """Put a part of a layer to the others, by ComfyUI's name."""
+    known = ALIASES.get(name, name)
+    if known in parts and not torch.equal(parts[known].float(), tensor.float()):
+        raise CheckpointError(f"{where} has two of {known}, and they differ. Choose another file")
+    parts[known] = tensor
+    if name == "weight_scale_inv":
+        parts["inv"] = tensor
+
+
+def _check_values(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are whole numbers or complex, and float8 of towers whose scale is not there or divides."""
+    probed = 0
+    for key, weight in tensors.items():
+        layer, _, part = key.rpartition(".")
+        marked_layer = f"{layer}.{QUANT_MARK}" in tensors
+        if part in ("weight", "bias", "modulation") and not marked_layer and not weight.is_floating_point():
+            raise CheckpointError(f"{where}: {key:.120} is {weight.dtype} without a scale. Choose another file")
+        of_tower = part == "weight" and weight.ndim == 2 and "blocks." in key
+        if of_tower and weight.dtype in FLOAT8 and probed < PROBED_LAYERS:
+            probed += 1
+            _check_probe(weight, layer, tensors, where)
+
+
+def _check_probe(weight: Tensor, layer: str, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Some rows of a float8 weight, times its scale where that is by tensor or row."""
+    scale = tensors.get(f"{layer}.weight_scale")
+    step = max(1, weight.shape[0] // PROBED_ROWS)
+    rows = weight[::step].float()
+    if scale is not None and scale.numel() not in (1, weight.shape[0]):
+        return
+    if scale is not None:
+        rows = rows * (scale if scale.numel() == 1 else scale[::step])
+    largest = float(rows.abs().max()) if rows.numel() else 0.0
+    if largest <= LARGEST:
+        return
+    beside = [key for key in tensors if key.startswith(f"{layer}.") and key.split(".")[-1] not in ("weight", "bias")]
+    why = "its scales divide where they should multiply" if scale is not None else "its scales are not in the file"
+    if scale is None and beside:
+        why += f", unless {beside[0][-60:]!r} is one"
+    what = (
+        "NaN; the file is damaged" if math.isnan(largest) else f"weights up to {largest:g}, which no layer has: {why}"
+    )
+    raise CheckpointError(f"{where}: {layer:.120} holds {what}. Choose a file in bf16, or in float8 of another maker")
+
+
+def _refuse_others(parts: Iterable[str], what: object, where: str) -> None:
+    """Refuse what lies beside a weight and its scale and would change the numbers."""
+    others = sorted(set(parts) - {QUANT_MARK, "weight_scale", "input_scale"})
+    if others:
+        raise CheckpointError(
+            f"{where} is {what} with {', '.join(others)} beside it, which is not read. Choose a file in bf16 or scaled "
+            "float8"
+        )
 
 
 def _read(weight: Tensor, parts: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     """One layer: its weight and what belongs to it, in a format or unpacked."""
     cut = parts.pop("inv", None) is not None  # blocks of a fixed size, the last one cut off
     name = configuration(parts[QUANT_MARK], where)["format"] if QUANT_MARK in parts else ""
-    scale = parts.get("weight_scale")
-    if name and name not in FLOAT8.values():
+    if name and name not in FLOAT8.values() and name not in BY_SHAPE:
         return {"weight": weight, **_whole(weight, parts, name, where)}
-    if scale is None:
+    _refuse_others(parts, weight.dtype, where)
+    if "weight_scale" not in parts:
+        if name:
+            raise CheckpointError(f"{where} is {name} without its weight_scale. Download the file again")
         return {"weight": weight}  # float8 without scales, or a scale of the input alone
-    if weight.dtype == torch.int8 and not name:
-        kind = _kind(weight, scale, cut, where)
-        if kind == "block":
-            raise _unknown(weight, scale, where)
-        return {"weight": weight, "weight_scale": _as(kind, scale), QUANT_MARK: INT8.configuration(tuple(weight.shape))}
-    if weight.dtype not in FLOAT8:
+    scale = _numbers(weight, parts["weight_scale"], where)
+    if weight.dtype not in FLOAT8 and weight.dtype != torch.int8:
         if weight.is_floating_point() and weight.dtype.itemsize > 1 and bool((scale == 1).all()):
             return {"weight": weight}
         raise _unknown(weight, scale, where)
     kind = _kind(weight, scale, cut, where)
     if kind == "block" or weight.ndim != 2:
         return {"weight": unpacked(weight, scale, cut)}
-    own = {key: parts[key] for key in (QUANT_MARK, "input_scale") if name and key in parts and kind == "tensor"}
+    if weight.dtype == torch.int8:
+        mark = INT8.configuration(tuple(weight.shape))
+        return {"weight": weight, "weight_scale": _as(kind, scale), QUANT_MARK: mark}
+    stated = name in FLOAT8.values() and kind == "tensor"
+    own = {key: parts[key] for key in (QUANT_MARK, "input_scale") if key in parts} if stated else {}
     mark = marked({"format": FLOAT8[weight.dtype], **FP8.options})
     return {"weight": weight, "weight_scale": _as(kind, scale), **(own or {QUANT_MARK: mark})}
+
+
+def _numbers(weight: Tensor, scale: Tensor, where: str) -> Tensor:
+    """A scale in float32; of unsigned bytes beside float8 they are exponents of two."""
+    if scale.dtype == torch.uint8 and weight.dtype in FLOAT8:
+        scale = torch.exp2(scale.float() - 127.0)
+    if not scale.is_floating_point():
+        raise _unknown(weight, scale, where)
+    if not bool(torch.isfinite(scale.float()).all()):
+        raise CheckpointError(f"{where} has a scale that is NaN or infinite; the file is damaged. Download it again")
+    return scale.float()
 
 
 def _whole(weight: Tensor, parts: dict[str, Tensor], name: str, where: str) -> dict[str, Tensor]:
@@ -153,10 +229,12 @@ def _whole(weight: Tensor, parts: dict[str, Tensor], name: str, where: str) -> d
     if missing:
         raise CheckpointError(f"{where} is {name} without its {', '.join(missing)}. Download the file again")
     if name == "int8_tensorwise":
-        kind = _kind(weight, parts["weight_scale"], False, where)
+        _refuse_others(parts, name, where)
+        scale = _numbers(weight, parts["weight_scale"], where)
+        kind = _kind(weight, scale, False, where)
         if kind == "block":
-            raise _unknown(weight, parts["weight_scale"], where)
-        parts = {**parts, "weight_scale": _as(kind, parts["weight_scale"])}
+            raise _unknown(weight, scale, where)
+        parts = {**parts, "weight_scale": _as(kind, scale)}
     config = configuration(parts[QUANT_MARK], where)
     group = config.get("convrot_groupsize", 256)
     columns = weight.shape[-1] * (2 if name in PACKED else 1)
@@ -181,13 +259,13 @@ def _kind(weight: Tensor, scale: Tensor, cut: bool, where: str) -> str:
 
 
 def _as(kind: str, scale: Tensor) -> Tensor:
-    return scale.float().reshape(()) if kind == "tensor" else scale.float().reshape(-1, 1)
+    return scale.reshape(()) if kind == "tensor" else scale.reshape(-1, 1)
 
 
 def _unknown(weight: Tensor, scale: Tensor, where: str) -> CheckpointError:
     return CheckpointError(
-        f"{where} is {weight.dtype} {tuple(weight.shape)} with scales {tuple(scale.shape)}, a layout that is not "
-        "known. Choose a file in bf16, or scaled by tensor, row or block"
+        f"{where} is {weight.dtype} {tuple(weight.shape)} with scales {tuple(scale.shape)}, {scale.dtype}, a layout "
+        "that is not known. Choose a file in bf16, or scaled by tensor, row or block"
     )
 
 
@@ -228,8 +306,8 @@ def notes(shapes: Shapes, dtypes: Mapping[str, str], where: str) -> list[str]:
     blocks = [key for key in shapes if _by_block(key, shapes, dtypes)]
     if blocks:
         found.append(
-            f"{where} holds {len(blocks)} float8 layers with scales by block, which ComfyUI's layers do not read: they "
-            "are unpacked to bfloat16 in RAM. weight_dtype int8 or fp8_e4m3fn packs them again."
+            f"{where} holds {len(blocks)} layers of 8 bits with scales by block, which ComfyUI's layers do not read: "
+            "they are unpacked to bfloat16 in RAM. weight_dtype int8 or fp8_e4m3fn packs them again."
         )
     asked = sum(key.endswith("comfy_attention.config") for key in shapes)
     if asked:
@@ -245,4 +323,4 @@ def _by_block(key: str, shapes: Shapes, dtypes: Mapping[str, str]) -> bool:
         return False
     weight = f"{match[1]}.weight"
     shape = shapes[key]
-    return dtypes.get(weight, "").startswith("F8_E") and len(shape) > 1 and shape[1] > 1
+    return dtypes.get(weight, "").startswith(("F8_E", "I8")) and len(shape) > 1 and shape[1] > 1

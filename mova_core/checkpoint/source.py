@@ -271,7 +271,7 @@ def audio_vae(place: Path | str, read: Read = read_tensors) -> tuple[AudioVAECon
             f"{file.place} holds {kind}; wanted here is the DAC audio VAE of MOVA, "
             "audio_vae/diffusion_pytorch_model.safetensors of the downloaded folder or a converted file"
         )
-    tensors = fold_weight_norm({key: tensor for path in file.files for key, tensor in read(path).items()})
+    tensors = fold_weight_norm(file.plain(read))
     stated = file.configs.get(AUDIO_VAE if file.place.name == AUDIO_VAE or not is_folder(place) else file.place.name)
     if stated is not None:
         return configs.audio_vae_config(*stated), tensors

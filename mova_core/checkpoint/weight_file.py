@@ -20,7 +20,7 @@ from . import configs, detect
 from .detect import Shapes
 from .files import Header, Read, component_files, component_header, read_header, read_json, read_some
 from .layouts import logical_shapes, notes, refuse_foreign, stated_formats, with_formats
-from .quantization import QUANT_MARK, configuration
+from .quantization import QUANT_MARK, configuration, dequantized
 from .variants import AUDIO, BRIDGE, HIGH, LOW, MODEL_PARTS, PRISM, ModelVariant, parts, variant_of
 
 COMPONENT_MARK = "mova"  # header: which of the published components the file holds, or SHARED or MERGED
@@ -77,9 +77,16 @@ class WeightFile:
 
     def tensors(self, kept: str, read: Read, *, only: str = "") -> dict[str, Tensor]:
         """The tensors kept under a part's names, quantised layers in ComfyUI's formats; with `only`, just that one."""
-        whole = {key: tensor for path in self.files for key, tensor in read(path).items()}
-        found = parts(with_formats(whole, self.metadata, str(self.place))).get(kept, {})
+        found = parts(self._whole(read)).get(kept, {})
         return {key: value for key, value in found.items() if only in ("", key)}
+
+    def plain(self, read: Read) -> dict[str, Tensor]:
+        """Every tensor, quantised layers unpacked to bfloat16."""
+        return dequantized(self._whole(read))
+
+    def _whole(self, read: Read) -> dict[str, Tensor]:
+        whole = {key: tensor for path in self.files for key, tensor in read(path).items()}
+        return with_formats(whole, self.metadata, str(self.place))
 
 
 def open_file(path: Path | str) -> WeightFile:

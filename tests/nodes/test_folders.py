@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tests.comfy import needs_comfy
+from tests.golden import relative_error
 from tests.in_process import Pack
 from tests.nodes.graph import Run
 
@@ -113,3 +118,37 @@ def test_weights_of_another_model_or_size_in_the_text_encoder_are_named(roots: P
             run("MOVALoader", folder="MOVA-360p", weight_dtype="default")
         weights.write_bytes(kept)
         config.write_text(stated)
+
+
+def text_encoder(roots: Path, change: Callable[[str, Tensor], dict[str, Tensor]]) -> None:
+    """Change each matrix of the encoder of one folder."""
+    path = roots / "usual" / "MOVA-360p" / "text_encoder" / "model.safetensors"
+    made: dict[str, Tensor] = {}
+    for key, value in load_file(path).items():
+        made |= change(key, value) if value.ndim == 2 and key.startswith("encoder.block") else {key: value}
+    save_file(made, path)
+
+
+@pytest.mark.parametrize("name", ["weight_scale", "scale_weight", "scale"])
+def test_a_text_encoder_in_scaled_float8_is_read(roots: Path, run: Run, name: str) -> None:
+    def context() -> Tensor:
+        clip = run("MOVALoader", folder="MOVA-360p", weight_dtype="default")[1]
+        return run("MOVATextEncode", clip=clip, prompt="A cat plays the piano.", negative_prompt="")[0][0][0]
+
+    def scaled(key: str, value: Tensor) -> dict[str, Tensor]:
+        scale = value.float().abs().max() / 400
+        return {key: (value.float() / scale).to(torch.float8_e4m3fn), key.removesuffix("weight") + name: scale}
+
+    exact = context()
+    text_encoder(roots, scaled)
+    assert 0.001 < relative_error(context(), exact) < 0.1
+
+
+def test_a_text_encoder_in_a_format_that_is_not_read_is_refused_by_name(roots: Path, run: Run, pack: Pack) -> None:
+    wrong = pack.module("mova_core.errors").CheckpointError
+    text_encoder(roots, lambda key, value: {key: (value * 100).to(torch.int8)})
+    with pytest.raises(wrong, match=r"SelfAttention.*is torch.int8 without a scale"):
+        run("MOVALoader", folder="MOVA-360p", weight_dtype="default")
+    text_encoder(roots, lambda key, value: {key: value.float(), f"{key}.absmax": torch.ones(4)})
+    with pytest.raises(wrong, match="quantised by bitsandbytes"):
+        run("MOVALoader", folder="MOVA-360p", weight_dtype="default")

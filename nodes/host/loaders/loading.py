@@ -16,12 +16,12 @@ import torch
 from comfy.quant_ops import QUANT_ALGOS
 from torch import Tensor
 
-from ....mova_core.checkpoint.files import component_tensors
 from ....mova_core.checkpoint.keys import original_video_vae
 from ....mova_core.checkpoint.load import assign, joint_shapes
 from ....mova_core.checkpoint.quantization import FORMATS, QUANT_MARK, SCALES, Format, configuration, quantized
 from ....mova_core.checkpoint.source import Source, joint_names
 from ....mova_core.checkpoint.variants import AUDIO, BRIDGE, HIGH, LOW
+from ....mova_core.checkpoint.weight_file import open_component
 from ....mova_core.errors import CheckpointError
 from ....mova_core.shapes import AudioGrid
 from .. import newer
@@ -253,7 +253,7 @@ def load_video_vae(folder: Path, audio_latent_channels: int, audio_grid: AudioGr
         CheckpointError: missing, damaged, or not a Wan 2.1 VAE.
     """
     where = folder / "video_vae"
-    tensors = original_video_vae(component_tensors(where, read), str(where))
+    tensors = original_video_vae(open_component(folder, "video_vae").plain(read), str(where))
     if "decoder.middle.0.residual.0.gamma" not in tensors:
         raise CheckpointError(f"{where} is not a Wan 2.1 video VAE. Download the folder again")
     vae = MovaVideoVAE(sd=tensors)

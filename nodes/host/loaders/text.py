@@ -16,8 +16,9 @@ from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 from torch import Tensor
 
 from ....mova_core.checkpoint.detect import describe
-from ....mova_core.checkpoint.files import check_part, check_small_file, component_tensors, read_json
+from ....mova_core.checkpoint.files import check_part, check_small_file, read_json
 from ....mova_core.checkpoint.load import first
+from ....mova_core.checkpoint.weight_file import open_component
 from ....mova_core.errors import CheckpointError, ConfigError
 from ....mova_core.text import CONTEXT_ROWS, cap_tokens, clean_prompt
 from ..keys import AUDIO_CONTEXT
@@ -85,7 +86,7 @@ def load_clip(folder: Path, *, disable_dynamic: bool = False) -> comfy.sd.CLIP:
         check_part(folder / part)
     config = _encoder_config(folder / "text_encoder" / "config.json")
     vocabulary = _tokenizer_file(folder / "tokenizer")
-    tensors = component_tensors(folder / "text_encoder", lambda path: comfy.utils.load_torch_file(str(path)))
+    tensors = open_component(folder, "text_encoder").plain(lambda path: comfy.utils.load_torch_file(str(path)))
     tied = tensors.pop("encoder.embed_tokens.weight", None)  # either name may be stored
     if tied is not None:
         tensors.setdefault("shared.weight", tied)

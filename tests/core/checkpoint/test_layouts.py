@@ -17,7 +17,7 @@ STEP = {E4M3: 2**-4, E5M2: 2**-3}  # half a step of a value
 def weight(rows: int = 48, columns: int = 64) -> Tensor:
     """Rows and columns of very different sizes, so that a scale in the wrong place shows."""
     w = torch.randn(rows, columns, generator=torch.Generator().manual_seed(1))
-    return w * torch.logspace(0, 2, rows)[:, None] * torch.logspace(0, 1, columns)
+    return w * torch.logspace(-2, 0, rows)[:, None] * torch.logspace(0, 1, columns)
 
 
 @pytest.mark.parametrize("dtype", [E4M3, E5M2])
@@ -73,6 +73,106 @@ def test_int8_with_scales_and_without_a_mark_is_comfyuis_int8():
     assert (back - w).norm() < 0.01 * w.norm()
 
 
+@pytest.mark.parametrize("name", ["", "int8_blockwise"])
+def test_int8_by_block_becomes_bfloat16(name):
+    w = weight()
+    scale = w.view(3, 16, 4, 16).abs().amax((1, 3)) / 127
+    full = scale.repeat_interleave(16, 0).repeat_interleave(16, 1)
+    stored = {KEY: torch.round(w / full).to(torch.int8), f"{LAYER}.weight_scale": scale}
+    mark = {f"{LAYER}.comfy_quant": marked({"format": name, "group_size": 16})} if name else {}
+    read = with_formats(stored | mark, {}, "a file")
+    assert read.keys() == {KEY}
+    assert (read[KEY].float() - w).norm() < 0.01 * w.norm()
+
+
+@pytest.mark.parametrize("layout", ["by row, 1-D", "by square block"])
+def test_marks_of_other_converters_say_no_more_than_the_shape_of_the_scale(layout):
+    w = weight(64, 64)
+    stored = {key.replace("weight_scale_inv", "weight_scale"): t for key, t in LAYOUTS[layout](w, E4M3).items()}
+    for kind in ("rowwise", "blockwise"):
+        mark = {f"{LAYER}.comfy_quant": marked({"format": f"float8_e4m3fn_{kind}", "group_size": 16})}
+        back = dequantized(with_formats(stored | mark, {}, "a file"), torch.float32)[KEY].float()
+        assert (back - w).norm() < 0.04 * w.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float8_e8m0fnu])
+@pytest.mark.parametrize("name", ["weight_scale", "weight_scale_inv"])
+def test_scales_that_are_exponents_are_read_as_such(dtype, name):
+    """MXFP8 as others store it: a byte for 32 columns, without ComfyUI's mark (omlx #2159)."""
+    w = weight()
+    power = torch.ceil(torch.log2(w.view(48, 2, 32).abs().amax(2) / 448))
+    values = (w.view(48, 2, 32) / torch.exp2(power)[:, :, None]).view(48, 64).to(E4M3)
+    scale = (power + 127).to(dtype) if dtype == torch.uint8 else torch.exp2(power).to(dtype)
+    back = with_formats({KEY: values, f"{LAYER}.{name}": scale}, {}, "a file")[KEY].float()
+    assert (back - w).norm() < 0.04 * w.norm()
+
+
+@pytest.mark.parametrize("name", ["scale", "scales", "weight.scale", "weight_scales", "w_scale", "dequant_scale"])
+def test_a_scale_by_other_names_is_read(name):
+    w = weight()
+    stored = by_tensor(w, E4M3, name)
+    back = dequantized(with_formats(stored, {}, "a file"), torch.float32)[KEY].float()
+    assert (back - w).norm() < 0.04 * w.norm()
+    assert logical_shapes({key: tuple(t.shape) for key, t in stored.items()}, {}) == {KEY: (48, 64)}
+
+
+@pytest.mark.parametrize(
+    "stored", [by_tensor(weight(), E4M3), LAYOUTS["by row"](weight(), E4M3)], ids=["tensor", "row"]
+)
+def test_scales_that_are_lost_or_their_own_inverse_are_told_by_the_numbers(stored):
+    name = f"{LAYER}.weight_scale"
+    with pytest.raises(
+        CheckpointError, match=r"ffn\.0 holds weights up to [34]\d\d, .* scales are not in the file\. Choose"
+    ):
+        with_formats({KEY: stored[KEY]}, {}, "a file")
+    with pytest.raises(CheckpointError, match=r"not in the file, unless 'blocks\.0\.ffn\.0\.odd_name' is one"):
+        with_formats({KEY: stored[KEY], f"{LAYER}.odd_name": stored[name]}, {}, "a file")
+    with pytest.raises(CheckpointError, match="its scales divide where they should multiply"):
+        with_formats({KEY: stored[KEY], name: 1 / stored[name]}, {}, "a file")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("layout", ["by tensor", "by row", "by block of a row", "by square block"])
+def test_a_scale_that_is_not_finite_is_refused_before_sampling(layout, value):
+    stored = LAYOUTS[layout](weight(), E4M3)
+    (name,) = stored.keys() - {KEY}
+    stored[name] = stored[name].reshape(-1).index_fill(0, torch.tensor(0), value).view(stored[name].shape)
+    with pytest.raises(CheckpointError, match="a scale that is NaN or infinite"):
+        with_formats(stored, {}, "a file")
+
+
+@pytest.mark.parametrize("part", ["pre_quant_scale", "weight_scale_2", "weight_zeros", "weight_codebook"])
+@pytest.mark.parametrize("dtype", [E4M3, torch.int8, torch.bfloat16])
+def test_what_would_change_the_numbers_is_not_passed_over(part, dtype):
+    stored = {KEY: torch.ones(48, 64).to(dtype), f"{LAYER}.{part}": torch.full((64,), 2.0)}
+    stored |= {f"{LAYER}.weight_scale": torch.tensor(1.0)}
+    with pytest.raises(CheckpointError, match=f"with {part} beside it, which is not read"):
+        with_formats(stored, {}, "a file")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool, torch.complex64])
+@pytest.mark.parametrize("key", [KEY, f"{LAYER}.bias", "blocks.0.modulation", "patch_embedding.weight"])
+def test_what_is_no_number_of_a_weight_is_refused(dtype, key):
+    with pytest.raises(CheckpointError, match=f"{key} is {dtype} without a scale"):
+        with_formats({key: torch.ones(48, 64, dtype=dtype)}, {}, "a file")
+
+
+def test_large_numbers_of_a_text_encoder_are_its_own():
+    table = {"shared.weight": torch.full((48, 64), 200.0).to(E4M3)}
+    assert with_formats(table, {}, "a file").keys() == table.keys()
+
+
+def test_two_scales_that_differ_and_a_mark_without_one_are_refused():
+    stored = by_tensor(weight(), E4M3)
+    twice = stored | {f"{LAYER}.scale_weight": stored[f"{LAYER}.weight_scale"].clone()}
+    assert with_formats(twice, {}, "a file").keys() == with_formats(stored, {}, "a file").keys()
+    with pytest.raises(CheckpointError, match="two of weight_scale, and they differ"):
+        with_formats(twice | {f"{LAYER}.scale_weight": torch.tensor(7.0)}, {}, "a file")
+    mark = {f"{LAYER}.comfy_quant": marked({"format": "float8_e4m3fn"})}
+    with pytest.raises(CheckpointError, match="float8_e4m3fn without its weight_scale"):
+        with_formats({KEY: stored[KEY]} | mark, {}, "a file")
+
+
 def test_scales_of_what_is_no_matrix_are_multiplied_in():
     values = torch.randn(3, 4, 1, 2, 2).to(E4M3)
     stored = {"patch_embedding.weight": values, "patch_embedding.weight_scale": torch.tensor(0.25)}
@@ -100,7 +200,10 @@ def test_plain_weights_and_those_without_scales_are_left_alone():
         (torch.ones(64), E4M3),
         (torch.ones(7, 9), E4M3),
         (torch.ones(2, 2, 2), E4M3),
-        (torch.ones(48, 8), torch.int8),  # int8 in blocks
+        (torch.ones(48, 8, dtype=torch.uint8), torch.int8),  # exponents are of float8 alone
+        (torch.ones((), dtype=torch.int64), E4M3),
+        (torch.ones(1, 48), E4M3),
+        (torch.zeros(0), E4M3),
         (torch.tensor(2.0), torch.bfloat16),
         (torch.ones(48, 4), torch.uint8),
     ],
@@ -158,4 +261,5 @@ def test_packed_weights_have_twice_the_columns_and_wishes_for_attention_are_no_w
     assert logical_shapes(shapes, {LAYER: "int8_tensorwise"}) == {KEY: (8, 8)}
     assert "asks for an attention kernel" in notes(shapes, {}, "x.safetensors")[0]
     blocks = {KEY: (64, 64), f"{LAYER}.scale_weight": (64, 8, 1)}
-    assert "unpacked to bfloat16" in notes(blocks, {KEY: "F8_E4M3"}, "x.safetensors")[0]
+    for dtype in ("F8_E4M3", "I8"):
+        assert "unpacked to bfloat16" in notes(blocks, {KEY: dtype}, "x.safetensors")[0]
