@@ -82,7 +82,9 @@ def read(path: Path, start: int = 0) -> Iterator[Tensor]:
             if piece:
                 yield torch.stack(piece)
     except (OSError, av.FFmpegError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}. Delete it; what it is of is made again") from error
+        raise CheckpointError(
+            f"{path} cannot be read: {error!s:.200}. Delete it; what it is of is made again"
+        ) from error
 
 
 def _check(size: tuple[int, int], sound: Tensor | None) -> None:

@@ -74,7 +74,7 @@ def _opened(path: Path) -> Iterator["safetensors.safe_open"]:
     except FileNotFoundError as error:
         raise CheckpointError(GONE.format(path)) from error
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}. Make this part again") from error
+        raise CheckpointError(f"{path} cannot be read: {error!s:.200}. Make this part again") from error
 
 
 def segment_path(folder: Path, index: int) -> Path:
@@ -131,7 +131,7 @@ def open_segment(path: Path) -> Segment:
     try:
         return _segment(path, header)
     except (MovaError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged or was changed: {error}. Make this part again") from error
+        raise CheckpointError(f"{path} is damaged or was changed: {error!s:.300}. Make this part again") from error
 
 
 def _segment(path: Path, header: Header) -> Segment:

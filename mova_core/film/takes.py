@@ -15,8 +15,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from errno import ENOENT
 from pathlib import Path
@@ -26,11 +26,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ..checkpoint.files import is_folder
 from ..checkpoint.whole_file import WRITE_TRIES, listed, write_whole
 from ..checkpoint.writer import raw
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MovaError, ShapeError
 from ..inputs.sounds import Sound
+from ..kept.latents import read_latent
 from ..waveform import clip_samples
+from .take_checks import check_end, checked_fields
 
 log = logging.getLogger("mova")
 
@@ -83,11 +86,11 @@ class Take:
 
     def pictures(self) -> Tensor:
         """(F, H, W, 3) uint8, its last ones."""
-        return self._tensor(END, "pictures")
+        return self._end()[0]
 
     def sound(self) -> Sound:
         """(1, C, S) of all of it."""
-        return Sound(waveform=self._tensor(END, "sound")[None], rate=self.sample_rate)
+        return Sound(waveform=self._end()[1][None], rate=self.sample_rate)
 
     def sound_of(self, frames: int) -> Sound:
         """(1, C, S) of its last so many pictures."""
@@ -96,21 +99,33 @@ class Take:
 
     def latents(self) -> tuple[Tensor, Tensor]:
         """Video and audio, (B, C, ...) each."""
-        return self._tensor(LATENTS, "video"), self._tensor(LATENTS, "audio")
+        with self._reading(LATENTS):
+            kept = read_latent(self.folder / LATENTS)
+            if kept.audio is None:
+                raise ShapeError("it holds no sound")
+            return kept.video, kept.audio
 
     def bytes(self) -> int:
         return folder_bytes(self.folder)
 
-    def _tensor(self, file: str, name: str) -> Tensor:
+    def _end(self) -> tuple[Tensor, Tensor]:
+        """(F, H, W, 3) uint8 and (C, S), as they were written."""
+        with self._reading(END), safetensors.safe_open(self.folder / END, framework="pt") as file:
+            pictures, sound = file.get_tensor("pictures"), file.get_tensor("sound")
+            check_end(pictures, sound, self.height, self.width, self.frames)
+            if end_digest(pictures, sound) != self.end:
+                raise ShapeError("it is not what was written")
+            return pictures, sound
+
+    @contextmanager
+    def _reading(self, file: str) -> Iterator[None]:
         try:
-            with safetensors.safe_open(self.folder / file, framework="pt") as opened:
-                tensor: Tensor = opened.get_tensor(name)
-                return tensor
-        except FileNotFoundError as error:
-            raise CheckpointError(_gone(self.folder)) from error
-        except (OSError, safetensors.SafetensorError) as error:
+            yield
+        except (OSError, MovaError, safetensors.SafetensorError) as error:
+            if not is_folder(self.folder):
+                raise CheckpointError(_gone(self.folder)) from error
             raise CheckpointError(
-                f"{self.folder / file} cannot be read: {error}. Delete this take's folder; it is made again"
+                f"{self.folder / file} cannot be read: {error!s:.200}. Delete this take's folder; it is made again"
             ) from error
 
 
@@ -143,13 +158,11 @@ def read_take(folder: Path) -> Take | None:
         said = json.loads((folder / HEADER).read_text(encoding="utf-8"))
         if said.pop("mova_take") != TAKE_VERSION:
             return None
-        for name in ("mean", "spread"):
-            said[name] = tuple(map(float, said[name]))
-        return Take(**said, folder=folder)
+        return Take(**checked_fields(said), folder=folder)
     except FileNotFoundError:  # it has just gone
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        log.warning("%s cannot be read (%s); this take does not count", folder / HEADER, error)
+    except (OSError, MovaError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        log.warning("%s cannot be read (%.200s); this take does not count", folder / HEADER, error)
         return None
 
 

@@ -93,7 +93,7 @@ def read_latent(path: Path) -> JointLatent:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}. Check the path") from error
     except (MovaError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"the latent in {path} cannot be used: {error}") from error
+        raise CheckpointError(f"the latent in {path} cannot be used: {error!s:.300}") from error
 
 
 def _wanted(header: Header) -> set[str]:

@@ -94,7 +94,7 @@ def read_state(folder: Path, tensors: bool = True) -> RunState:
             denoised=found.get("denoised"),
         )
     except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"the state of a run in {path} is damaged: {error}") from error
+        raise CheckpointError(f"the state of a run in {path} is damaged: {error!s:.300}") from error
 
 
 def write_answer(folder: Path, number: int, answer: Tensor, noise: str) -> None:
@@ -171,7 +171,7 @@ def read_result(folder: Path) -> tuple[JointLatent, int]:
     try:
         return read_latent(folder / RESULT_FILE), _number(notes["seed"])
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"the latent in {folder / RESULT_FILE} is damaged: {error}") from error
+        raise CheckpointError(f"the latent in {folder / RESULT_FILE} is damaged: {error!s:.300}") from error
 
 
 def states(root: Path) -> Iterator[RunState]:
@@ -242,4 +242,4 @@ def _tensors(path: Path, names: set[str]) -> dict[str, Tensor]:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in names}
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        raise CheckpointError(f"{path} cannot be read: {error!s:.200}") from error

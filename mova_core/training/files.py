@@ -118,7 +118,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     header = read_header(path)
     try:
         state = json.loads(header.metadata[STATE_MARK])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no state of a MOVA training run; delete it to begin anew") from error
     return {name: tensor.clone() for name, tensor in read_tensors(path).items()}, state
 

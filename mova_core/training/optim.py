@@ -171,15 +171,23 @@ class AdamW:
             ConfigError: it is another run's, or was kept in the other precision.
         """
         try:
+            if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+                raise ValueError("it holds NaN")
+            slots = {}
             for name in {key.split("/")[0] for key in tensors}:
                 slot = self._slot(self.parameters[name])
                 slot.steps = int(tensors[f"{name}/steps"])
+                if slot.steps < 1:
+                    raise ValueError(f"{name} took {slot.steps} steps")
                 for kind, moment in (("mean", slot.mean), ("square", slot.square)):
                     prefix = f"{name}/{kind}/"
                     moment.load({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
-                self.slots[name] = slot
-        except (KeyError, RuntimeError) as error:
-            raise ConfigError(f"the kept state is of another run or another optimizer ({error}); begin anew") from error
+                slots[name] = slot
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"the kept state is of another run or another optimizer ({error!s:.200}); begin anew"
+            ) from error
+        self.slots = slots
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:

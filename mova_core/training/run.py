@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint.experts import EXPERT_FOLDERS
-from ..errors import ConfigError, MovaError
+from ..errors import CheckpointError, ConfigError, MovaError, ShapeError
+from ..inputs.numbers import choice, real, whole
 from ..sampling.schedule import Expert
 from .adapters import TRAINED_PARTS
 from .budget import MOMENTS
@@ -23,6 +24,7 @@ from .optim import AdamW, Rates, gradient_norm
 OPTIMIZERS = tuple(MOMENTS)
 # What a run that goes on keeps.
 LASTING = ("parts", "rank", "layers", "optimizer", "seed", "accumulate", "alternate")
+MOST_STEPS = 10**7
 FIXED = 8  # draws of an evaluation, an expert
 
 
@@ -51,7 +53,7 @@ class Settings:
     strata: int = 8
 
     def __post_init__(self) -> None:
-        for name, least, most in (("steps", 1, 10**7), ("accumulate", 1, 1024), ("alternate", 1, 10**6)):
+        for name, least, most in (("steps", 1, MOST_STEPS), ("accumulate", 1, 1024), ("alternate", 1, 10**6)):
             if not least <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a whole number from {least} to {most}")
         for name, limit in (("caption_dropout", 1.0), ("bridge_dropout", 1.0), ("audio_weight", 1e3)):
@@ -119,6 +121,14 @@ class Record:
     audio: float
     norm: float
     seconds: float = 0.0
+
+    def checked(self) -> "Record":
+        """Itself; raises MovaError where a field is no number, or of no expert."""
+        whole(self.step, 0, MOST_STEPS)
+        choice(self.expert, tuple(EXPERT_FOLDERS))
+        for number in (self.video, self.audio, self.norm, self.seconds):
+            real(number)
+        return self
 
     def total(self, audio_weight: float) -> float:
         return self.video + audio_weight * self.audio
@@ -194,27 +204,58 @@ class Run:
         return tensors, {**rest, "records": [asdict(record) for record in self.records]}
 
     def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Go on where another run stopped.
+        """Go on where another run stopped. Where that is refused nothing of this run has changed.
 
         Raises:
             ConfigError: that run was of other parts, rank, seed or the like.
+            CheckpointError: what is kept of it is damaged.
         """
-        theirs, ours = state["settings"], asdict(self.settings)
+        try:
+            self._check_same(state["settings"])
+            found = {name: _like(tensors[f"parameter/{name}"], own) for name, own in self.parameters.items()}
+            step = whole(state["step"], 0, MOST_STEPS)
+            records = [Record(**record).checked() for record in state["records"]]
+            evaluations = [_evaluation(each) for each in state["evaluations"]]
+        except ConfigError:
+            raise
+        except (MovaError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"what is kept of the run to go on with is damaged ({error!s:.200}). Begin anew, or give another name"
+            ) from error
+        prefix = "optimizer/"
+        self.optimizer.load({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(found[name])
+        self.step, self.records, self.evaluations = step, records, evaluations
+
+    def _check_same(self, theirs: Mapping[str, Any]) -> None:
+        ours = asdict(self.settings)
         other = {
             name: (theirs.get(name), _plain(ours[name])) for name in LASTING if theirs.get(name) != _plain(ours[name])
         }
         if other:
-            told = "; ".join(f"{name} {was}, now {now}" for name, (was, now) in other.items())
+            said = "; ".join(f"{name} {was!s:.60}, now {now}" for name, (was, now) in other.items())
             raise ConfigError(
-                f"the run to go on with was begun otherwise ({told}). Set that back, or give another name to begin anew"
+                f"the run to go on with was begun otherwise ({said}). Set that back, or give another name to begin anew"
             )
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[f"parameter/{name}"])
-        prefix = "optimizer/"
-        self.optimizer.load({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
-        self.step, self.evaluations = state["step"], list(state["evaluations"])
-        self.records = [Record(**record) for record in state["records"]]
+
+
+def _like(kept: Tensor, own: Tensor) -> Tensor:
+    """Raises ShapeError where it cannot take the place of `own`."""
+    if kept.shape != own.shape or not torch.isfinite(kept).all():
+        raise ShapeError(f"a weight of shape {tuple(own.shape)} has become {tuple(kept.shape)}, or holds NaN")
+    return kept
+
+
+def _evaluation(kept: Mapping[str, Any]) -> Evaluation:
+    """Raises MovaError, KeyError or the like where it is none."""
+    found = Evaluation(step=whole(kept["step"], 0, MOST_STEPS))
+    for expert in EXPERT_FOLDERS:
+        if expert in kept:
+            video, audio = map(real, kept[expert])
+            found[expert] = video, audio
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from mova_core.film.seams import MATCHING, colours, joined_sound, matched_colours, references
-from mova_core.film.takes import END, Take
+from mova_core.film.takes import END, Take, end_digest
 from mova_core.shapes import FPS_RANGE
 from mova_core.waveform import clip_samples
 
@@ -34,8 +34,9 @@ PLAIN = Take(
 def take(folder: Path, number: int, sound: torch.Tensor, fps: float = 24.0) -> Take:
     folder = folder / str(number)
     folder.mkdir(exist_ok=True)
-    save_file({"sound": sound, "pictures": torch.zeros(1, 16, 16, 3, dtype=torch.uint8)}, folder / END)
-    return replace(PLAIN, folder=folder, fps=fps)
+    pictures = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
+    save_file({"sound": sound, "pictures": pictures}, folder / END)
+    return replace(PLAIN, folder=folder, fps=fps, end=end_digest(pictures, sound))
 
 
 def same_rate(sound: torch.Tensor, rate: int, to: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import replace
@@ -11,11 +12,27 @@ import pytest
 import torch
 
 from mova_core.errors import CheckpointError
-from mova_core.film.takes import CLIP, Take, add_signature, could_go, digest, find, sweep, takes, write_take
+from mova_core.film.decide import Known
+from mova_core.film.take_checks import FIELDS
+from mova_core.film.takes import (
+    CLIP,
+    HEADER,
+    Take,
+    add_signature,
+    could_go,
+    digest,
+    end_digest,
+    find,
+    sweep,
+    takes,
+    write_take,
+)
+from mova_core.film.takes import END as END_FILE
+from mova_core.film.takes import LATENTS as LATENTS_FILE
 from tests.fixtures.vanishing import at_every_look
 
 END = {"pictures": torch.zeros(5, 16, 16, 3, dtype=torch.uint8), "sound": torch.zeros(1, 10)}
-LATENTS = {"video": torch.ones(1, 16, 2, 2, 2), "audio": torch.ones(1, 8, 11)}
+LATENTS = {"video": torch.ones(1, 16, 2, 2, 2), "audio": torch.ones(1, 128, 11)}
 
 
 def clip(path: Path) -> None:
@@ -24,8 +41,9 @@ def clip(path: Path) -> None:
 
 def put(film: Path, prompt: str = "a", write: object = clip) -> Take:
     take = Take(
-        shot="one", number=0, frames=5, held=0, height=16, width=16, fps=24.0, sample_rate=48000, end="e",
-        content={"prompt": prompt}, mean=(1.0, 2.0, 3.0), spread=(1.0, 1.0, 1.0),
+        shot="one", number=0, frames=5, held=0, height=16, width=16, fps=24.0, sample_rate=48000,
+        end=end_digest(END["pictures"], END["sound"]), content={"prompt": prompt},
+        mean=(1.0, 2.0, 3.0), spread=(1.0, 1.0, 1.0),
     )  # fmt: skip
     return write_take(film, take, LATENTS, END, write)  # type: ignore[arg-type]
 
@@ -144,3 +162,44 @@ def test_a_take_is_put_on_disk_though_its_folder_vanishes_meanwhile(tmp_path: Pa
     name = f"one/{digest({'prompt': 'a'})}"
     assert set(told) <= {name, f"the take {name} of film is gone or not whole; run the film again to make it"}
     assert told.count(name) > len(told) / 2
+
+
+WRONG = (None, True, -1, 0.5, 10**400, float("nan"), "x", "9" * 5000, [], {}, [1], {"a": 1}, [None] * 3, "\ud800")
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS))
+def test_a_header_that_says_what_no_take_could_be_does_not_count(tmp_path: Path, name: str) -> None:
+    """Some of these are a right text, or an empty list of texts: then all that reads the take goes on."""
+    take = put(tmp_path)
+    header = take.folder / HEADER
+    whole = json.loads(header.read_text())
+    for wrong in WRONG:
+        header.write_text(json.dumps({**whole, name: wrong}))
+        for found in takes(tmp_path):
+            assert could_go(tmp_path, [found], 1e-9) == []
+            Known.of([found])
+            if name != "end":
+                assert found.pictures().shape == (5, 16, 16, 3)
+    header.write_text(json.dumps({key: value for key, value in whole.items() if key != name}))
+    assert takes(tmp_path) == []
+
+
+@pytest.mark.parametrize("file", [END_FILE, LATENTS_FILE])
+def test_what_was_changed_in_a_take_is_named_and_never_used(tmp_path: Path, file: str) -> None:
+    take = put(tmp_path)
+    path = take.folder / file
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    spoiled = [
+        whole[:start] + b"\xff\xff\xff\x7f" + whole[start + 4 :],
+        whole[:-9],
+        whole + b"x",
+        b"",
+        whole[:start] * 2,
+    ]
+    for content in spoiled:
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="Delete this take's folder; it is made again"):
+            take.latents() if file == LATENTS_FILE else take.sound()
+    path.write_bytes(whole)
+    take.latents(), take.sound(), take.pictures()

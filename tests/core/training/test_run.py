@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mova_core.errors import ConfigError
+from mova_core.errors import CheckpointError, ConfigError
 from mova_core.training.noise import Draws
 from mova_core.training.optim import Rates
 from mova_core.training.run import LossError, Run, Settings, draw, fixed_draws
@@ -70,6 +70,48 @@ def test_taken_up_anywhere_it_is_the_same_run(optimizer: str) -> None:
     ours, theirs = second.state(), straight.state()
     assert all(torch.equal(ours[0][name], theirs[0][name]) for name in theirs[0])
     assert second.records == straight.records
+
+
+DAMAGE: dict[str, Any] = {
+    "no settings": lambda tensors, state: state.pop("settings"),
+    "settings are a list": lambda tensors, state: state.update(settings=[]),
+    "no step": lambda tensors, state: state.pop("step"),
+    "a step below 0": lambda tensors, state: state.update(step=-1),
+    "half a step": lambda tensors, state: state.update(step=1.5),
+    "a step that is true": lambda tensors, state: state.update(step=True),
+    "records are a number": lambda tensors, state: state.update(records=1),
+    "a record of another shape": lambda tensors, state: state["records"].append({"step": 1}),
+    "a record of no expert": lambda tensors, state: state["records"][0].update(expert="middle"),
+    "a record of no number": lambda tensors, state: state["records"][0].update(norm="x"),
+    "an evaluation of text": lambda tensors, state: state.update(evaluations=[{"step": 1, "high": ["x", 1.0]}]),
+    "an evaluation of one loss": lambda tensors, state: state.update(evaluations=[{"step": 1, "low": [1.0]}]),
+    "a weight is gone": lambda tensors, state: tensors.pop(next(iter(tensors))),
+    "a weight of another shape": lambda tensors, state: tensors.update({next(iter(tensors)): torch.zeros(3)}),
+    "a weight is NaN": lambda tensors, state: next(iter(tensors.values())).fill_(float("nan")),
+    "a moment is infinite": lambda tensors, state: _moment(tensors, "mean/value").fill_(float("inf")),
+    "a moment took no step": lambda tensors, state: _moment(tensors, "steps").fill_(0),
+    "moments of nothing": lambda tensors, state: tensors.update({"optimizer/x/steps": torch.tensor(1)}),
+}
+
+
+def _moment(tensors: Any, ending: str) -> torch.Tensor:
+    return next(tensor for name, tensor in tensors.items() if name.startswith("optimizer/") and name.endswith(ending))
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state_is_named_and_leaves_the_run_as_it_was(damage: str) -> None:
+    first, second = Run.begin(SETTINGS, parameters()), Run.begin(SETTINGS, parameters())
+    first.advance(pull(first))
+    tensors, state = first.state()
+    tensors, state = {name: tensor.detach().clone() for name, tensor in tensors.items()}, _as_json(state)
+    before = {name: tensor.detach().clone() for name, tensor in second.state()[0].items()}
+    DAMAGE[damage](tensors, state)
+    with pytest.raises((CheckpointError, ConfigError), match=r"[Bb]egin anew"):
+        second.restore(tensors, state)
+    after, rest = second.state()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert (rest["step"], rest["records"]) == (0, [])
 
 
 def _as_json(state: Any) -> Any:
