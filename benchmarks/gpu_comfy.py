@@ -2,12 +2,12 @@
 
     python -m benchmarks.gpu_comfy BASE [--tiny] [CASE...]
 
-BASE becomes the server's base directory; a checkpoint of random weights of the published sizes is written into it once
-(`full_checkpoint`). Each case is a ComfyUI process of its own on a card of `cap` GiB: another process holds the rest,
-so that every allocator, ComfyUI's own included, sees no more. The card is read through NVML ten times a second, and
-what lay on it before the server started is taken off, so the CUDA context counts. Prints a table for
-benchmarks/GPU.md. Cases named train-* make a LoRA of a folder of clips (`gpu_comfy_train`). `--tiny` runs every case
-with the tiny checkpoint, to see that all of it works.
+BASE becomes the server's base directory: on a disk, since what lies in a tmpfs is host memory. A checkpoint of random
+weights of the published sizes is written into it once (`full_checkpoint`). Each case is a ComfyUI process of its own on
+a card of `cap` GiB: another process holds the rest, so that every allocator, ComfyUI's own included, sees no more. The
+card is read through NVML ten times a second, and what lay on it before the server started is taken off, so the CUDA
+context counts. Prints a table for benchmarks/GPU.md. Cases named train-* make a LoRA of a folder of clips
+(`gpu_comfy_train`). `--tiny` runs every case with the tiny checkpoint, to see that all of it works.
 """
 
 import argparse
@@ -56,6 +56,8 @@ class Gauge:
         while not self.stop.wait(0.1):
             status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
             lines = {line.split(":")[0]: line.split()[1] for line in status if line.startswith("Rss")}
+            if not lines:  # the process has ended
+                return
             anonymous, mapped = (int(lines[name]) * 1024 for name in ("RssAnon", "RssFile"))
             self.seen.append((time.monotonic(), card() - self.before, anonymous, mapped))
 

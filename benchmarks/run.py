@@ -27,7 +27,7 @@ SIZES = {"360p": (352, 640), "720p": (720, 1280)}
 LIMITS = {("360p", "normal"): 2.3, ("720p", "normal"): 9.0, ("360p", "low"): 1.9, ("720p", "low"): 6.0}
 NO_GPU = """## GPU
 
-Not run: no GPU was at hand, and nothing here says how fast a card is. [GPU.md](GPU.md) says what is to be measured."""
+Nothing here says how fast a card is. [GPU.md](GPU.md) says what was measured on one, and what is to be."""
 
 
 def memory(pack: Any) -> Iterator[str]:

@@ -10,7 +10,6 @@ the component, and its name says which it is; its reader knows no alpha, so the 
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -18,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checkpoint.files import read_header, read_tensors
+from ..checkpoint.whole_file import write_whole
 from ..errors import CheckpointError, MovaError
 from .adapters import KEY, TRAINED_PARTS, part_of
 
@@ -105,8 +103,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, An
     Raises:
         DiskError: as `save_lora`.
     """
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write(path, kept, {"format": FORMAT, STATE_MARK: json.dumps(state)})
+    write(path, tensors, {"format": FORMAT, STATE_MARK: json.dumps(state)})
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -124,25 +121,18 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, whole or not at all.
+    """A safetensors file, whole or not at all; tensors of a device are brought to the host one at a time.
 
     Raises:
         DiskError: no room, or no right to write there.
     """
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) + SPARE
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        check_room(path.parent, needed)
-        save_file(dict(tensors), partial, dict(metadata))
-        with partial.open("r+b") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)  # noqa: PTH105, the one call that replaces on every system
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        check_room(path.parent, sum(tensor.nbytes for tensor in tensors.values()) + SPARE)
+        write_whole(path, tensors, metadata)
+    except CheckpointError as error:
         raise DiskError(
-            f"{path} could not be written ({error!s:.200}); nothing that was saved before is lost. Make room or choose "
-            "another place, and run again: it goes on"
+            f"{error!s:.300}. Nothing that was saved before is lost. Make room or choose another place, and run again: "
+            "it goes on"
         ) from error
 
 

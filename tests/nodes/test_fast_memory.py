@@ -214,7 +214,10 @@ def test_what_is_kept_may_lie_in_host_memory_or_in_eight_bits(
 
     monkeypatch.setattr(cache.BridgeCache, "_placed", logged)
     monkeypatch.setattr(pack.module("nodes.host.model.memory"), "capacity", lambda device: 0.0)
+    asked: list[int] = []  # bytes of host memory, for which ComfyUI may have to give back what it pinned
+    monkeypatch.setattr("comfy.model_management.ensure_pin_budget", lambda size, **_: asked.append(size) or True)
     assert error(by_recipe(pack, scene, patched(scene), teacher=1, **SHORT), wanted) == 0
+    assert sum(asked) == sum(part.nbytes for part in placed) / 2
     places = {part.values.data_ptr() for part in placed}
     assert len(placed) == 2 * len(places)  # the same memory for both steps
     monkeypatch.setattr(cache.Keeping, "compact", lambda *_: True)

@@ -107,6 +107,7 @@ class BridgeCache:
         waiting = self.host.get(name)
         if waiting is None or waiting.shape != small.values.shape or waiting.dtype != small.values.dtype:
             pinned = comfy.model_management.is_device_cuda(share.device)
+            comfy.model_management.ensure_pin_budget(small.nbytes)  # or copies of other models' weights fill the memory
             waiting = torch.empty(small.values.shape, dtype=small.values.dtype, device="cpu", pin_memory=pinned)
             self.host[name] = waiting
         return Compact(waiting.copy_(small.values, non_blocking=True), small.scale)

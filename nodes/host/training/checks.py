@@ -9,7 +9,7 @@ from ....mova_core.estimate import Workload
 from ....mova_core.preflight import GIB
 from ....mova_core.sampling.schedule import Expert
 from ....mova_core.shapes import VideoShape
-from ....mova_core.training.budget import Budget, budget
+from ....mova_core.training.budget import Budget, budget, kept
 from ....mova_core.training.run import Settings
 from ..experts.pair import OURS
 from ..keys import LOW_NOISE
@@ -96,8 +96,11 @@ def budget_of(model: MovaPatcher, settings: Settings, shape: VideoShape, *, low:
 
 
 def largest(data: data_set.DataSet) -> VideoShape:
-    """The clip of a data set that needs most."""
-    clip = max(data.clips, key=lambda each: each.frames * each.height * each.width)
+    """The clip of a data set that needs most: the one of most tokens."""
+    return max(map(_shape, data.clips), key=lambda shape: Workload.of(shape).video)
+
+
+def _shape(clip: data_set.Clip) -> VideoShape:
     return VideoShape(batch=1, frames=clip.frames, height=clip.height, width=clip.width)
 
 
@@ -120,12 +123,20 @@ def chosen_path(model: MovaPatcher, settings: Settings, shape: VideoShape, memor
     return memory == "low" or whole > room
 
 
+def host_memory(model: MovaPatcher, data: data_set.DataSet) -> float:
+    """Bytes of the layers' inputs, of the clip that has most."""
+    sizes, element = model.model.sizes, model.model.element
+    return max(kept(sizes, Workload.of(shape), element) for shape in {_shape(clip) for clip in data.clips})
+
+
 def check_host_memory(needed: float) -> None:
-    """Accept a clip whose layers' inputs have room in host memory, beside the weights that are there.
+    """Have so many bytes free; copies of weights that ComfyUI pinned for other runs are given back for it.
 
     Raises:
-        MovaError: they have not.
+        MovaError: they are not to be had.
     """
+    comfy.model_management.synchronize()
+    comfy.model_management.ensure_pin_budget(needed, evict_active=True)
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
     if needed > free:
         raise MovaError(

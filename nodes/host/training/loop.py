@@ -17,17 +17,15 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ....mova_core.estimate import Workload
 from ....mova_core.training import files
 from ....mova_core.training.adapters import fresh
-from ....mova_core.training.budget import kept
 from ....mova_core.training.noise import generator
 from ....mova_core.training.run import LossError, Record, Run, Settings
 from .. import messages
 from ..machine.profiling import begin_peak, device_peak
 from ..patching.patcher import MovaPatcher
 from . import data_set, run_files, words
-from .checks import check_channels, check_host_memory, chosen_path, experts_of, largest
+from .checks import check_channels, check_host_memory, chosen_path, experts_of, host_memory, largest
 from .run_files import Saving
 from .samples import Samples
 from .views import curve
@@ -133,11 +131,12 @@ def trainer(
     values = sum(parameter.numel() for parameter in state.values())
     files.check_room(saving.lora.parent, 2 * values * (2 + saving.keep))
     files.check_room(saving.folder, 2 * 12 * values)  # the state there is, and the one that takes its place
-    check_host_memory(kept(sizes, Workload.of(largest(data)), model.model.element))
+    goes_on = saving.state.is_file() and not saving.again
+    check_host_memory(host_memory(model, data) + (saving.state.stat().st_size if goes_on else 0))
     device = model.load_device
     placed = {name: torch.nn.Parameter(parameter.detach().to(device)) for name, parameter in state.items()}
     run = Run.begin(settings, placed)
-    if saving.state.is_file() and not saving.again:
+    if goes_on:
         run.restore(*files.load_state(saving.state))
     return Trainer(Samples(model, data, run, low, patchers), run, saving, watching)
 
@@ -168,6 +167,7 @@ def train(
         try:
             report = made.train()
         finally:
+            made.samples.close()
             if made.run.records:
                 curve(saving.lora.with_suffix(".png"), made.run.records, made.run.evaluations)
         return made.tensors(), made.loss_map(), report

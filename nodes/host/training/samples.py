@@ -22,8 +22,8 @@ from ....mova_core.training.run import Draw, Evaluation, Run, draw, fixed_draws
 from ....mova_core.training.step import training_step, validation_step
 from ..patching.patcher import MovaPatcher
 from . import data_set
-from .checks import budget_of, largest
-from .weights import HostShelf, Windows, heads
+from .checks import budget_of, host_memory, largest
+from .weights import SHELF_GRAIN, HostShelf, Windows, heads
 
 
 @dataclass
@@ -47,10 +47,15 @@ class Samples:
         )
         self.device = torch.empty(0, device=self.model.load_device).device  # as tensors there say it
         self.dtype = base.get_dtype_inference()
-        self.shelf = HostShelf(self.device)
+        grains = 2 * base.sizes.video.layers * SHELF_GRAIN
+        self.shelf = HostShelf(self.device, host_memory(self.model, self.data) + grains)
         for expert, patcher in self.patchers.items():
             module = patcher.model.diffusion_model
             self.adapters[expert] = Adapters.attach(module, self.run.parameters, settings.alpha, expert)
+
+    def close(self) -> None:
+        """Give back what a run holds of the host's memory."""
+        self.shelf.close()
 
     def learn(self, expert: Expert, count: int, scale: float) -> tuple[float, float]:
         """One sample's losses; its gradients are added to the adapters'."""

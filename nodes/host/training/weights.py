@@ -20,6 +20,7 @@ from ..keys import Options
 from ..model.runtime import prefetch
 
 FORCED = "comfy_force_cast_weights"
+SHELF_GRAIN = 64  # bytes at whose multiples a state begins
 
 
 @contextmanager
@@ -119,49 +120,60 @@ def heads(model: Mova, device: torch.device, dtype: torch.dtype) -> Iterator[Non
 
 
 class HostShelf:
-    """Layers' inputs in host memory, pinned and copied beside the computation where the device can do that.
+    """Layers' inputs in host memory, one upon the other; pinned, and copied beside the computation, where the device can.
 
-    Buffers are kept from step to step: pinning takes long.
+    All of its memory is taken at once, before any weights are pinned: ComfyUI then pins what the rest has room for, where
+    it would otherwise fill the memory that later layers need. `close` gives it back.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.cuda = device, comfy.model_management.is_device_cuda(device)
-        self.stream = torch.cuda.Stream(device) if self.cuda else None
-        self.spare: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
-        self.held: list[Tensor] = []
+    def __init__(self, device: torch.device, size: float) -> None:
+        management = comfy.model_management
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if management.is_device_cuda(device) else None
+        self.memory = torch.empty(int(size), dtype=torch.uint8)
+        self.pinned = self.stream is not None and management.pin_memory(self.memory)
+        self.held: list[Tensor] = []  # places of what lies there, the uppermost last
+        self.tops = [0]  # where each of them begins, and the next one would
 
     def empty(self) -> "HostShelf":
-        """Itself, with nothing on it: what a step that was broken off left is spare again."""
-        while self.held:
-            self._give_back(self.held.pop())
+        """Itself, with nothing on it: a step that was broken off leaves things."""
+        self.held.clear()
+        del self.tops[1:]
         return self
 
     def put(self, state: Tensor) -> None:
-        spare = self.spare.get((state.shape, state.dtype))
-        buffer = spare.pop() if spare else torch.empty(state.shape, dtype=state.dtype, pin_memory=self.cuda)
-        self.held.append(buffer)
+        begin = self.tops[-1]
+        place = self.memory[begin : begin + state.nbytes].view(state.dtype).view(state.shape)
+        self.held.append(place)
+        self.tops.append(begin + -(-state.nbytes // SHELF_GRAIN) * SHELF_GRAIN)
         if self.stream is None:
-            buffer.copy_(state)
+            place.copy_(state)
             return
         leaving = state.clone()  # the layer overwrites `state` at once
-        self._beside(self.stream, lambda: buffer.copy_(leaving, non_blocking=True))
+        self._beside(self.stream, lambda: place.copy_(leaving, non_blocking=True))
         leaving.record_stream(self.stream)
 
     def take(self) -> Tensor:
-        buffer = self.held.pop()
-        state = torch.empty_like(buffer, device=self.device, pin_memory=False)
+        place = self.held.pop()
+        self.tops.pop()
+        state = torch.empty_like(place, device=self.device)
         if self.stream is None:
-            state.copy_(buffer)
-        else:
-            self._beside(self.stream, lambda: state.copy_(buffer, non_blocking=True))
+            state.copy_(place)
+        else:  # the next copy to this place waits its turn in the same stream
+            self._beside(self.stream, lambda: state.copy_(place, non_blocking=True))
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
-        self._give_back(buffer)  # the next copy into it waits its turn in the same stream
         return state
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self.stream is not None:
+            self.stream.synchronize()
+        if self.pinned:
+            comfy.model_management.unpin_memory(self.memory)
+        self.empty()
+        self.memory, self.pinned = torch.empty(0, dtype=torch.uint8), False
 
     def _beside(self, stream: torch.cuda.Stream, copy: Callable[[], object]) -> None:
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             copy()
-
-    def _give_back(self, buffer: Tensor) -> None:
-        self.spare.setdefault((buffer.shape, buffer.dtype), []).append(buffer)

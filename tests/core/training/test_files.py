@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_what_was_saved(tmp_path: Path, where: str, monkeypat
     if where == "room":
         monkeypatch.setattr(files.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 10})())
     else:
-        monkeypatch.setattr(files.os, "fsync", full)
+        monkeypatch.setattr("os.fsync", full)
     with pytest.raises(files.DiskError, match=r"free|No space"):
         save(tmp_path, alpha=5.0)
     assert path.read_bytes() == before

@@ -183,15 +183,14 @@ def test_a_disk_that_fills_up_is_named_before_the_first_step(
 
 
 def test_a_save_that_fails_leaves_the_one_before(
-    train: Train, straight: dict[str, Tensor], pack: Pack, comfy_base: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, straight: dict[str, Tensor], comfy_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, _, _ = train("fills", 2)
-    files = pack.module("mova_core.training.files")
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(Exception, match="No space left"):
         train("fills", 4)
     monkeypatch.undo()
@@ -293,9 +292,10 @@ class Long:
     """A run of 50 steps: at some of them, what is alive then; and losses of the fixed samples at two."""
 
     tensors: dict[int, int] = field(default_factory=dict)
-    spare: dict[int, int] = field(default_factory=dict)  # buffers of layers' inputs
+    shelf: dict[int, int] = field(default_factory=dict)  # bytes of the memory of layers' inputs
     ours: dict[int, Counter[str]] = field(default_factory=dict)  # objects of the pack's own classes
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    trainer: Any = None
 
     def look(self, trainer: Any) -> None:
         step = trainer.run.step
@@ -306,7 +306,8 @@ class Long:
             kinds = [type(each) for each in alive]
             pack = type(trainer).__module__.removesuffix(".nodes.host.training.loop")
             self.ours[step] = Counter(kind.__qualname__ for kind in kinds if kind.__module__.startswith(pack))
-            self.spare[step] = sum(len(spare) for spare in trainer.samples.shelf.spare.values())
+            self.shelf[step] = trainer.samples.shelf.memory.nbytes
+            self.trainer = trainer
         self.evaluations = trainer.run.evaluations
 
 
@@ -321,10 +322,46 @@ def long(pack: Pack, run: Run, scene: Scene, data: Any) -> Long:
     return found
 
 
+def test_host_memory_that_others_pinned_is_given_back_for_a_run(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ComfyUI fills it with copies of weights; it knows nothing of what else a run needs."""
+    import comfy.model_management as management
+
+    free, asked = {"now": 0}, []
+
+    def give_back(size: float, evict_active: bool) -> bool:
+        asked.append(evict_active)
+        free["now"] = 2**40
+        return True
+
+    monkeypatch.setattr(management, "ensure_pin_budget", give_back)
+    monkeypatch.setattr(management, "get_free_memory", lambda device: free["now"])
+    train("given_back", 1)
+    assert asked == [True]
+    monkeypatch.setattr(management, "ensure_pin_budget", lambda size, evict_active: False)
+    free["now"] = 0
+    with pytest.raises(Exception, match=r"layers' inputs in host memory, of which 0\.0 are free"):
+        train("not_given_back", 1)
+
+
+def test_clips_of_other_sizes_share_the_host_memory_of_the_largest(pack: Pack) -> None:
+    weights = pack.module("nodes.host.training.weights")
+    device = torch.device("cpu")
+    shelf = weights.HostShelf(device, 4 * 100 + 2 * weights.SHELF_GRAIN)
+    for sizes in ((60, 40), (10, 7), (100,)):
+        states = [torch.randn(size) for size in sizes]
+        memory = shelf.empty().memory.data_ptr()
+        for state in states:
+            shelf.put(state)
+        for state in reversed(states):
+            assert torch.equal(shelf.take(), state)
+        assert shelf.memory.data_ptr() == memory
+
+
 def test_fifty_steps_keep_no_more_than_ten(long: Long) -> None:
     """What a step adds is the record of its losses."""
     assert long.tensors[50] <= long.tensors[10] + 5
-    assert long.spare[50] == long.spare[10] > 0
+    assert long.shelf[50] == long.shelf[10] > 0
+    assert long.trainer.samples.shelf.memory.nbytes == 0  # given back at the end
     assert long.ours[50] - long.ours[10] == {"Record": 40}
 
 
