@@ -18,6 +18,7 @@ from .errors import CheckpointError, ShapeError
 from .waveform import CHANNELS
 
 BT709, SRGB, LIMITED = 1, 13, 1
+FLAGS = {"movflags": "use_metadata_tags+faststart"}
 PIECE = 16  # pictures that are read at once
 FINAL_CRF, MASTER_CRF = "18", "12"  # crf of H.264: of what is shown, and of what is written once more
 Show = Callable[[Tensor | None], None]
@@ -50,7 +51,7 @@ def write(
     part = temporary(path)
     try:
         sweep(path)
-        with av.open(str(part), "w", format="mp4", options={"movflags": "use_metadata_tags+faststart"}) as file:
+        with av.open(str(part), "w", format="mp4", options={**FLAGS, "movie_timescale": str(sample_rate)}) as file:
             file.metadata.update({key: json.dumps(value) for key, value in metadata.items()})
             show = _pictures(file, size, fps, quality)
             play = None if sound is None else _sound(file, sound, sample_rate)

@@ -106,12 +106,13 @@ def _file_size(path: Path) -> int:
 
 def _unreadable(path: Path, error: OSError, remedy: str = AGAIN) -> str:
     told = mistaken.absent(path)
-    if told:
+    if told and remedy == AGAIN:
         return f"{path} cannot be read as a file: it is not a file but {told.removeprefix('is ')}"
     waiting = mistaken.unfinished(path)
     if waiting:
         return f"{path} is not finished: {waiting} lies beside it. Resume the download with the tool that began it"
-    return f"{path} cannot be read: {error.strerror or error}. Check the path and {remedy}"
+    what = "it is a folder" if is_folder(path) else error.strerror or error
+    return f"{path} cannot be read: {what}. Check the path and {remedy}"
 
 
 def _damaged(path: Path, what: str, remedy: str = AGAIN) -> str:

@@ -85,7 +85,7 @@ def read_latent(path: Path) -> JointLatent:
     Raises:
         CheckpointError: no such file, another one, or a damaged one.
     """
-    header = read_header(path)
+    header = read_header(path, "save it again")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in header.shapes if name in _wanted(header)}

@@ -28,6 +28,7 @@ RUN = "mova_run"
 STATE_FILE, RESULT_FILE = "state.safetensors", "result.safetensors"
 ANSWER = re.compile(r"\d{5}\.safetensors")
 FOLDER = re.compile(r"[0-9a-f]{32}")
+ANEW = "the run begins anew"
 MOST_RUNS, MOST_BYTES = 16, 24 * 10**9
 
 
@@ -73,7 +74,7 @@ def read_state(folder: Path, tensors: bool = True) -> RunState:
         CheckpointError: there is none, or it is damaged.
     """
     path = folder / STATE_FILE
-    header = read_header(path)
+    header = read_header(path, ANEW)
     notes = header.metadata
     try:
         parts = json.loads(notes["parts"])
@@ -167,7 +168,7 @@ def read_result(folder: Path) -> tuple[JointLatent, int]:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    notes = read_header(folder / RESULT_FILE).metadata
+    notes = read_header(folder / RESULT_FILE, ANEW).metadata
     try:
         return read_latent(folder / RESULT_FILE), _number(notes["seed"])
     except (KeyError, ValueError) as error:

@@ -112,7 +112,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: it is damaged, or no state of a run.
     """
-    header = read_header(path)
+    header = read_header(path, "begin anew")
     try:
         state = json.loads(header.metadata[STATE_MARK])
     except (KeyError, ValueError, RecursionError) as error:

@@ -1,7 +1,9 @@
 """A long clip made part by part through disk."""
 
 import os
+import signal
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -10,6 +12,7 @@ import torch
 
 from tests.comfy import needs_comfy
 from tests.nodes.graph import FPS
+from tests.nodes.processes import ended, forked, needs_fork
 from tools.routes.media import describe_mp4
 
 pytestmark = needs_comfy
@@ -76,9 +79,9 @@ def waveform(channels: int, frames: int = 9, rate: int = 48000) -> dict[str, Any
     return {"waveform": wave, "sample_rate": rate}
 
 
-def save(run, name, index=0, audio=None, images=None, frames=9):
+def save(run, name, index=0, audio=None, images=None, frames=9, fps=FPS):
     images = torch.rand(frames, 48, 80, 3) if images is None else images
-    return run("MOVASaveSegment", images=images, audio=audio, fps=FPS, name=name, index=index)
+    return run("MOVASaveSegment", images=images, audio=audio, fps=fps, name=name, index=index)
 
 
 def joined(run, comfy_base, name, overlap=5, prefix=None):
@@ -251,3 +254,88 @@ def test_a_rate_of_48000_0_does_not_replace_a_part_by_one_that_cannot_be_opened(
     for rate in (48000, 48000.0):
         save(run, "float", audio={**waveform(2), "sample_rate": rate})
         assert run("MOVASegmentTail", name="float", index=0, overlap=5)[1]["sample_rate"] == 48000
+
+
+@pytest.mark.parametrize(
+    ("prefix", "written"),
+    [
+        ("same/", "same_00001_.mp4"),
+        ("../output/x", "x_00001_.mp4"),
+        ("a\\b", "a/b_00001_.mp4"),
+        ("./x", "x_00001_.mp4"),
+        ("x/../y", "y_00001_.mp4"),
+        ("a//b/./c", "a/b/c_00001_.mp4"),
+        ("..hidden", "..hidden_00001_.mp4"),
+        ("a ./b", "a ./b_00001_.mp4"),
+        ("\U0001f600" * 45, "\U0001f600" * 45 + "_00001_.mp4"),
+    ],
+)
+def test_a_prefix_means_the_same_on_every_system(run, comfy_base, prefix, written):
+    save(run, "prefix", audio=None)
+    output = comfy_base / "output"
+    path = joined(run, comfy_base, "prefix", prefix=prefix)
+    assert path.relative_to(output).as_posix() == written
+    path.unlink()
+
+
+@pytest.mark.parametrize("prefix", ["..\\..\\y", "x/../../y", "/abs", "\\\\server\\share", "a\x85b", "x/.", "x/.."])
+def test_a_prefix_that_leads_out_is_refused_however_it_is_written(run, comfy_base, prefix):
+    save(run, "prefix", audio=None)
+    with pytest.raises(ValueError, match=r"cannot name a file|names no file"):
+        run("MOVAJoinSegments", name="prefix", overlap=5, filename_prefix=prefix)
+
+
+@pytest.mark.parametrize("prefix", ["a:b", "a?", "x|y/z", 'a"b', "C:\\x"])
+def test_what_windows_takes_for_no_name_is_refused_there(pack, monkeypatch, prefix):
+    check, os_name = pack.module("nodes.host.media.video"), SimpleNamespace(**{**vars(os), "name": "nt"})
+    monkeypatch.setattr(check, "os", os_name)
+    with pytest.raises(ValueError, match="cannot name a file on Windows"):
+        check.output_file(prefix, 8, 8)
+
+
+def test_a_link_that_leads_out_of_the_output_folder_is_named(run, comfy_base, tmp_path):
+    (comfy_base / "output" / "elsewhere").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="leads out of the output folder by a link"):
+        joined(run, comfy_base, saved(run), prefix="elsewhere/clip")
+    assert not list(tmp_path.iterdir())
+
+
+def saved(run):
+    save(run, "prefix", audio=None)
+    return "prefix"
+
+
+def test_no_file_is_written_over_where_a_disk_takes_two_names_for_one(run, pack, comfy_base, monkeypatch):
+    """As a Mac's does in letters and accents: ComfyUI counts by the letters, and would begin at 1 again."""
+    first = joined(run, comfy_base, saved(run), prefix="case/clip")
+    paths = pack.module("nodes.host.media.video").folder_paths
+    monkeypatch.setattr(paths, "get_save_image_path", lambda *_: (str(first.parent), "clip", 1, "case", "clip"))
+    before = first.read_bytes()
+    assert joined(run, comfy_base, "prefix", prefix="case/Clip").name == "clip_00002_.mp4"
+    assert first.read_bytes() == before
+
+
+@needs_fork
+def test_two_joins_at_one_time_take_two_names(run, pack, comfy_base):
+    """The first is known by the file it grows in, as long as its process lives."""
+    output_file = pack.module("nodes.host.media.video").output_file
+    first, _ = output_file("both/clip", 8, 8)
+    child = forked(lambda: time.sleep(30))
+    first.with_name(f".{first.name}.{child}.part").write_bytes(b"")
+    assert output_file("both/clip", 8, 8)[0].name == "clip_00002_.mp4"
+    os.kill(child, signal.SIGKILL)
+    ended(child)
+    assert output_file("both/clip", 8, 8)[0] == first
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate"), [(24.0, 44100), (23.976, 48000), (29.97, 8000), (59.94, 48000), (12.5, 16000)]
+)
+def test_picture_and_sound_say_that_they_end_together_to_a_sample(run, comfy_base, fps, rate):
+    """A file that counts in thousandths of a second is too short by up to 48 samples: players leave them out."""
+    samples = round(9 * rate / fps)
+    for index in range(2):
+        save(run, "exact", index, fps=fps, audio={"waveform": torch.full((1, 1, samples), 0.25), "sample_rate": rate})
+    with av.open(str(joined(run, comfy_base, "exact"))) as file:
+        picture, sound = file.streams.video[0], file.streams.audio[0]
+        assert abs(float(picture.duration * picture.time_base - sound.duration * sound.time_base)) <= 1 / rate

@@ -1,8 +1,11 @@
 """Where ComfyUI keeps what nodes write, and an MP4 written with its progress."""
 
 import json
+import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import comfy.model_management
@@ -12,6 +15,7 @@ from comfy.cli_args import args
 from torch import Tensor
 
 from ....mova_core import mp4
+from ....mova_core.checkpoint.whole_file import being_written, listed
 from ....mova_core.errors import MovaError
 from ....mova_core.inputs.numbers import told
 from ..types import Values
@@ -19,6 +23,7 @@ from ..types import Values
 SEGMENTS = "mova_segments"
 LONGEST_NAME = 180  # bytes, of 255, so that there is room for a number and a temporary ending
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)  # Hz
+NOT_ON_WINDOWS = set('<>:"|?*')
 DEVICES = re.compile(
     r"(?i:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3]|conin\$|conout\$) *([.:].*)?"
 )
@@ -35,8 +40,10 @@ def check_name(name: str) -> None:
     Raises:
         MovaError: control characters, which may cut a name, or a name that Windows keeps for a device.
     """
-    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+    if any(unicodedata.category(character) == "Cc" for character in name):
         raise MovaError(f"{told(name)} holds a control character and cannot name a file; type it again")
+    if os.name == "nt" and set(name) & NOT_ON_WINDOWS:
+        raise MovaError(f"{told(name)} cannot name a file on Windows; leave out {' '.join(sorted(NOT_ON_WINDOWS))}")
     if len(name.encode()) > LONGEST_NAME:
         raise MovaError(f"{told(name)} is too long for the name of a file; {LONGEST_NAME} bytes are the most")
     if DEVICES.fullmatch(name):
@@ -49,22 +56,38 @@ def output_file(prefix: str, width: int, height: int, ending: str = ".mp4") -> t
     Raises:
         MovaError: `prefix` names no file, or one outside the output folder, or its folder cannot be made.
     """
-    output = Path(folder_paths.get_output_directory()).resolve()
-    parts = [part for part in re.split(r"[/\\]", prefix) if part]
+    output = os.path.abspath(folder_paths.get_output_directory())  # noqa: PTH100, as ComfyUI does
+    parts = [part for part in re.split(r"[/\\]", prefix) if part not in ("", ".")]
     for part in parts:
         check_name(part)
-    if not parts or not parts[-1].strip(". ") or not (output / prefix).resolve().is_relative_to(output):
+    inside = os.path.normpath(os.path.join(output, *parts))  # noqa: PTH118
+    named = bool(parts) and bool(parts[-1].strip(". ")) and inside.startswith(output + os.sep)
+    if not named or prefix.startswith(("/", "\\")) or prefix.endswith(("/.", "\\.")):
         raise MovaError(
             f"filename_prefix {told(prefix)} names no file in the output folder; give one such as video/MOVA"
         )
+    if not Path(inside).parent.resolve().is_relative_to(Path(output).resolve()):  # which ComfyUI writes to no more
+        raise MovaError(
+            f"filename_prefix {told(prefix)} leads out of the output folder by a link; give another, or start ComfyUI with "
+            "--output-directory"
+        )
     try:
-        found = folder_paths.get_save_image_path(prefix, str(output), width, height)
+        found = folder_paths.get_save_image_path(os.path.relpath(inside, output), output, width, height)
     except OSError as error:
         raise MovaError(
             f"no folder can be made for filename_prefix {told(prefix)}: {error.strerror or error}"
         ) from error
     folder, name, counter, subfolder, _ = found
-    return Path(folder) / f"{name}_{counter:05}_{ending}", subfolder
+    paths = (Path(folder) / f"{name}_{number:05}_{ending}" for number in count(counter))
+    return next(path for path in paths if not _taken(path)), subfolder
+
+
+def _taken(path: Path) -> bool:
+    """Whether a file has that name, in whatever letters the disk takes for the same, or is being written under it."""
+    if os.path.lexists(path):
+        return True
+    begun = f".{path.name}.".casefold()
+    return any(left.name.casefold().startswith(begun) and being_written(left) for left in listed(path.parent))
 
 
 def in_output(path: Path) -> str:
