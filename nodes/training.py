@@ -323,7 +323,11 @@ class MovaTrainLora(MovaNode):
         )
         lora, loss, report = loop.train(model, clips, settings, saving, watching, values["memory"])
         messages.show(report, cls.hidden.unique_id)
-        return io.NodeOutput(lora, loss, report, ui=ui.PreviewText(report))
+        shown = ui.PreviewText(report).as_dict()
+        if previews is not None and previews.made:
+            newest = ui.SavedResult(previews.made[-1].name, saving.shown.as_posix(), io.FolderType.output)
+            shown |= ui.PreviewVideo([newest]).as_dict()
+        return io.NodeOutput(lora, loss, report, ui=shown)
 
 
 def _with_defaults(schema: io.Schema, given: dict[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class MovaTrainingClips(MovaNode):
                     max=32,
                     optional=True,
                     advanced=True,
-                    tooltip="Clips decoded back for the contact sheet and the sound.",
+                    tooltip="Clips decoded back for the contact sheet and the sound, spread over the data set.",
                 ),
                 VideoList(
                     "videos",
@@ -129,8 +129,11 @@ class MovaTrainingClips(MovaNode):
             ],
             outputs=[
                 CLIPS.Output(display_name="clips"),
-                io.Image.Output(display_name="contact_sheet", tooltip="Six pictures of each of the first clips."),
-                io.Audio.Output(display_name="sound", tooltip="Of the first clips, one after the other."),
+                io.Image.Output(
+                    display_name="contact_sheet",
+                    tooltip="Six pictures of each of a few clips, spread over the data set.",
+                ),
+                io.Audio.Output(display_name="sound", tooltip="Of the same clips, one after the other."),
                 io.String.Output(
                     display_name="report", tooltip="Sizes and lengths; which clips are short, silent or without sound."
                 ),

@@ -8,11 +8,10 @@ they take alpha for the rank. In DiffSynth-Studio's naming each component has a 
 the component, and its name says which it is; its reader knows no alpha, so the scale is in lora_B.
 """
 
-import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,19 +147,3 @@ def check_room(folder: Path, needed: float) -> None:
         raise DiskError(
             f"{folder} has {free / 2**30:.2f} GiB free, {needed / 2**30:.2f} are needed; make room or lower the rank"
         )
-
-
-def keep_newest(paths: Iterable[Path], count: int) -> None:
-    """Delete all but the last `count` of files in order of age, oldest first; 0 keeps all."""
-    for path in list(paths)[: -count or None] if count else []:
-        path.unlink(missing_ok=True)
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Short text that tells one set of tensors from another: names, shapes, and every byte."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -23,7 +23,7 @@ from .optim import AdamW, Rates, gradient_norm
 
 OPTIMIZERS = tuple(MOMENTS)
 # What a run that goes on keeps.
-LASTING = ("parts", "rank", "layers", "optimizer", "seed", "accumulate", "alternate")
+LASTING = ("parts", "rank", "alpha", "layers", "optimizer", "seed", "accumulate", "alternate")
 MOST_STEPS = 10**7
 FIXED = 8  # draws of an evaluation, an expert
 

@@ -335,8 +335,10 @@ Show = Callable[[str], None]
 
 
 def preview(made: DataSet, coders: Coders, count: int) -> tuple[Tensor, Input.Audio]:
-    """Contact sheet and sound of the first clips, decoded back from the cache; without any, a white one and silence."""
-    shown = [decoded(clip, coders) for clip in made.clips[:count]]
+    """Contact sheet and sound of clips spread over the data set, decoded back from the cache; without any, a white one and
+    silence."""
+    places = torch.linspace(0, len(made.clips) - 1, min(count, len(made.clips))).round().int().tolist()
+    shown = [decoded(made.clips[place], coders) for place in places]
     rate = coders.audio_vae.audio_sample_rate
     if not shown:
         return torch.ones(1, TILE, TILE, 3), {"waveform": torch.zeros(1, 1, rate // 10), "sample_rate": rate}

@@ -51,19 +51,23 @@ class Trainer:
     saving: Saving
     watching: Watching
     begun: float = field(default_factory=time.time)
+    written: list[Path] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.first = self.run.step  # where this call takes it up
 
     def tensors(self) -> dict[str, Tensor]:
         """The LoRA as it is, as stock loaders take it."""
         return files.lora_tensors(self.run.parameters, self.run.settings.alpha, torch.bfloat16)
 
-    def save(self, *, last: bool) -> list[Path]:
+    def save(self, *, last: bool) -> None:
         """The LoRA and the state to go on from."""
         told = {
             "num_train_items": len(self.samples.data.clips),
             "mixed_precision": str(self.samples.dtype).removeprefix("torch."),
             "discrete_flow_shift": self.samples.draws.shift,
         }
-        return run_files.save(self.saving, self.run, told, self.begun, last=last)
+        self.written = run_files.save(self.saving, self.run, told, self.begun, last=last)
 
     def train(self) -> str:
         """All steps that are left. Whatever ends it, what was learned up to the last whole step is kept."""
@@ -107,8 +111,7 @@ class Trainer:
 
     def report(self) -> str:
         """The run in words."""
-        written = f"saved: {self.saving.lora.name}, state in {self.saving.state.parent.name}"
-        return words.report(self.run, written, low=self.samples.low)
+        return words.report(self.run, self.first, self.written, self.saving.shown, low=self.samples.low)
 
     def loss_map(self) -> dict[str, list[float]]:
         """What ComfyUI's 'Plot Loss Graph' takes."""

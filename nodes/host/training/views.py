@@ -1,7 +1,7 @@
 """What is looked at while a run learns: a picture of its losses, and clips made with the adapters as they are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -35,7 +35,7 @@ Point: TypeAlias = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Previews:
-    """How a clip is made on the way: the pack's own sampler at few steps, on the first clips of the data set."""
+    """How a clip is made on the way: the pack's own sampler at few steps, on the first clip of the data set."""
 
     model: MovaPatcher
     data: DataSet
@@ -44,6 +44,7 @@ class Previews:
     steps: int
     cfg: float
     seed: int
+    made: list[Path] = field(default_factory=list)
 
     def __call__(self, tensors: dict[str, Tensor], step: int) -> str:
         """Write an MP4 made with a LoRA's tensors and say where."""
@@ -56,6 +57,7 @@ class Previews:
         size, rate = (pictures.shape[2], pictures.shape[1]), self.coders.audio_vae.audio_sample_rate
         frames = (255 * pictures).round().clamp(0, 255).to(torch.uint8)
         video.write(path, size, [frames], sound[0], DEFAULT_FPS, rate, {"caption": clip.caption}, frames=len(frames))
+        self.made.append(path)
         return f"preview after step {step}: {path.name} in {path.parent.name}"
 
     def _made(self, patched: MovaPatcher, clip: Clip) -> tuple[Tensor, Tensor]:
@@ -81,7 +83,7 @@ def curve(path: Path, records: Sequence[Record], evaluations: Sequence[Evaluatio
     """Draw the losses of a run into a PNG: a faint dot a step, their running mean, and the fixed samples as rings."""
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     pen = ImageDraw.Draw(image)
-    points = [(r.step, r.expert, kind, getattr(r, kind)) for r in records for kind in ("video", "audio")]
+    points = [(r.step + 1, r.expert, kind, getattr(r, kind)) for r in records for kind in ("video", "audio")]
     rings = [
         (e["step"], expert, kind, e[expert][number])
         for e in evaluations
@@ -109,17 +111,18 @@ def curve(path: Path, records: Sequence[Record], evaluations: Sequence[Evaluatio
 
 
 def _means(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """The running mean of values by step."""
+    """The running mean of values by step, at first that of all there are: one value of a clip and a noise level by chance
+    would bend the curve for long."""
     found: list[tuple[int, float]] = []
-    for step, value in points:
+    for count, (step, value) in enumerate(points, 1):
         before = found[-1][1] if found else value
-        found.append((step, before + SMOOTH * (value - before)))
+        found.append((step, before + max(SMOOTH, 1 / count) * (value - before)))
     return found
 
 
 def _line(pen: ImageDraw.ImageDraw, dots: Sequence[Point], mean: Sequence[Point], colour: str) -> None:
     for x, y in dots:
-        pen.point((x, y), fill=colour)
+        pen.ellipse((x - 1, y - 1, x + 1, y + 1), fill=colour)
     if len(mean) > 1:
         pen.line(mean, fill=colour, width=2)
 
@@ -128,7 +131,12 @@ def _axes(pen: ImageDraw.ImageDraw, top: float, last: int) -> None:
     pen.line([(MARGIN, MARGIN), (MARGIN, HEIGHT - MARGIN), (WIDTH - MARGIN, HEIGHT - MARGIN)], fill="black", width=1)
     pen.text((8, MARGIN - 6), f"{top:.3g}", fill="black")
     pen.text((8, HEIGHT - MARGIN - 6), "0", fill="black")
-    pen.text((WIDTH - MARGIN - 40, HEIGHT - MARGIN + 8), f"step {last + 1}", fill="black")
+    pen.text(
+        (MARGIN, HEIGHT - MARGIN + 8),
+        "loss by step; dots: steps, lines: their mean, rings: fixed samples",
+        fill="black",
+    )
+    pen.text((WIDTH - MARGIN - 40, HEIGHT - MARGIN + 8), f"step {last}", fill="black")
     for number, (expert, colours) in enumerate(COLOURS.items()):
         for second, (kind, colour) in enumerate(zip(("picture", "sound"), colours, strict=True)):
             x = MARGIN + 8 + 230 * number + 115 * second

@@ -1,6 +1,7 @@
 """A run in words: a line a step, and a report at the end."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ....mova_core.checkpoint.experts import EXPERT_FOLDERS
 from ....mova_core.preflight import GIB, format_duration
@@ -31,12 +32,18 @@ def losses(run: Run, records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def report(run: Run, files: str, *, low: bool) -> str:
-    """What was trained, last losses, those of the fixed samples, and `files`: which there are now."""
-    settings = run.settings
+def report(run: Run, first: int, written: Sequence[Path], folder: Path, *, low: bool) -> str:
+    """What was trained, of it what from step `first` on, last losses, those of the fixed samples, and the files that there are now.
+
+    Args:
+        folder: where the state lies, from ComfyUI's output folder on.
+    """
+    settings, files = run.settings, ", ".join(path.name for path in written)
     seconds = sum(record.seconds for record in run.records)
+    taken = f", {first} of them before this run" if first else ""
+    plural = "sample" if settings.accumulate == 1 else "samples"
     lines = [
-        f"{run.step} steps of {settings.accumulate} samples in {format_duration(seconds)}: "
+        f"{run.step} steps of {settings.accumulate} {plural} in {format_duration(seconds)}{taken}: "
         f"{', '.join(settings.parts)}, rank {settings.rank}, alpha {settings.alpha:g}, {settings.optimizer}",
         f"{'low-memory' if low else 'whole'} path, attention by PyTorch (others give no gradient)",
     ]
@@ -48,4 +55,10 @@ def report(run: Run, files: str, *, low: bool) -> str:
             if expert in evaluation
         )
         lines.append(f"fixed samples after step {evaluation['step']}: {told}")
-    return "\n".join([*lines, files])
+    if first == run.step:
+        lines.insert(
+            0, "Nothing was left to do: raise steps, set begin_anew, or give another name for another data set."
+        )
+    return "\n".join(
+        [*lines, f"saved among the LoRAs: {files}", f"to go on with: {folder.as_posix()}, in the output folder"]
+    )

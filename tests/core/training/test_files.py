@@ -102,21 +102,3 @@ def test_a_full_disk_leaves_what_was_saved(tmp_path: Path, where: str, monkeypat
         save(tmp_path, alpha=5.0)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["face.safetensors"]
-
-
-def test_only_the_newest_are_kept(tmp_path: Path) -> None:
-    paths = [tmp_path / str(n) for n in range(5)]
-    for path in paths:
-        path.touch()
-    files.keep_newest(paths, 0)
-    assert len(list(tmp_path.iterdir())) == 5
-    files.keep_newest(paths, 2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "4"]
-
-
-def test_sets_of_tensors_are_told_apart() -> None:
-    state = parameters("audio")
-    same = files.fingerprint(state)
-    assert files.fingerprint(dict(reversed(state.items()))) == same
-    next(iter(state.values())).data[0, 0] += 1e-3
-    assert files.fingerprint(state) != same
