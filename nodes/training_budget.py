@@ -44,7 +44,14 @@ class MovaTrainingBudget(MovaNode):
                 ),
                 training_inputs.CLIPS.Input("clips", optional=True, tooltip="A data set, in place of sizes and count."),
             ],
-            outputs=[io.String.Output(display_name="report")],
+            outputs=[
+                io.String.Output(display_name="report"),
+                training_inputs.CLIPS.Output(
+                    display_name="clips",
+                    tooltip="The data set as it came in, for 'MOVA Train LoRA': so this report comes before training. "
+                    "ComfyUI may make it afterwards otherwise.",
+                ),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -84,4 +91,4 @@ class MovaTrainingBudget(MovaNode):
             shape, clip_count = checks.largest(clips), len(clips.clips)
         report = budget.report(model, settings, shape, clip_count, measure)
         messages.show(report, cls.hidden.unique_id)
-        return io.NodeOutput(report, ui=ui.PreviewText(report))
+        return io.NodeOutput(report, clips, ui=ui.PreviewText(report))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..mova_core.checkpoint.whole_file import file_state, listed
 from ..mova_core.shapes import VideoShape
@@ -10,7 +10,7 @@ from ..mova_core.training.clips import CUTS, SIZES
 from . import inputs
 from .base import MovaNode
 from .host import messages
-from .host.training import data_set
+from .host.training import data_set, views
 from .training_inputs import CLIPS
 
 
@@ -189,4 +189,7 @@ class MovaTrainingClips(MovaNode):
         others = [] if videos else data_set.not_trained_on(folder)
         made = data_set.build(sources, caption_prefix, wishes, coders, others)
         messages.show(made.report, cls.hidden.unique_id)
-        return io.NodeOutput(made, *data_set.preview(made, coders, preview_clips), made.report)
+        sheet, sound, film = views.preview(made, coders, preview_clips)
+        # Under the node: ComfyUI may run 'Preview Image' and 'Preview Audio' after hours of training.
+        shown = film and ui.PreviewVideo([ui.SavedResult(film.name, "", io.FolderType.temp)])
+        return io.NodeOutput(made, sheet, sound, made.report, ui=shown)

@@ -51,7 +51,9 @@ def recordings(folder: Path, default: str = "") -> list[CaptionedFile]:
     entries = _entries(folder)
     files = [path for path in entries if _is_recording(path)]
     if not files:
-        raise MovaError(f"{folder} holds no video ({', '.join(SUFFIXES)}); put the clips there, not in a folder below")
+        raise MovaError(
+            f"{folder} holds no video ({', '.join(FILES[:5])} and the like); put the clips there, not in a folder below"
+        )
     listed, texts = _listed(folder, entries), _texts(entries)
     found = [
         CaptionedFile(path, listed.get(_key(path.name)) or _beside(path, texts) or default.strip()) for path in files

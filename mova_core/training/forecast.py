@@ -83,9 +83,11 @@ def report(plan: TrainingPlan, machine: Machine, measured: Throughput | None) ->
     ]
     if measured is not None:
         seconds = step_seconds(plan, machine, measured, low=low)
-        lines.append(
-            f"about {seconds:.3g} s a step of {asked.accumulate} samples, {format_duration(seconds * asked.steps)} for "
-            f"{asked.steps} steps (each clip about {asked.steps * asked.accumulate / plan.clips:.1f} times)"
+        samples = f" of {asked.accumulate} samples" if asked.accumulate > 1 else ""
+        lines.insert(
+            1,
+            f"about {seconds:.3g} s a step{samples}, {format_duration(seconds * asked.steps)} for {asked.steps} steps "
+            f"(each clip about {asked.steps * asked.accumulate / plan.clips:.1f} times)",
         )
     advice = [] if fits(plan, machine, low=True) else ways_to_fit(plan, machine)
     if not fits(plan, machine, low=True):

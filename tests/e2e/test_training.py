@@ -44,7 +44,16 @@ def test_the_workflow_trains_a_lora_of_every_part_and_shows_how(comfy: ComfyServ
     steps = [data["value"] for data in result.of("progress") if data["node"] == train]
     assert steps[-1] == 4
     assert (comfy.models / "loras" / f"{NAME}.png").is_file()
-    assert any(path.suffix == ".png" for path in result.files)  # contact sheet and losses
+    assert any(path.suffix == ".png" for path in result.files)  # losses
+
+
+def test_what_is_learned_and_what_it_takes_is_shown_before_training(trained: Any) -> None:
+    """ComfyUI chooses among output nodes that are ready as it likes: hours may lie between."""
+    asked, result = trained
+    shown = [data["node"] for data in result.of("executed")]
+    clips, budget, train = (node_of(asked, f"MOVA{kind}") for kind in ("TrainingClips", "TrainingBudget", "TrainLora"))
+    assert shown.index(clips) < shown.index(train)
+    assert shown.index(budget) < shown.index(train)
 
 
 def test_running_it_again_has_nothing_left_to_do(comfy: ComfyServer, trained: Any) -> None:

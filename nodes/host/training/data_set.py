@@ -8,7 +8,7 @@ Axes: F pictures, H W pixels, S samples.
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -40,8 +40,6 @@ CLIPS_FOLDER = "mova_training"
 VERSION = "1"  # of what is in a cached file
 READ = 2**22  # bytes hashed at once
 NAMED = 8  # clips that cannot be read, in one message
-SHEET = 6  # pictures of a clip on the contact sheet
-TILE = 160  # pixels of a picture's longer side there
 
 
 @dataclass(frozen=True)
@@ -306,41 +304,3 @@ def _cached(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path.name} of the data set's cache is gone or damaged; run 'MOVA Training Clips' again ({error!s:.120})"
         ) from error
-
-
-def decoded(clip: Clip, coders: Coders) -> tuple[Tensor, Tensor]:
-    """(F, H, W, 3) pictures and (1, 1, S) sound of a clip, back from the cache: what is really fed."""
-    kept = media(clip)
-    raw = comfy.latent_formats.Wan21().process_out(kept["video"])
-    pictures = coders.vae.decode(raw)[0].cpu().float()
-    sound = coders.audio_vae.decode(kept["audio"]).movedim(-1, 1).cpu().float()
-    return pictures, sound[..., : audio_samples(clip.frames, DEFAULT_FPS, coders.audio_vae.audio_grid)]
-
-
-def contact_sheet(strips: Iterable[Tensor]) -> Tensor:
-    """(1, H, W, 3): a row of `SHEET` pictures for each clip, evenly spread over it."""
-    rows = []
-    for pictures in strips:
-        chosen = pictures[torch.linspace(0, len(pictures) - 1, SHEET).round().long()]
-        share = TILE / max(chosen.shape[1:3])
-        sides = [max(1, round(share * side)) for side in chosen.shape[1:3]]
-        small = torch.nn.functional.interpolate(chosen.movedim(-1, 1), sides, mode="area").movedim(1, -1)
-        square = torch.ones(SHEET, TILE, TILE, 3)
-        square[:, : sides[0], : sides[1]] = small
-        rows.append(torch.cat([*square], dim=1))
-    return torch.cat(rows)[None].clamp(0, 1)
-
-
-Show = Callable[[str], None]
-
-
-def preview(made: DataSet, coders: Coders, count: int) -> tuple[Tensor, Input.Audio]:
-    """Contact sheet and sound of clips spread over the data set, decoded back from the cache; without any, a white one and
-    silence."""
-    places = torch.linspace(0, len(made.clips) - 1, min(count, len(made.clips))).round().int().tolist()
-    shown = [decoded(made.clips[place], coders) for place in places]
-    rate = coders.audio_vae.audio_sample_rate
-    if not shown:
-        return torch.ones(1, TILE, TILE, 3), {"waveform": torch.zeros(1, 1, rate // 10), "sample_rate": rate}
-    sheet = contact_sheet(pictures for pictures, _ in shown)
-    return sheet, {"waveform": torch.cat([sound for _, sound in shown], dim=-1), "sample_rate": rate}

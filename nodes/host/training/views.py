@@ -1,13 +1,18 @@
-"""What is looked at while a run learns: a picture of its losses, and clips made with the adapters as they are."""
+"""What is looked at: what a data set really feeds, and while a run learns a picture of its losses and clips made with the
+adapters as they are."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+import comfy.latent_formats
 import comfy.samplers
 import comfy.sd
+import folder_paths
 import torch
+from comfy_api.latest import Input
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -29,6 +34,8 @@ COLOURS: dict[Expert, tuple[str, str]] = {
     "low": ("#1d4ed8", "#93c5fd"),
 }  # picture, sound
 SMOOTH = 0.05  # share of a new value in the drawn mean
+SHEET = 6  # pictures of a clip on the contact sheet
+TILE = 160  # pixels of a picture's longer side there
 Point: TypeAlias = tuple[float, float]
 """Of the drawing, in pixels from its upper left corner."""
 
@@ -77,6 +84,58 @@ class Previews:
         pictures = self.coders.vae.decode(picture)[0].cpu().float()
         sound = self.coders.audio_vae.decode(heard).movedim(-1, 1).cpu().float()
         return pictures, sound[..., : audio_samples(clip.frames, DEFAULT_FPS, self.coders.audio_vae.audio_grid)]
+
+
+def decoded(clip: Clip, coders: Coders) -> tuple[Tensor, Tensor]:
+    """(F, H, W, 3) pictures and (1, 1, S) sound of a clip, back from the cache: what is really fed."""
+    kept = data_set.media(clip)
+    raw = comfy.latent_formats.Wan21().process_out(kept["video"])
+    pictures = coders.vae.decode(raw)[0].cpu().float()
+    sound = coders.audio_vae.decode(kept["audio"]).movedim(-1, 1).cpu().float()
+    return pictures, sound[..., : audio_samples(clip.frames, DEFAULT_FPS, coders.audio_vae.audio_grid)]
+
+
+def contact_sheet(strips: Iterable[Tensor]) -> Tensor:
+    """(1, H, W, 3): a row of `SHEET` pictures for each clip, evenly spread over it."""
+    rows = []
+    for pictures in strips:
+        chosen = pictures[torch.linspace(0, len(pictures) - 1, SHEET).round().long()]
+        share = TILE / max(chosen.shape[1:3])
+        sides = [max(1, round(share * side)) for side in chosen.shape[1:3]]
+        small = torch.nn.functional.interpolate(chosen.movedim(-1, 1), sides, mode="area").movedim(1, -1)
+        square = torch.ones(SHEET, TILE, TILE, 3)
+        square[:, : sides[0], : sides[1]] = small
+        rows.append(torch.cat([*square], dim=1))
+    return torch.cat(rows)[None].clamp(0, 1)
+
+
+def preview(made: DataSet, coders: Coders, count: int) -> tuple[Tensor, Input.Audio, Path | None]:
+    """Contact sheet and sound of clips spread over the data set, decoded back from the cache, and a film of both among
+    ComfyUI's temporary files; without any clip a white sheet, silence, and no film."""
+    places = torch.linspace(0, len(made.clips) - 1, min(count, len(made.clips))).round().int().tolist()
+    shown = [decoded(made.clips[place], coders) for place in places]
+    rate = coders.audio_vae.audio_sample_rate
+    if not shown:
+        return torch.ones(1, TILE, TILE, 3), {"waveform": torch.zeros(1, 1, rate // 10), "sample_rate": rate}, None
+    sheet = contact_sheet(pictures for pictures, _ in shown)
+    waveform = torch.cat([sound for _, sound in shown], dim=-1)
+    name = hashlib.sha256("".join(made.clips[place].media.name for place in places).encode()).hexdigest()[:16]
+    path = Path(folder_paths.get_temp_directory(), f"mova_clips_{name}.mp4")
+    reel(path, [pictures for pictures, _ in shown], waveform[0], rate)
+    return sheet, {"waveform": waveform, "sample_rate": rate}, path
+
+
+def reel(path: Path, clips: Sequence[Tensor], sound: Tensor, rate: int) -> None:
+    """Write (F, H, W, 3) clips of any sizes one after the other, with their (1, S) sound, as an MP4."""
+    height, width = (max(clip.shape[side] for clip in clips) for side in (1, 2))
+    pieces = ((255 * _on_grey(clip, height, width)).round().clamp(0, 255).to(torch.uint8) for clip in clips)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    video.write(path, (width, height), pieces, sound, DEFAULT_FPS, rate, {}, frames=sum(map(len, clips)))
+
+
+def _on_grey(clip: Tensor, height: int, width: int) -> Tensor:
+    below, right = height - clip.shape[1], width - clip.shape[2]
+    return torch.nn.functional.pad(clip, (0, 0, 0, right, 0, below), value=0.5)
 
 
 def curve(path: Path, records: Sequence[Record], evaluations: Sequence[Evaluation]) -> None:

@@ -15,10 +15,14 @@ pytestmark = needs_comfy
 
 
 def test_the_node_tells_memory_time_and_disk(run: Run, scene: Scene, data: Any) -> None:
-    (report,) = run("MOVATrainingBudget", model=scene.model, width=80, height=48, frames=9)
+    report, nothing = run("MOVATrainingBudget", model=scene.model, width=80, height=48, frames=9)
     for words in ("whole path", "low path", "host memory", "disk", "s a step", "for 1000 steps"):
         assert words in report
-    (of_data,) = run("MOVATrainingBudget", model=scene.model, clips=data, measure=False)
+    assert nothing is None
+    of_data, handed_on = run("MOVATrainingBudget", model=scene.model, clips=data, measure=False)
+    assert handed_on is data
+    with pytest.raises(Exception, match="connect clips of 'MOVA Training Clips' to 'MOVA Training Budget' too"):
+        run("MOVATrainLora", model=scene.model, clips=nothing, name="x", steps=1, rank=2)
     assert "3 clips, the largest 9 pictures of 80x48" in of_data
     assert "s a step" not in of_data
 

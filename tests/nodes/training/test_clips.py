@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
 from safetensors import safe_open
@@ -59,6 +60,31 @@ def test_what_is_learned_can_be_seen_and_heard(build: Build, clips_folder: Path,
     assert "3 clips, 1.1 s in all" in report
     assert "without sound, the picture alone is learned: mute.mp4" in report
     assert [clip.audible for clip in data.clips] == [True, True, False]
+
+
+def test_what_is_shown_is_spread_over_the_data_set_and_plays_with_its_sound(
+    pack: Pack, coders: dict[str, Any], build: Build, tmp_path: Path
+) -> None:
+    """Of clips of two sizes, windows of the first recording are not all there is to see."""
+    write_clip(tmp_path / "a.mp4", frames=40)
+    write_clip(tmp_path / "b.mp4", frames=12, size=(96, 48))
+    data = build(captioned(tmp_path, "a", "b"), cut="windows", sizes="buckets")[0]
+    assert [clip.name for clip in data.clips] == ["a.mp4 #1", "a.mp4 #2", "a.mp4 #3", "a.mp4 #4", "b.mp4"]
+    views, given = pack.module("nodes.host.training.views"), pack.module("nodes.host.training.data_set").Coders
+    used = given(coders["vae"], coders["audio_vae"], coders["clip"])
+    sheet, sound, film = views.preview(data, used, 2)
+    last, _ = views.decoded(data.clips[-1], used)
+    assert torch.equal(sheet[0, 160:], views.contact_sheet([last])[0])
+    with av.open(str(film)) as file:
+        shown = [picture.to_ndarray(format="rgb24") for picture in file.decode(video=0)]
+    (wide, tall) = (data.clips[number] for number in (0, -1))
+    assert len(shown) == wide.frames + tall.frames
+    assert shown[0].shape[:2] == (max(wide.height, tall.height), max(wide.width, tall.width))
+    assert abs(shown[-1][:, -8:].mean() - 127) < 3  # what a narrower clip leaves is grey
+    with av.open(str(film)) as file:
+        heard = sum(frame.samples / frame.sample_rate for frame in file.decode(audio=0))
+    assert heard == pytest.approx(sound["waveform"].shape[-1] / sound["sample_rate"], abs=0.05)
+    assert views.preview(data, used, 0)[2] is None
 
 
 @pytest.mark.parametrize("fps", [12.0, 23.976, 30.0, 60.0])

@@ -104,8 +104,12 @@ def test_a_run_goes_on_bit_for_bit(train: Train, comfy_base: Path) -> None:
     one, other = state(comfy_base, "straight"), state(comfy_base, "parted")
     assert same(one, other)
     assert [p.name for p in sorted((comfy_base / LORAS).glob("straight-*"))] == ["straight-000004.safetensors"]
-    done, _, _ = train("parted", 6)  # nothing is left to do
+    done, _, report = train("parted", 6)  # nothing is left to do
     assert same(done, parted)
+    assert report.startswith("Nothing was left to do: raise steps, set begin_anew, or give another name")
+    assert "6 steps of 1 sample in" in report
+    assert "6 of them before this run" in report
+    assert "to go on with: mova_training/runs/parted, in the output folder" in report
 
 
 @pytest.mark.parametrize("optimizer", ["adamw8bit"])
@@ -121,8 +125,27 @@ def test_a_run_that_was_begun_otherwise_is_not_gone_on_with(train: Train) -> Non
     train("other", 2)
     with pytest.raises(Exception, match="rank 2, now 3"):
         train("other", 4, rank=3)
+    with pytest.raises(Exception, match=r"alpha 2, now 7\.0"):
+        train("other", 4, alpha=7.0)
     lora, _, _ = train("other", 2, rank=3, begin_anew=True)
     assert lora["audio_dit.blocks.0.self_attn.q.lora_A.weight"].shape[0] == 3
+
+
+def saves(base: Path, name: str) -> list[str]:
+    return sorted(path.stem.removeprefix(name) for path in (base / LORAS).glob(f"{name}-*.safetensors"))
+
+
+def test_saves_on_the_way_go_by_age_whatever_they_are_called(train: Train, comfy_base: Path) -> None:
+    """Those of a run that was begun anew are the oldest; a file of another run is nobody's to delete."""
+    train("kept-000009", 1)
+    train("kept", 4, save_every=1, keep=2, audio_rate=0.0)
+    assert saves(comfy_base, "kept") == ["-000002", "-000003", "-000009"]
+    train("kept", 3, save_every=1, keep=2, begin_anew=True)
+    assert saves(comfy_base, "kept") == ["-000001", "-000002", "-000009"]
+    _, _, report = train("kept", 6, save_every=1, keep=1, naming="diffsynth")
+    components = [f"-000005_{part}" for part in ("audio_dit", "dual_tower_bridge")]
+    assert saves(comfy_base, "kept") == [*components, "-000009"]
+    assert "saved among the LoRAs: kept_audio_dit.safetensors, kept_dual_tower_bridge.safetensors" in report
 
 
 class Interrupt:
