@@ -33,7 +33,7 @@ def losses(run: Run, records: Sequence[Record]) -> list[str]:
 
 
 def report(run: Run, first: int, written: Sequence[Path], folder: Path, *, low: bool) -> str:
-    """What was trained, of it what from step `first` on, last losses, those of the fixed samples, and the files that there are now.
+    """What was trained, of it what from step `first` on, last losses, those of fixed samples, and the files of today.
 
     Args:
         folder: where the state lies, from ComfyUI's output folder on.
