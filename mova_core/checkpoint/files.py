@@ -263,10 +263,11 @@ def component_files(folder: Path) -> list[Path]:
             )
     missing = [name for name in names if not os.path.exists(folder / name)]  # noqa: PTH110, as `is_folder`
     if missing:
-        waiting = mistaken.leftovers(folder)
+        waiting, renamed = mistaken.leftovers(folder), mistaken.copies(folder, missing)
+        told = f"It holds {waiting}" if "not finished" in waiting else "Resume the download"
         raise CheckpointError(
             f"{folder} lacks {len(missing)} of {len(names)} shards: {_few(missing)}. "
-            f"{f'It holds {waiting}' if 'not finished' in waiting else 'Resume the download'}"
+            f"{f'{_few(renamed)} may be it: rename it so' if renamed else told}"
         )
     return [folder / name for name in names]
 

@@ -6,6 +6,7 @@ to do about it.
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 DOWNLOAD_AGAIN = "Delete it and download it again"
@@ -22,6 +23,7 @@ BINARY: tuple[tuple[bytes, str, str], ...] = (
     (b"\x93NUMPY", "a NumPy file", "Download the safetensors version"),
     (b"L\x00\x00\x00\x01\x14\x02\x00", "a Windows shortcut", "Move the file itself there, or download it again"),
     (b"book\x00\x00\x00\x00mark", "a macOS alias", "Move the file itself there, or download it again"),
+    (b"bplist00", "a macOS property list: a shortcut, or what iCloud leaves of a file", "Download the file itself"),
     (b"!<symlink>", "a link in a form that only Cygwin reads", "Move the file itself there, or download it again"),
     (b"%PDF", "a PDF document", DOWNLOAD_AGAIN),
     (b"\x89PNG", "a picture", DOWNLOAD_AGAIN),
@@ -29,7 +31,7 @@ BINARY: tuple[tuple[bytes, str, str], ...] = (
 )
 TEXTS: tuple[tuple[str, str, str], ...] = (
     (
-        r"version https://(git-lfs|hawser)\.",
+        r"(version https?://(git-lfs|hawser|git-media)\.|oid sha256:)",
         "a Git LFS pointer, which stands for the file",
         "Run 'git lfs pull' in that folder, or download the file itself",
     ),
@@ -45,6 +47,21 @@ TEXTS: tuple[tuple[str, str, str], ...] = (
         "Run 'dvc pull' on it, or download the file itself",
     ),
     (
+        r"(<\?xml[^>]*>\s*)?(<!doctype plist[^>]*>\s*)?<plist",
+        "a macOS shortcut, which only names the address",
+        "Download the file from that address",
+    ),
+    (
+        r"(magnet:\?|d\d+:announce|(<\?xml[^>]*>\s*)?<metalink)",
+        "a torrent or metalink, which only names the file",
+        "Open it in a download tool that knows it, or download the file itself",
+    ),
+    (
+        r"[0-9a-f]{32,128} [ *]\S",
+        "a checksum of the file, not the file",
+        "Download the file itself",
+    ),
+    (
         r"(<!doctype|<html|<head|<!--|<body)",
         "a web page saved in place of the file: of a login, a licence or an error",
         "Log in or accept the licence there, delete it and download the file itself",
@@ -55,23 +72,31 @@ TEXTS: tuple[tuple[str, str, str], ...] = (
         f"{DOWNLOAD_AGAIN}; the link may have run out",
     ),
     (
-        r"\[internetshortcut\]",
+        r"\[(internetshortcut|desktop entry)\]",
         "an internet shortcut, which only names the address",
         "Download the file from that address",
     ),
     (r"\.\.?[/\\][^\n]{1,300}$", "a link that was copied as text", "Copy what it points to, or download it again"),
 )
+REFUSED = re.compile(
+    r"gated|restricted|authoriz|authoris|authenticat|log ?in|sign in|token|password|forbidden|401|403", re.IGNORECASE
+)
+TOO_OFTEN = re.compile(r"rate.?limit|too many requests|429|quota", re.IGNORECASE)
 PARTIAL = re.compile(
     r"\.(part|partial|incomplete|crdownload|opdownload|download|aria2|aria2__temp|filepart|unfinished|unconfirmed|tmp|temp|"
-    r"td|td\.cfg|xltd|xltd\.cfg|!qb|!ut|bc!|!ut|ytdl|st|wget|baiduyun\.p\.downloading|downloading)$",
+    r"td|td\.cfg|xltd|xltd\.cfg|!qb|!ut|bc!|!ut|ytdl|st|wget|axel|thunder|dltemp|jc!|!sync|icloud|[\w\-.]*download(ing)?)$",
     re.IGNORECASE,
 )
 """Ends of names under which browsers and download tools keep what is not finished."""
+COPIED = re.compile(
+    r"(.*?) ?(\(\d+\)|- [^.]{1,20}|copy|~|\.(bak|old|orig|txt|bin|lock|tmp|zone\.identifier))", re.IGNORECASE
+)
+"""A name, and what copying or keeping puts behind it."""
 
 
 def is_hidden(name: str) -> bool:
-    """Names that no download gives a weight file: sidecars (._x), rsync's temporary files, and other dot files."""
-    return name.startswith(".")
+    """Names that no download gives a weight file: sidecars (._x), temporary files of rsync and editors, dot files."""
+    return name.startswith((".", "~"))
 
 
 def content(start: bytes, size: int) -> str:
@@ -93,14 +118,22 @@ def content(start: bytes, size: int) -> str:
 
 
 def _text(start: bytes, size: int) -> str:
-    text = start.decode("utf-8-sig", errors="replace").lstrip()
+    wide = start.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = start.decode("utf-16" if wide else "utf-8-sig", errors="replace").lstrip()
     for pattern, what, remedy in TEXTS:
         if re.match(pattern, text, re.IGNORECASE):
             return f"is {what}. {remedy}"
     if "\ufffd" in text or (not text.isprintable() and not set(text) <= set(map(chr, range(9, 127)))):
         return ""
     shown = " ".join(text.split())[:80]
-    if text.startswith("{") and re.search(r'"(error|message|detail|code)"', text[:300]):
+    if TOO_OFTEN.search(shown):
+        return f"is a server's refusal saved in place of the file: {shown!r}. Wait, delete it and download it again"
+    if size < 2000 and REFUSED.search(text):
+        return (
+            f"is a server's refusal saved in place of the file: {shown!r}. Log in or accept the licence there, delete "
+            "it and download the file itself"
+        )
+    if text.startswith("{") and re.search(r'"(error|message|detail|code|msg)"', text[:300], re.IGNORECASE):
         return f"is a server's error message saved in place of the file: {shown!r}. {DOWNLOAD_AGAIN}"
     return f"is text, not weights: {shown!r}. {DOWNLOAD_AGAIN}" if size < 100_000 else ""
 
@@ -156,6 +189,9 @@ def leftovers(folder: Path) -> str:
     pickled = [name for name in names if name.lower().endswith((".bin", ".pt", ".pth", ".ckpt"))]
     if pickled:
         return f"only pickled weights ({_few(pickled)}), which are not read. Download the .safetensors files"
+    renamed = [name for name in names if not is_hidden(name) and is_safetensors(folder / name)]
+    if renamed:
+        return f"weights under a name that does not end in .safetensors ({_few(renamed)}). Rename it"
     deeper = [name for name in names if any(n.endswith(".safetensors") for n in _names(folder / name))]
     if deeper:
         return f"its weights one folder deeper, in {_few(deeper)}. Move them up"
@@ -163,6 +199,31 @@ def leftovers(folder: Path) -> str:
     if hidden:
         return f"only sidecars ({_few(hidden)}) of files that were not copied. Download it again"
     return ""
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do, whatever it is called."""
+    try:
+        if not path.is_file():
+            return False
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(9)
+    except (OSError, ValueError):
+        return False
+    return len(start) == 9 and start[8:] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= size - 8
+
+
+def copies(folder: Path, wanted: Iterable[str]) -> list[str]:
+    """Files of a folder that may be those wanted, under another name: `x (1).safetensors`, `x - Copy.safetensors`."""
+    ends = {name.removesuffix(".safetensors").lower() for name in wanted}
+    found = []
+    for name in _names(folder):
+        stem = name.lower().replace(".safetensors", "")
+        match = COPIED.fullmatch(stem)
+        if match and match[1].strip() in ends and is_safetensors(folder / name):
+            found.append(name)
+    return found
 
 
 def _names(folder: Path) -> list[str]:

@@ -19,6 +19,7 @@ from ..errors import CheckpointError
 from . import configs, detect
 from .detect import Shapes
 from .files import Header, Read, component_files, component_header, read_header, read_json, read_some
+from .holes import check_written
 from .layouts import logical_shapes, notes, refuse_foreign, stated_formats, with_formats
 from .quantization import QUANT_MARK, configuration, dequantized
 from .variants import AUDIO, BRIDGE, HIGH, LOW, MODEL_PARTS, PRISM, ModelVariant, parts, variant_of
@@ -120,6 +121,8 @@ def open_component(folder: Path, component: str) -> WeightFile:
 
 def _sorted(place: Path, files: tuple[Path, ...], header: Header, stated: Any) -> WeightFile:
     refuse_foreign(header.shapes, str(place))
+    for path in files:
+        check_written(path)
     shapes = logical_shapes(header.shapes, _formats(files, header, str(place)))
     return WeightFile(
         place=place,

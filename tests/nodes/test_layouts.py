@@ -136,7 +136,7 @@ def test_a_format_that_this_comfyui_has_not_is_named(
     def awq(w: Tensor) -> dict[str, Tensor]:
         group = torch.ones(w.shape[1] // 8, w.shape[0], dtype=torch.bfloat16)
         mark = marked({"format": "awq_w4a16", "group_size": 8})
-        packed = torch.zeros(w.shape[0], w.shape[1] // 2, dtype=torch.int8)
+        packed = torch.full((w.shape[0], w.shape[1] // 2), 17, dtype=torch.int8)
         scales = {f"{LAYER}.weight_scale": group, f"{LAYER}.weight_zeros": group.clone()}
         return {KEY: packed, **scales, f"{LAYER}.comfy_quant": mark}
 

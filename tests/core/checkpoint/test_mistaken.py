@@ -1,6 +1,8 @@
 """What download tools, file systems and version control leave in place of a file is named, with its own remedy."""
 
 import gzip
+import json
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from mova_core.checkpoint.files import component_files, component_tensors, read_header, read_json, read_tensors
+from mova_core.checkpoint.holes import check_written
 from mova_core.errors import CheckpointError
 
 NAME = "diffusion_pytorch_model.safetensors"
@@ -37,6 +40,21 @@ CONTENTS = {
     "a GGUF file": (b"GGUF\x03\x00\x00\x00" + bytes(64), "GGUF loader"),
     "a gzip archive": (gzip.compress(b"x" * 100), "gzip archive.*Unpack"),
     "a tar archive": (b"video_dit/model".ljust(257, b"\0") + b"ustar\x0000" + bytes(600), "tar archive.*Unpack"),
+    "an older LFS pointer": (b"version http://git-media.io/v/2\noid sha256:00\n", "git lfs pull"),
+    "a page in UTF-16": ("<!DOCTYPE html><html>Log in".encode("utf-16"), "web page.*licence"),
+    "a refusal": (
+        b"Access to model OpenMOSS/MOVA is restricted and you are not in the authorized list.",
+        "Log in or accept",
+    ),
+    "a refusal in JSON": (b'{"error":"Invalid username or password."}', "refusal.*Log in or accept the licence"),
+    "a limit": (b"You have reached your 'resolve' rate limit: please try again later.", "refusal.*Wait"),
+    "a server's JSON in capitals": (b'{"Code":10010205001,"Message":"gone","Success":false}', "server's error message"),
+    "a shortcut of macOS": (b'<?xml version="1.0"?>\n<!DOCTYPE plist PUBLIC "x">\n<plist>', "macOS shortcut"),
+    "a binary shortcut": (b"bplist00\xd1\x01\x02" + bytes(20), "property list"),
+    "a shortcut of Linux": (b"[Desktop Entry]\nType=Link\nURL=https://x\n", "internet shortcut"),
+    "a torrent": (b"d8:announce35:udp://tracker", "torrent.*only names"),
+    "a magnet link": (b"magnet:?xt=urn:btih:aa", "torrent.*only names"),
+    "a checksum": (b"d41d8cd98f00b204e9800998ecf8427e  model.safetensors\n", "checksum"),
     "an HDF5 file": (b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5.*safetensors version"),
 }
 
@@ -200,3 +218,103 @@ def test_absurd_headers_are_refused_in_few_words(tmp_path, what):
         with pytest.raises(CheckpointError) as caught:
             read(tmp_path / NAME)
         assert len(str(caught.value)) < 800
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.SAFETENSORS",
+        "model.safetensors.txt",
+        "model",
+        "model.safetensors.bak",
+        "model.safetensors~",
+        "model.safetensors.lock",
+        "model.safetensors:Zone.Identifier",
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_weights_under_another_name_are_told_to_be_renamed(tmp_path, name):
+    save_file({"a": torch.ones(1)}, tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").rename(tmp_path / name)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=rf"under a name that .*\({re.escape(name)}\)\. Rename it"):
+        component_files(tmp_path)
+
+
+ENDS = (
+    "fdmdownload",
+    "qkdownloading",
+    "BaiduPCS-Go-downloading",
+    "jc!",
+    "!sync",
+    "dltemp",
+    "axel",
+    "thunder",
+    "icloud",
+)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_more_download_tools_leave_is_not_finished(tmp_path, end):
+    (tmp_path / f".{NAME}.{end}").write_bytes(b"x" * 20)
+    with pytest.raises(CheckpointError, match=f"not finished .*{re.escape(end)}"):
+        component_files(tmp_path)
+
+
+COPIES = ("{} (1).safetensors", "{} - Copy.safetensors", "{}.safetensors.bak", "{} - Kopie.safetensors", "{}.txt")
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_shard_under_the_name_of_a_copy_is_told(tmp_path, copy):
+    names = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    for name in names:
+        save_file({name: torch.ones(1)}, tmp_path / name)
+    index = {"weight_map": {name: name for name in names}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    renamed = copy.format("model-00002-of-00002")
+    (tmp_path / names[1]).rename(tmp_path / renamed)
+    with pytest.raises(CheckpointError, match=rf"lacks 1 of 2.*{re.escape(renamed)} may be it: rename it so"):
+        component_files(tmp_path)
+
+
+def test_editors_copies_are_no_second_file(tmp_path):
+    for name in (NAME, f"~{NAME}", f"._{NAME}"):
+        save_file({"a": torch.ones(1)}, tmp_path / name)
+    assert component_files(tmp_path) == [tmp_path / NAME]
+
+
+# --- room that was made and not all filled ---------------------------------------------------------------------------
+
+SIZES = {f"blocks.{n}.{part}": size for n in range(40) for part, size in (("weight", (64, 64)), ("bias", (64,)))}
+
+
+def whole(path: Path) -> bytearray:
+    save_file({name: torch.randn(size) for name, size in SIZES.items()}, path)
+    return bytearray(path.read_bytes())
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0.0, 1.0), (0.5, 1.0), (0.9, 1.0), (0.3, 0.6), (0.0, 0.3)])
+def test_a_file_of_the_right_length_with_a_hole_in_it_is_not_finished(tmp_path, begin, end):
+    content = whole(tmp_path / NAME)
+    data = 8 + int.from_bytes(content[:8], "little")
+    first, last = (data + int(share * (len(content) - data)) for share in (begin, end))
+    content[first:last] = bytes(last - first)
+    (tmp_path / NAME).write_bytes(content)
+    read_header(tmp_path / NAME)  # nothing is wrong with it
+    with pytest.raises(CheckpointError, match=r"full length, but only zeros stand in it .*Resume the download"):
+        check_written(tmp_path / NAME)
+
+
+def test_layers_that_begin_as_zeros_are_no_hole(tmp_path):
+    whole(tmp_path / NAME)
+    check_written(tmp_path / NAME)
+    tensors = {name: torch.randn(size) for name, size in SIZES.items()}
+    for n in range(40):  # every bias, which are 40 in a row in the file's order, and some matrices alone
+        tensors[f"blocks.{n}.bias"] = torch.zeros(64)
+        if n % 3 == 0:
+            tensors[f"blocks.{n}.weight"] = torch.zeros(64, 64)
+    save_file(tensors, tmp_path / NAME)
+    check_written(tmp_path / NAME)
+    for few in ({}, {"a": torch.zeros(4, 4)}, {"a": torch.zeros(4, 4), "b": torch.zeros(0, 4)}):
+        save_file(few, tmp_path / NAME)
+        check_written(tmp_path / NAME)
