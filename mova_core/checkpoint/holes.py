@@ -16,7 +16,7 @@ PROBE = 4096  # bytes looked at in three places of a tensor
 IN_A_ROW = 3  # matrices of zeros that are no coincidence
 
 
-class Span(NamedTuple):
+class TensorSpan(NamedTuple):
     """Where a tensor lies in a file, in bytes, and how many axes it has."""
 
     begin: int
@@ -47,18 +47,18 @@ def check_written(path: Path) -> None:
             )
 
 
-def _spans(file: BinaryIO) -> list[Span]:
+def _spans(file: BinaryIO) -> list[TensorSpan]:
     """The tensors that are not empty, in the order of the file."""
     length = int.from_bytes(file.read(8), "little")
     spans = []
     for name, entry in json.loads(file.read(length)).items():
         if name != "__metadata__" and entry["data_offsets"][0] < entry["data_offsets"][1]:
             begin, end = entry["data_offsets"]
-            spans.append(Span(8 + length + begin, 8 + length + end, len(entry["shape"])))
+            spans.append(TensorSpan(8 + length + begin, 8 + length + end, len(entry["shape"])))
     return sorted(spans)
 
 
-def _empty_around(file: BinaryIO, spans: Sequence[Span], at: int) -> list[Span]:
+def _empty_around(file: BinaryIO, spans: Sequence[TensorSpan], at: int) -> list[TensorSpan]:
     """Tensors of zeros in a row around one place; none where the one there is not empty."""
     if not _is_empty(file, spans[at]):
         return []
@@ -70,11 +70,11 @@ def _empty_around(file: BinaryIO, spans: Sequence[Span], at: int) -> list[Span]:
     return list(spans[first:last])
 
 
-def _matrices(spans: Sequence[Span]) -> int:
+def _matrices(spans: Sequence[TensorSpan]) -> int:
     return sum(span.axes > 1 for span in spans)
 
 
-def _is_empty(file: BinaryIO, span: Span) -> bool:
+def _is_empty(file: BinaryIO, span: TensorSpan) -> bool:
     """Whether beginning, middle and end of a tensor are zeros."""
     for begin in (span.begin, (span.begin + span.end) // 2, span.end - PROBE):
         file.seek(max(span.begin, begin))
