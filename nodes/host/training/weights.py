@@ -156,7 +156,7 @@ class HostShelf:
     def take(self) -> Tensor:
         place = self.held.pop()
         self.tops.pop()
-        state = torch.empty_like(place, device=self.device)
+        state = torch.empty(place.shape, dtype=place.dtype, device=self.device)
         if self.stream is None:
             state.copy_(place)
         else:  # the next copy to this place waits its turn in the same stream
