@@ -34,7 +34,8 @@ class LossError(MovaError):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a run is asked to do. `parts`: of high, low, audio, bridge; `alternate` is steps, `accumulate` samples."""
+    """What a run is asked to do. `parts`: of high, low, audio, bridge; `alternate` is steps, `accumulate` samples;
+    `among`: the experts that there are."""
 
     parts: tuple[str, ...]
     rank: int
@@ -51,6 +52,7 @@ class Settings:
     bridge_dropout: float = 0.0
     separate: bool = False
     strata: int = 8
+    among: tuple[Expert, ...] = ("high", "low")
 
     def __post_init__(self) -> None:
         for name, least, most in (("steps", 1, MOST_STEPS), ("accumulate", 1, 1024), ("alternate", 1, 10**6)):
@@ -68,9 +70,9 @@ class Settings:
 
     @property
     def experts(self) -> tuple[Expert, ...]:
-        """Those that take turns: the ones that are trained, or both where sound and bridge alone are."""
+        """Those that take turns: the ones that are trained, or all there are where sound and bridge alone are."""
         chosen: tuple[Expert, ...] = tuple(expert for expert in EXPERT_FOLDERS if expert in self.parts)
-        return chosen or tuple(EXPERT_FOLDERS)
+        return chosen or self.among
 
     def turn(self, step: int) -> tuple[Expert, int]:
         """The expert of optimizer step `step`, and how many steps it has taken before."""

@@ -12,7 +12,7 @@ from ....mova_core.shapes import VideoShape
 from ....mova_core.training.budget import Budget, budget, kept
 from ....mova_core.training.run import Settings
 from ..experts.pair import OURS
-from ..keys import LOW_NOISE
+from ..keys import LOW_NOISE, run_options
 from ..model.memory import capacity
 from ..patching.patcher import MovaPatcher
 from . import data_set
@@ -72,6 +72,17 @@ def check_untouched(patcher: MovaPatcher) -> None:
             "'MOVA Loader' or 'MOVA Model Loader' directly"
         )
     check_unpackable(patcher.model.diffusion_model)
+
+
+def without_effect(patcher: MovaPatcher) -> list[str]:
+    """What is on a MODEL for sampling alone."""
+    asked = run_options(patcher.model_options.get("transformer_options", {}))
+    found = {
+        "bridge strength": asked.bridge,
+        "sparse attention": asked.sparse,
+        "another shift": "model_sampling" in patcher.object_patches,
+    }
+    return [what for what, value in found.items() if value]
 
 
 def _hooked(module: torch.nn.Module) -> bool:

@@ -9,7 +9,7 @@ training_clips   the data set
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import comfy.model_management
@@ -25,7 +25,15 @@ from .. import messages
 from ..machine.profiling import begin_peak, device_peak
 from ..patching.patcher import MovaPatcher
 from . import data_set, run_files, words
-from .checks import check_channels, check_host_memory, chosen_path, experts_of, host_memory, largest
+from .checks import (
+    check_channels,
+    check_host_memory,
+    chosen_path,
+    experts_of,
+    host_memory,
+    largest,
+    without_effect,
+)
 from .run_files import Saving
 from .samples import Samples
 from .views import curve
@@ -111,7 +119,9 @@ class Trainer:
 
     def report(self) -> str:
         """The run in words."""
-        return words.report(self.run, self.first, self.written, self.saving.shown, low=self.samples.low)
+        told = words.report(self.run, self.first, self.written, self.saving.shown, low=self.samples.low)
+        unused = without_effect(self.samples.model)
+        return f"{told}\non the MODEL, of no effect in training: {', '.join(unused)}" if unused else told
 
     def loss_map(self) -> dict[str, list[float]]:
         """What ComfyUI's 'Plot Loss Graph' takes."""
@@ -127,6 +137,7 @@ def trainer(
         MovaError: the MODEL, the data set, the device, the disk or the kept state does not fit.
     """
     patchers = experts_of(model, settings)
+    settings = replace(settings, among=tuple(patchers))
     check_channels(model, data)
     low = chosen_path(model, settings, largest(data), memory)
     sizes = model.model.sizes

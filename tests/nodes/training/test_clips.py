@@ -193,6 +193,31 @@ def test_each_clip_is_encoded_once_whatever_it_is_called(build: Build, tmp_path:
     assert "1 encoded now" in build(folder)[3]
 
 
+def test_what_was_encoded_before_it_was_cancelled_is_kept(
+    pack: Pack, build: Build, clips_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import comfy.model_management
+
+    for number, pitch in enumerate((401.0, 402.0, 403.0)):
+        write_clip(tmp_path / f"{number}.mp4", frames=12, sound=tone(pitch))
+    captioned(tmp_path, "0", "1", "2")
+    data_set = pack.module("nodes.host.training.data_set")
+    kept = data_set.folder() / "clips"
+    build(clips_folder)
+    before = set(kept.iterdir())
+
+    def cancelled() -> None:
+        if set(kept.iterdir()) != before:
+            raise comfy.model_management.InterruptProcessingException
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", cancelled)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            build(tmp_path)
+    assert len(set(kept.iterdir()) - before) == 1
+    assert "2 encoded now" in build(tmp_path)[3]
+
+
 def test_a_prefix_is_part_of_the_prompt(build: Build, clips_folder: Path) -> None:
     plain, prefixed = build(clips_folder)[0], build(clips_folder, caption_prefix="ohwx")[0]
     assert [c.media for c in plain.clips] == [c.media for c in prefixed.clips]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -402,6 +403,86 @@ def test_one_expert_alone_trains_itself(run: Run, scene: Scene, train: Train) ->
     assert same(lora, train("high_of_both", 2, parts="high-noise expert")[0])
     with pytest.raises(Exception, match="lacks the high-noise expert"):
         train("low_alone", 2, model=low, parts="high-noise expert")
+
+
+@pytest.mark.parametrize("expert", ["high", "low"])
+def test_one_expert_alone_trains_sound_and_bridge_at_its_own_noise(
+    run: Run, scene: Scene, train: Train, pack: Pack, expert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, turns = pack.module("nodes.host.training.samples").Samples, []
+    plain = samples.learn
+    monkeypatch.setattr(samples, "learn", lambda self, who, *given: turns.append(who) or plain(self, who, *given))
+    alone = run("MOVASplitExperts", model=scene.model)[expert == "low"]
+    assert parts(train(f"sound_of_{expert}", 3, model=alone)[0]) == {"audio_dit", "dual_tower_bridge"}
+    assert turns == [expert] * 3
+
+
+def test_what_is_on_the_model_for_sampling_alone_is_told(run: Run, scene: Scene, train: Train) -> None:
+    lora, _, report = train("plain_model", 1)
+    assert "of no effect" not in report
+    model = run("MOVABridgeStrength", model=scene.model, video_to_audio=0.5)[0]
+    model = run("ModelSamplingSD3", model=model, shift=3.0)[0]
+    other, _, report = train("set_for_sampling", 1, model=model)
+    assert same(lora, other)
+    assert "on the MODEL, of no effect in training: bridge strength, another shift" in report
+
+
+RATE_NAMES = {
+    "high_noise_rate": "video_dit",
+    "learning_rate": "video_dit_2",
+    "audio_rate": "audio_dit",
+    "bridge_rate": "dual_tower_bridge",
+}
+
+
+@pytest.mark.parametrize("rate", RATE_NAMES)
+def test_each_rate_is_that_of_its_part(train: Train, rate: str) -> None:
+    rates = {**dict.fromkeys(RATE_NAMES, 0.0), rate: 1e-2}
+    lora, _, _ = train(f"rate_{rate}", 2, **{**ALL, "layers": "attention"}, **rates)
+    moved = {key.split(".")[0] for key in lora if "lora_B" in key and lora[key].any()}
+    assert moved == {RATE_NAMES[rate]}
+
+
+def test_captions_and_the_bridge_are_left_out_as_often_as_asked(train: Train, data: Any) -> None:
+    from dataclasses import replace
+
+    blank = replace(data, clips=tuple(replace(clip, prompt=data.blank) for clip in data.clips))
+    without, _, _ = train("no_captions", 2, caption_dropout=1.0)
+    assert same(without, train("blank_captions", 2, clips=blank, caption_dropout=0.0)[0])
+    assert not same(without, train("captions", 2, caption_dropout=0.0)[0])
+    cut, _, _ = train("no_bridge", 2, parts="bridge", bridge_dropout=1.0)
+    assert not any(tensor.any() for key, tensor in cut.items() if "lora_B" in key)
+    assert any(tensor.any() for key, tensor in train("bridge", 2, parts="bridge")[0].items() if "lora_B" in key)
+
+
+def test_each_weight_of_a_layer_is_brought_exactly_twice_a_step(
+    scene: Scene, train: Train, pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, brought = pack.module("nodes.host.training.weights"), Counter[int]()
+    plain = weights._cast
+    monkeypatch.setattr(weights, "_cast", lambda module, *given: brought.update([id(module)]) or plain(module, *given))
+    train("brought", 1, parts="high-noise expert", layers="all")
+    layers = scene.model.model.diffusion_model.layer_modules()
+    ours = {
+        id(m) for layer in layers for root in layer for m in root.modules() if getattr(m, "weight", None) is not None
+    }
+    counted = {brought[each] for each in ours if each in brought}
+    assert counted == {2}
+    assert len([each for each in ours if each in brought]) > 10 * len(layers)
+
+
+def test_a_step_tells_pace_time_to_go_and_both_losses_of_each_expert(
+    train: Train, pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(pack.module("nodes.host.messages"), "show", lambda text, node_id: told.append(text))
+    train("told", 2)
+    number = r"[\d.e-]+"
+    assert re.fullmatch(
+        rf"Step 2 of 2, low: {number} s a step, 0\.0 s to go\nhigh-noise expert: picture {number}, sound {number}\n"
+        rf"low-noise expert: picture {number}, sound {number}",
+        told[1],
+    ), told[1]
 
 
 def test_another_model_or_data_set_is_refused(run: Run, pack: Pack, scene: Scene, train: Train, data: Any) -> None:
