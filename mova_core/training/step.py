@@ -167,14 +167,20 @@ class _Way:
         self.ends.clear()
         fetched = self.runtime.prefetch(model.layer_modules(self.runtime)[::-1])
         while self.calls:
+            states = [
+                self.shelf.take(),
+                self.shelf.take(),
+            ]  # before the next layer's weights, behind which they would queue
             next(fetched)
-            gradients = self._layer(len(self.calls) - 1, self.calls.pop(), gradients)
+            gradients = self._layer(len(self.calls) - 1, self.calls.pop(), states, gradients)
         next(fetched)
 
-    def _layer(self, index: int, layer: LayerCall, gradients: list[Tensor | None]) -> list[Tensor | None]:
-        """One layer again, with its graph: gradients of its outputs in, of its inputs out."""
-        audio = self.shelf.take().requires_grad_()
-        video = self.shelf.take().requires_grad_()
+    def _layer(
+        self, index: int, layer: LayerCall, states: list[Tensor], gradients: list[Tensor | None]
+    ) -> list[Tensor | None]:
+        """One layer again, with its graph: its states and gradients of its outputs in, used up; of its inputs out."""
+        audio, video = (state.requires_grad_() for state in states)
+        states.clear()
         with torch.enable_grad():
             outputs = self.runtime.layer(index, layer, video, audio)
         pairs = [(out, gradient) for out, gradient in zip(outputs, gradients) if gradient is not None]

@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.peak import GIB, SIZE_360P, SIZE_720P, Clip, Ledger, account_step, few_layers
 from mova_core.config import MOVA
@@ -18,7 +18,7 @@ from mova_core.ops import Runtime
 from mova_core.shapes import VideoShape
 from mova_core.training.adapters import Adapters
 from mova_core.training.budget import RECOMPUTED_ROWS, activations, budget, kept, step_work
-from mova_core.training.step import training_step
+from mova_core.training.step import Copies, training_step
 from tests.fixtures.allocations import UNTURNED, allocated
 from tests.fixtures.tiny_model import tiny_model
 from tests.fixtures.training import parameters, shown
@@ -157,6 +157,27 @@ def test_each_layers_weights_are_brought_exactly_twice_and_are_nowhere_else_need
     for (name, one), (_, other) in zip(streamed.named_parameters(), plain.named_parameters(), strict=True):
         assert torch.equal(one.grad, other.grad), name  # type: ignore[arg-type]
     assert set(brought.values()) == {2}
+
+
+def test_on_the_way_back_states_go_before_the_next_weights() -> None:
+    """One link brings both; a layer that waits for its states must not wait for the weights of the layer after it."""
+    order: list[str] = []
+
+    class Told(Copies):
+        def take(self) -> Tensor:
+            order.append("state")
+            return super().take()
+
+    def prefetch(layers: Sequence[Sequence[nn.Module]]) -> Iterator[None]:
+        for _ in layers:  # those of the next layer are sent for as a layer's turn comes
+            order.append("weights")
+            yield
+        yield
+
+    adapters = Adapters.attach(tiny_model(), parameters(), 2.0)
+    training_step(adapters.model, adapters, **shown(), fps=24.0, runtime=Runtime(prefetch=prefetch), shelf=Told)  # type: ignore[arg-type]
+    layers = len(adapters.model.blocks)
+    assert order == ["weights"] * layers + ["state", "state", "weights"] * layers
 
 
 def test_many_steps_allocate_no_more_than_one() -> None:
