@@ -58,7 +58,9 @@ def write(
             _interleave(pieces, show, play, sample_rate / fps, before_picture)
         os.replace(part, path)  # noqa: PTH105, atomic on every system
     except (OSError, av.FFmpegError) as error:
-        raise CheckpointError(f"{path} cannot be written: {error}. Look at the disk's space") from error
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror or error}. Look at the disk's space and the folder's rights"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 

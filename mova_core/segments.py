@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint.files import Header, read_header
-from .checkpoint.whole_file import listed, sweep, write_whole
+from .checkpoint.whole_file import sweep, write_whole
 from .errors import CheckpointError, MovaError, ShapeError
 from .inputs.numbers import real, whole
 from .inputs.sounds import Sound, of_clips
@@ -164,7 +164,7 @@ def segments(folder: Path, last: int | None = None) -> list[Segment]:
     """
     there = {
         int(path.stem)
-        for path in listed(folder)
+        for path in _listed(folder)
         if NAME.fullmatch(path.stem) and path == segment_path(folder, int(path.stem))
     }
     count = max(there, default=0) + 1 if last is None else last + 1
@@ -175,6 +175,17 @@ def segments(folder: Path, last: int | None = None) -> list[Segment]:
             "again, name the last part to join, or choose another clip"
         )
     return [open_segment(segment_path(folder, n)) for n in range(count)]
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be read: {error.strerror or error}. Look at the folder's rights"
+        ) from error
 
 
 def check_alike(parts: Sequence[Segment], overlap: int) -> None:

@@ -9,6 +9,7 @@ the component, and its name says which it is; its reader knows no alpha, so the 
 """
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint.files import read_header, read_tensors
-from ..checkpoint.whole_file import write_whole
+from ..checkpoint.files import is_folder, read_header, read_tensors
+from ..checkpoint.whole_file import sweep, write_whole
 from ..errors import CheckpointError, MovaError
 from .adapters import KEY, TRAINED_PARTS, part_of
 
@@ -119,6 +120,20 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {name: tensor.clone() for name, tensor in read_tensors(path).items()}, state
 
 
+def kept_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What `save_state` wrote; None where nothing is there, or was removed this very moment.
+
+    Raises:
+        CheckpointError: as `load_state`.
+    """
+    try:
+        return load_state(path)
+    except CheckpointError:
+        if os.path.lexists(path):
+            raise
+        return None
+
+
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """A safetensors file, whole or not at all; tensors of a device are brought to the host one at a time.
 
@@ -127,6 +142,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     """
     try:
         check_room(path.parent, sum(tensor.nbytes for tensor in tensors.values()) + SPARE)
+        sweep(path)
         write_whole(path, tensors, metadata)
     except CheckpointError as error:
         raise DiskError(
@@ -141,8 +157,11 @@ def check_room(folder: Path, needed: float) -> None:
     Raises:
         DiskError: it has not.
     """
-    there = next(place for place in (folder, *folder.parents) if place.is_dir())
-    free = shutil.disk_usage(there).free
+    there = next(place for place in (folder, *folder.parents) if is_folder(place))
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError:  # it has just gone; the write says what else is wrong
+        return
     if free < needed:
         raise DiskError(
             f"{folder} has {free / 2**30:.2f} GiB free, {needed / 2**30:.2f} are needed; make room or lower the rank"

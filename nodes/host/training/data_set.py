@@ -8,7 +8,8 @@ Axes: F pictures, H W pixels, S samples.
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch import Tensor
 from ....mova_core.checkpoint.files import read_header, read_tensors
 from ....mova_core.errors import CheckpointError, MovaError
 from ....mova_core.image import condition_clip
+from ....mova_core.inputs.numbers import real
 from ....mova_core.shapes import DEFAULT_FPS, audio_samples
 from ....mova_core.text import pad_context
 from ....mova_core.training import captions, clips, files
@@ -37,6 +39,7 @@ from .told import Told
 
 log = logging.getLogger("mova")
 CLIPS_FOLDER = "mova_training"
+CLIP_AXES, PROMPT_AXES = {"video": 5, "image": 5, "audio": 3}, {"context": 2}
 VERSION = "1"  # of what is in a cached file
 READ = 2**22  # bytes hashed at once
 NAMED = 8  # clips that cannot be read, in one message
@@ -156,7 +159,7 @@ def build(
         prompt = _prompt(f"{prefix.strip()} {caption}".strip(), coders.clip, prints.text, told)
         content = _content(source) if cuts else ""
         keys = [_key(content, source, window, size, wishes, prints.media) for window in cuts]
-        if any(not path.is_file() for path in keys):
+        if not all(_is_kept(path, CLIP_AXES) for path in keys):
             _encode(recordings.pieces(source, found, cuts, size, coders.audio_vae.audio_grid), keys, wishes, coders)
             told.encoded += len(keys)
         for number, (window, path) in enumerate(zip(cuts, keys, strict=True), 1):
@@ -243,7 +246,7 @@ def _prompt(caption: str, clip: comfy.sd.CLIP, prints: str, told: Told) -> Path:
     ids, cut = text.prompt_ids(clip, caption)
     if cut:
         told.add("cut", f"{caption[:40]}... ({cut} tokens)")
-    if not path.is_file():
+    if not _is_kept(path, PROMPT_AXES):
         rows = text.rows(text.encode(clip, ids))[0].cpu()
         files.write(path, {"context": rows[: len(ids)].clone()}, {"caption": caption})
     return path
@@ -273,7 +276,7 @@ def _audible(path: Path, name: str, track: bool, told: Told) -> bool:
     if not track:
         told.add("mute", name)
         return False
-    loud = float(read_header(path).metadata.get("loudness", "0"))
+    loud = _loudness(path)
     if loud <= clips.SILENT_CLIP_DB:
         told.add("silent", f"{name} ({loud:.0f} dB)")
     return loud > clips.SILENT_CLIP_DB
@@ -285,7 +288,7 @@ def media(clip: Clip) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the cache was emptied or damaged.
     """
-    return _cached(clip.media)
+    return _cached(clip.media, CLIP_AXES)
 
 
 def context(path: Path) -> Tensor:
@@ -294,13 +297,37 @@ def context(path: Path) -> Tensor:
     Raises:
         CheckpointError: the cache was emptied or damaged.
     """
-    return pad_context(_cached(path)["context"][None])
+    return pad_context(_cached(path, PROMPT_AXES)["context"][None])
 
 
-def _cached(path: Path) -> dict[str, Tensor]:
+def _cached(path: Path, axes: Mapping[str, int]) -> dict[str, Tensor]:
+    """The tensors of a cached file; `axes`: how many each has."""
     try:
-        return {name: tensor.clone() for name, tensor in read_tensors(path).items()}
+        found = read_tensors(path)
+        finite = all(tensor.is_floating_point() and torch.isfinite(tensor).all() for tensor in found.values())
+        if not finite or {name: tensor.ndim for name, tensor in found.items()} != axes:
+            raise CheckpointError("it is not what was written")
+        return {name: tensor.clone() for name, tensor in found.items()}
     except CheckpointError as error:
         raise CheckpointError(
             f"{path.name} of the data set's cache is gone or damaged; run 'MOVA Training Clips' again ({error!s:.120})"
         ) from error
+
+
+def _loudness(path: Path) -> float:
+    """dB of the sound in a clip's file."""
+    try:
+        return real(float(read_header(path).metadata["loudness"]))
+    except (MovaError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path.name} of the data set's cache is gone or damaged; run 'MOVA Training Clips' again"
+        ) from error
+
+
+def _is_kept(path: Path, axes: Mapping[str, int]) -> bool:
+    """Whether a file lies in the cache and is whole: what is not is made again."""
+    try:
+        _cached(path, axes)
+        return axes is not CLIP_AXES or math.isfinite(_loudness(path))
+    except CheckpointError:
+        return False

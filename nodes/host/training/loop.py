@@ -17,6 +17,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ....mova_core.checkpoint.whole_file import file_state
 from ....mova_core.training import files
 from ....mova_core.training.adapters import fresh
 from ....mova_core.training.noise import generator
@@ -145,13 +146,14 @@ def trainer(
     values = sum(parameter.numel() for parameter in state.values())
     files.check_room(saving.lora.parent, 2 * values * (2 + saving.keep))
     files.check_room(saving.folder, 2 * 12 * values)  # the state there is, and the one that takes its place
-    goes_on = saving.state.is_file() and not saving.again
-    check_host_memory(host_memory(model, data) + (saving.state.stat().st_size if goes_on else 0))
+    there = None if saving.again else file_state(saving.state)
+    check_host_memory(host_memory(model, data) + (there[1] if there else 0))
     device = model.load_device
     placed = {name: torch.nn.Parameter(parameter.detach().to(device)) for name, parameter in state.items()}
     run = Run.begin(settings, placed)
-    if goes_on:
-        run.restore(*files.load_state(saving.state))
+    before = None if saving.again else files.kept_state(saving.state)
+    if before is not None:
+        run.restore(*before)
     return Trainer(Samples(model, data, run, low, patchers), run, saving, watching)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mova_core.training import files
 from mova_core.training.adapters import part_of
 from tests.fixtures.tiny_model import TINY
 from tests.fixtures.training import parameters
+from tests.fixtures.vanishing import at_every_look
 
 SHAPES = {key: tuple(tensor.shape) for key, tensor in Mova(TINY, device="meta").state_dict().items()}
 
@@ -102,3 +104,25 @@ def test_a_full_disk_leaves_what_was_saved(tmp_path: Path, where: str, monkeypat
         save(tmp_path, alpha=5.0)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["face.safetensors"]
+
+
+def test_a_state_that_vanishes_while_it_is_read_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "state.safetensors"
+    save = partial(files.save_state, path, {"a": torch.ones(3)}, {"step": 3})
+    for place in (path, path.parent):
+        found = [kept for _, kept in at_every_look(place, save, lambda: files.kept_state(path))]
+        assert found
+        assert all(kept is None or kept[1] == {"step": 3} for kept in found)
+    path.mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="it is a folder"):
+        files.kept_state(path)
+
+
+def test_what_a_killed_save_left_goes_with_the_next(tmp_path: Path) -> None:
+    save(tmp_path)
+    left = tmp_path / ".face.safetensors.99999999.part"
+    left.write_bytes(b"half")
+    other = tmp_path / ".another.safetensors.99999998.part"
+    other.write_bytes(b"half")
+    save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "face.safetensors"]

@@ -13,6 +13,7 @@ import av
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load
 
 from tests.comfy import needs_comfy
 from tests.fixtures.clips import silence, tone, write_clip, write_folder
@@ -359,7 +360,7 @@ def test_pictures_and_waveform_become_the_official_latents(
     wishes = host.Wishes(frames=frames, height=32, width=48, cut="start", sizes="crop", level=None)
     coders = host.Coders(vae, audio_vae, clip)
     host._encode([recordings.Piece(pictures, sound)], paths, wishes, coders)
-    kept = host._cached(paths[0])
+    kept = host._cached(paths[0], host.CLIP_AXES)
     mask = pack.module("mova_core.image").condition_mask(frames, 4, 6)
     plain_ids = pack.module("nodes.host.loaders.text").prompt_ids
     monkeypatch.setattr(pack.module("nodes.host.loaders.text"), "prompt_ids", lambda *given: begun(*plain_ids(*given)))
@@ -407,3 +408,26 @@ def test_the_cache_can_be_thrown_away(build: Build, clips_folder: Path, comfy_ba
     again, *_, report = build(clips_folder)
     assert "1 encoded now" in report
     assert again == data or again.clips == data.clips
+
+
+def test_what_is_damaged_in_the_cache_is_encoded_again(build: Build, clips_folder: Path, comfy_base: Path) -> None:
+    """Each file in its own way; else the remedy that the message names would not help."""
+    first = build(clips_folder)[0]
+    files = sorted({path for clip in first.clips for path in (clip.media, clip.prompt)} | {first.blank})
+    whole = {path: path.read_bytes() for path in files}
+    for number, path in enumerate(files):
+        path.write_bytes(spoiled(whole[path], number))
+    assert build(clips_folder)[0].clips == first.clips
+    for path in files:
+        assert load(path.read_bytes()).keys() == load(whole[path]).keys()
+
+
+def spoiled(content: bytes, way: int) -> bytes:
+    start = 8 + int.from_bytes(content[:8], "little")
+    return (
+        content[:-5],
+        content[:start] + b"\x00\x00\xc0\x7f" * ((len(content) - start) // 4),  # NaN
+        content.replace(b"video", b"radio").replace(b"context", b"contest"),
+        content.replace(b"loudness", b"weakness").replace(b"context", b"contest"),
+        b"",
+    )[way % 5]
