@@ -43,6 +43,7 @@ DEMO_PROMPT = (
 )
 DEMO_SIZE = {"width": 160, "height": 96, "frames": 25, "steps": 8}
 TRAINED_SIZE = {"width": 640, "height": 352, "frames": 193, "steps": 50}
+MOST_SIDE, MOST_FRAMES, MOST_STEPS = 4096, 2001, 1000  # as the nodes take
 CORE_ROUTE = "core"
 
 
@@ -72,7 +73,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
-PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")  # how their files begin
+PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")  # how their files begin
 
 
 def trouble(chosen: argparse.Namespace) -> str:
@@ -81,8 +82,10 @@ def trouble(chosen: argparse.Namespace) -> str:
         VideoShape(batch=1, frames=chosen.frames, height=chosen.height, width=chosen.width)
     except MovaError as error:
         return f"--width, --height, --frames: {error}"
-    if chosen.steps < 1:
-        return f"--steps {chosen.steps}: at least 1"
+    if max(chosen.width, chosen.height) > MOST_SIDE or chosen.frames > MOST_FRAMES:
+        return f"--width, --height, --frames: at most {MOST_SIDE}, {MOST_SIDE} and {MOST_FRAMES}"
+    if not 1 <= chosen.steps <= MOST_STEPS:
+        return f"--steps {chosen.steps}: from 1 to {MOST_STEPS}"
     if not (math.isfinite(chosen.cfg) and 0 <= chosen.cfg <= 100):
         return f"--cfg {chosen.cfg}: a number from 0 to 100"
     if not 0 <= chosen.seed < 2**64:
@@ -99,9 +102,13 @@ def _wrong_image(image: Path | None) -> str:
         return ""
     if not image.is_file():
         return f"there is no {image}"
-    with image.open("rb") as file:
-        start = file.read(16)
-    return "" if start.startswith(PICTURES) else f"{image} is no picture that can be read; give a PNG, JPEG or WebP"
+    try:
+        with image.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        return f"{image} cannot be read: {error.strerror or error}"
+    known = start.startswith(PICTURES) or (start[:4], start[8:12]) == (b"RIFF", b"WEBP")
+    return "" if known else f"{image} is no picture that can be read; give a PNG, JPEG or WebP"
 
 
 def _wrong_place(out: Path) -> str:
@@ -182,8 +189,14 @@ def astronaut(folder: Path) -> Path | None:
         wheel = next(Path(wheels).glob("*.whl"), None)
         if done.returncode or wheel is None:
             return None
-        folder.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes(zipfile.ZipFile(wheel).read("skimage/data/astronaut.png"))
+        try:
+            content = zipfile.ZipFile(wheel).read("skimage/data/astronaut.png")
+            folder.mkdir(parents=True, exist_ok=True)
+            part = folder / f".astronaut.{os.getpid()}.part"
+            part.write_bytes(content)
+            part.replace(picture)  # there whole, or not at all
+        except (OSError, KeyError, zipfile.BadZipFile):
+            return None
     return picture
 
 
@@ -281,8 +294,13 @@ def follow(process: subprocess.Popen[bytes]) -> int:
             continue
 
 
+ENDING = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+
+
 def interrupted(*_: object) -> NoReturn:
-    """A request to end is an interrupt, so that servers stop and temporary folders go."""
+    """A request to end is an interrupt, so that servers stop and temporary folders go; one is enough for all that."""
+    for name in ENDING:
+        signal.signal(getattr(signal, name), lambda *_: None)
     raise KeyboardInterrupt
 
 
@@ -293,6 +311,7 @@ def finish(chosen: argparse.Namespace) -> int:
     began = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="mova-demo-", ignore_cleanup_errors=True) as scratch:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(scratch) / "inductor"))  # else it stays in /tmp
             clip = make(chosen, Path(scratch))
     except (MovaError, ServerError, OSError) as error:
         sys.exit(f"no clip: {error}")
@@ -304,10 +323,8 @@ def finish(chosen: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), interrupted)
-    signal.signal(signal.SIGINT, interrupted)  # a shell's background process is started deaf to it
+    for name in ENDING:  # SIGINT too: a shell's background process is started deaf to it
+        signal.signal(getattr(signal, name), interrupted)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,38 @@ def test_an_environment_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["pyvenv.cfg"]
 
 
+def test_an_environment_that_was_interrupted_as_it_was_made_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(folder: Path, **_: object) -> None:
+        assert [path.name for path in folder.iterdir()] == [environment.STAMP], "what was there before is gone"
+        (folder / "pyvenv.cfg").touch()
+        (folder / "lib").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(environment.venv, "create", stopped)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            prepare(tmp_path / "venv", Wanted(packages=("ftfy",)), lambda line: None)
+
+
+@pytest.mark.parametrize("wheel", [b"no zip", None])
+def test_a_photograph_that_cannot_be_had_is_none_and_leaves_nothing(
+    wheel: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(command: list[str], **_: object) -> Any:
+        path = Path(command[command.index("--dest") + 1]) / "scikit_image.whl"
+        if wheel is None:
+            zipfile.ZipFile(path, "w").close()  # the picture is no longer in it
+        else:
+            path.write_bytes(wheel)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(demo.subprocess, "run", download)
+    assert demo.astronaut(tmp_path / "demo") is None
+    assert not (tmp_path / "demo").exists()
+
+
 def test_an_environment_made_before_is_used_again(tmp_path: Path) -> None:
     wanted = Wanted(packages=("ftfy",))
     python = interpreter(tmp_path)
@@ -132,7 +165,10 @@ def test_the_bar_shows_what_comfyui_reports() -> None:
         (["--width", "100"], "96x96 and 112x96"),
         (["--height", "0"], "--height"),
         (["--frames", "10"], "9 and 13"),
-        (["--steps", "0"], "--steps 0: at least 1"),
+        (["--steps", "0"], "--steps 0: from 1 to 1000"),
+        (["--steps", "1001"], "--steps 1001: from 1 to 1000"),
+        (["--width", "8192"], "at most 4096, 4096 and 2001"),
+        (["--frames", "4001"], "at most 4096, 4096 and 2001"),
         (["--cfg", "nan"], "--cfg nan"),
         (["--cfg", "1e300"], "--cfg 1e+300"),
         (["--seed", "-1"], "--seed -1"),
@@ -177,15 +213,18 @@ def test_a_demo_on_the_cpu_asks_for_torch_without_cuda_and_shows_how_far_pip_is(
 
 @needs_comfy
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_no_server_and_no_folder(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 6), (signal.SIGTERM, 1)])
+def test_an_interrupt_leaves_no_server_and_no_folder(number: int, times: int, tmp_path: Path) -> None:
+    """However often it comes: people press Ctrl+C until something ends."""
     variables = {**os.environ, "COMFYUI_PATH": str(COMFYUI), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"\x89PNG")
     command = [sys.executable, "tools/demo.py", "--no-venv", "--image", str(picture), "--out", str(tmp_path / "c.mp4")]
     with subprocess.Popen(command, cwd=ROOT, env=variables, stderr=subprocess.DEVNULL) as running:
         assert waited_for(lambda: list(tmp_path.glob("mova-demo-*/server.log")))
-        running.send_signal(number)  # to it alone, as a supervisor would
+        for _ in range(times):
+            running.send_signal(number)  # to it alone, as a supervisor would
+            time.sleep(0.15)
         assert running.wait(timeout=60) != 0
     assert [place.name for place in tmp_path.iterdir()] == ["picture.png"]
     assert str(tmp_path) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout

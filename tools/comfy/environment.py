@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -86,17 +87,26 @@ def prepare(folder: Path, wanted: Wanted, say: Callable[[str], None]) -> Path:
     if folder.exists() and not stamp.is_file() and any(folder.iterdir()):
         raise CannotPrepare(f"{folder} was not made by this command; remove it, or pass --no-venv to use your own")
     say(f"making an environment in {folder}: {', '.join((*wanted.packages, *(str(file) for file in wanted.files)))}")
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp.write_text("unfinished")
     try:
-        venv.create(folder, with_pip=True, clear=True)
-        stamp.write_text("unfinished")
+        _clear(folder, stamp)
+        venv.create(folder, with_pip=True)
         _install(python, wanted, say)
     except subprocess.CalledProcessError as error:
         hint = "install python3-venv" if "ensurepip" in str(error.cmd) else "its message is above; run this again"
         raise CannotPrepare(f"the environment in {folder} could not be made ({hint})") from None
     stamp.write_text(wanted.digest())
     return python
+
+
+def _clear(folder: Path, stamp: Path) -> None:
+    """Empty a folder but for its stamp: whenever this is interrupted, it is still known as made here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp.write_text("unfinished")
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != stamp:
+            path.unlink()
 
 
 def _install(python: Path, wanted: Wanted, say: Callable[[str], None]) -> None:
