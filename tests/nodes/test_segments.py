@@ -293,6 +293,16 @@ def test_what_windows_takes_for_no_name_is_refused_there(pack, monkeypatch, pref
         check.output_file(prefix, 8, 8)
 
 
+def test_dates_are_filled_in_as_the_page_does_for_its_own_nodes(run, pack, comfy_base, monkeypatch):
+    monkeypatch.setattr(
+        pack.module("nodes.host.media.video").time,
+        "localtime",
+        lambda: time.struct_time((2031, 2, 3, 4, 5, 6, 0, 34, 0)),
+    )
+    path = joined(run, comfy_base, saved(run), prefix="%date:yyyy-MM-dd%/%date:yy.M.d_hhmmss%_%date:h-m-s%")
+    assert path.relative_to(comfy_base / "output").as_posix() == "2031-02-03/31.2.3_040506_4-5-6_00001_.mp4"
+
+
 def test_a_link_that_leads_out_of_the_output_folder_is_named(run, comfy_base, tmp_path):
     (comfy_base / "output" / "elsewhere").symlink_to(tmp_path)
     with pytest.raises(ValueError, match="leads out of the output folder by a link"):

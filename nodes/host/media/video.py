@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
@@ -23,6 +24,7 @@ from ..types import Values
 SEGMENTS = "mova_segments"
 LONGEST_NAME = 180  # bytes, of 255, so that there is room for a number and a temporary ending
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)  # Hz
+DATE = re.compile(r"%date:([^%]*)%")
 NOT_ON_WINDOWS = set('<>:"|?*')
 DEVICES = re.compile(
     r"(?i:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3]|conin\$|conout\$) *([.:].*)?"
@@ -56,6 +58,7 @@ def output_file(prefix: str, width: int, height: int, ending: str = ".mp4") -> t
     Raises:
         MovaError: `prefix` names no file, or one outside the output folder, or its folder cannot be made.
     """
+    prefix = DATE.sub(lambda found: _dated(found[1], time.localtime()), prefix)
     output = os.path.abspath(folder_paths.get_output_directory())  # noqa: PTH100, as ComfyUI does
     parts = [part for part in re.split(r"[/\\]", prefix) if part not in ("", ".")]
     for part in parts:
@@ -80,6 +83,18 @@ def output_file(prefix: str, width: int, height: int, ending: str = ".mp4") -> t
     folder, name, counter, subfolder, _ = found
     paths = (Path(folder) / f"{name}_{number:05}_{ending}" for number in count(counter))
     return next(path for path in paths if not _taken(path)), subfolder
+
+
+def _dated(form: str, now: time.struct_time) -> str:
+    """A time in the letters of ComfyUI's page, which fills them in for its own nodes alone: `yyyy-MM-dd`, `hhmmss`."""
+    year = f"{now.tm_year:04}"
+    values = {"M": now.tm_mon, "d": now.tm_mday, "h": now.tm_hour, "m": now.tm_min, "s": now.tm_sec}
+
+    def filled(found: re.Match[str]) -> str:
+        letters = found[0]
+        return year[-len(letters) :] if letters[0] == "y" else f"{values[letters[0]]:0{len(letters)}}"
+
+    return re.sub(r"yyyy|yy|MM?|dd?|hh?|mm?|ss?", filled, form)
 
 
 def _taken(path: Path) -> bool:
