@@ -13,6 +13,7 @@ from .errors import ConfigError
 HEAD_WIDTH = 128  # every published Wan and MOVA tower; only used where no config.json states the heads
 
 LARGEST_SIZE = 2**24  # of any size: beyond it a number is damage, not a configuration
+LARGEST_EPS = 1e-2  # norms of published models have 1e-6 and 1e-5; 0 divides by nothing, 1 is no norm
 
 
 def _check_numbers(config: Any) -> None:
@@ -24,6 +25,8 @@ def _check_numbers(config: Any) -> None:
         else:
             sizes = (value,) if field.type is int else value
             good = type(sizes) is tuple and sizes != () and all(type(n) is int and 0 < n <= LARGEST_SIZE for n in sizes)
+        if field.name == "eps":
+            good = good and 0 < value <= LARGEST_EPS
         if not good:
             raise ConfigError(f"{field.name} is {value!r:.50}, not a possible size")
 

@@ -76,8 +76,14 @@ def _fields(config: Json, where: str, names: Mapping[str, str], flags: Json) -> 
             raise ConfigError(
                 f"{where}: {key!r:.50} = {value!r:.50} is not known to this package; a newer version may be needed"
             )
-    values = {ours: config[theirs] for theirs, ours in names.items()}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return {ours: _whole(config[theirs]) for theirs, ours in names.items()}
+
+
+def _whole(value: Any) -> Any:
+    """A list as a tuple, and 48000.0, as some tools write it, as 48000."""
+    if isinstance(value, list):
+        return tuple(map(_whole, value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def tower_config(config: Json, where: str) -> TowerConfig:

@@ -45,9 +45,19 @@ class LoraChange:
         return part_of(self.parameter)
 
     @property
+    def is_nothing(self) -> bool:
+        """Whether it is zeros alone: a factor of every product is, as in a LoRA that was never trained."""
+        return self.magnitude is None and any(map(_is_zero, self.tensors.values()))
+
+    @property
     def rank(self) -> int | None:
         """The height of the last inner product; None where nothing is one."""
         return rank_of(self.tensors)
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    few = tensor[:8] if tensor.ndim else tensor  # mostly enough to see that it is not
+    return not bool(few.float().any()) and not bool(tensor.float().any())
 
 
 def rank_of(tensors: Mapping[str, Tensor]) -> int | None:

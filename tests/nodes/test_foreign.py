@@ -12,6 +12,7 @@ import types
 import weakref
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
 from tests.nodes.graph import Run, Scene, check_finite, equal, ksampled
+from tests.nodes.loras import shape, write_lora
 
 pytestmark = needs_comfy
 
@@ -573,3 +575,79 @@ def test_a_load_callback_is_called_for_each_expert(run: Run, scene: Scene) -> No
     model.add_callback("on_load_after", lambda patcher, *_: seen.append(patcher.model))
     sampled(run, scene, model)
     assert set(map(id, seen)) == {id(model.model), id(model.low.model)}
+
+
+def test_blocks_moved_as_an_expert_is_loaded_are_its_own(run: Run, scene: Scene, plain: dict[str, Any]) -> None:
+    """As block-swap nodes do."""
+    moved: list[Any] = []
+
+    def swap(patcher: Any, *_: Any) -> None:
+        for block in patcher.model.diffusion_model.blocks:
+            moved.append(block.to("cpu"))
+
+    model = scene.model.clone()
+    model.add_callback("on_load_after", swap)
+    assert equal(sampled(run, scene, model), plain)
+    assert moved == [*blocks(scene.model), *blocks(scene.model.low)]
+
+
+# --- nodes that sample or load by themselves
+
+
+def test_guidance_for_some_steps_alone_is_that_of_each_step(run: Run, scene: Scene) -> None:
+    """A guider that asks for the negative prompt within some steps, and goes without it outside them."""
+    from comfy.samplers import CFGGuider, sampling_function
+
+    asked: list[float] = []
+
+    class Scheduled(CFGGuider):
+        guided: Callable[[int], bool]
+
+        def predict_noise(self, x: Any, timestep: Any, model_options: Any = None, seed: int | None = None) -> Any:
+            steps = model_options["transformer_options"]["sample_sigmas"]
+            cfg = 3.0 if self.guided(int((steps - timestep[0]).abs().argmin())) else 1.0
+            asked.append(cfg)
+            negative = self.conds.get("negative") if cfg != 1.0 else None
+            args = (timestep, negative, self.conds["positive"], cfg)
+            return sampling_function(self.inner_model, x, *args, model_options=model_options, seed=seed)
+
+    def made(guided: Callable[[int], bool]) -> dict[str, Any]:
+        guider = Scheduled(scene.model)
+        guider.set_conds(scene.positive, scene.negative)
+        guider.guided = guided
+        sigmas = run("BasicScheduler", model=scene.model, scheduler="simple", steps=STEPS, denoise=1.0)[0]
+        inputs = {"noise": run("RandomNoise", noise_seed=7)[0], "guider": guider, "sigmas": sigmas}
+        sampler = run("KSamplerSelect", sampler_name="euler")[0]
+        return run("SamplerCustomAdvanced", **inputs, sampler=sampler, latent_image=scene.latent)[0]
+
+    assert equal(made(lambda step: True), sampled(run, scene, scene.model, cfg=3.0))
+    assert equal(made(lambda step: False), sampled(run, scene, scene.model, cfg=1.0))
+    asked.clear()
+    some = made(lambda step: step in (1, 2))
+    assert asked == [1.0, 3.0, 3.0, 1.0]
+    check_finite(some, scene.latent)
+
+
+def test_a_lora_for_some_blocks_alone_reaches_both_experts(run: Run, scene: Scene, comfy_base: Path) -> None:
+    """As a loader with a strength for each block does: ComfyUI's own reading, filtered, put on by the MODEL itself."""
+    import comfy.lora
+    from safetensors.torch import load_file
+
+    layers = [f"blocks.{n}.self_attn.q" for n in (0, 1)]
+    shapes = {layer: shape(scene, layer) for layer in layers}
+    whole = load_file(comfy_base / "models" / "loras" / write_lora(comfy_base, "by_block", shapes))
+    file = {f"diffusion_model.{key}": tensor for key, tensor in whole.items()}
+    keys = comfy.lora.model_lora_keys_unet(scene.model.model, {})
+    loaded = {key: patch for key, patch in comfy.lora.load_lora(file, keys).items() if "blocks.0." in str(key)}
+    model = scene.model.clone()
+    model.add_patches(loaded, 0.7)
+    alone = write_lora(comfy_base, "one_block", {layers[0]: shapes[layers[0]]})
+    ours = run("MOVALoraLoader", model=scene.model, lora_name=alone, expert="both", strength=0.7)[0]
+    made = sampled(run, scene, model)
+    assert equal(made, sampled(run, scene, ours))
+    assert not equal(made, sampled(run, scene, scene.model))
+
+
+def test_comfyuis_block_swap_is_empty(run: Run, scene: Scene, stock: dict[str, type]) -> None:
+    if "wanBlockSwap" in stock:
+        assert run("wanBlockSwap", model=scene.model)[0] is scene.model

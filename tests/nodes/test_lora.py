@@ -438,6 +438,7 @@ def test_the_report_of_a_file_full_of_other_things_fits_a_screen(run: Run, scene
 def test_the_report_counts_what_was_applied_and_names_what_was_not(run: Run, scene: Scene, loras: Loras) -> None:
     file = loras.tensors(*ALL) | {"blocks.0.self_attn.q.alpha": torch.tensor(2.0)}
     file |= {f"blocks.{n}.cross_attn.k_img.diff_b": torch.ones(3) for n in range(9)}
+    file[f"{VIDEO[1]}.lora_B.weight"] = torch.zeros_like(file[f"{VIDEO[1]}.lora_B.weight"])
     said = report(run, scene.model, loras.save("said", file), strength_audio=0.5)
     for line in (
         "said.safetensors, for both experts: neither keys nor file name say which.",
@@ -445,6 +446,7 @@ def test_the_report_counts_what_was_applied_and_names_what_was_not(run: Run, sce
         "low-noise expert: 2 video, 1 audio, 1 audio to video, 1 video to audio",
         "Strength of audio: 0.5",
         "Scale (alpha / rank): 1 at rank 4 (4), 0.5 at rank 4 (1)",
+        "Zeros alone, so without effect: 1 of 5",
     ):
         assert line in said.splitlines()
     assert "Left out, 9 keys, Wan 2.1's picture encoder; MOVA has none:" in said

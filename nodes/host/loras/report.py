@@ -28,7 +28,7 @@ def report(lora: Lora, applied: Sequence[str], strengths: Mapping[LoraPart, floa
     lines += [
         f"Strength of {part.replace('_', ' ')}: {strengths[part]:g}" for part in LORA_PARTS if strengths[part] != 1
     ]
-    lines += _forms(lora) + _scales(lora)
+    lines += _forms(lora) + _scales(lora) + _nothing(lora)
     few, whole = ("\n".join(lines + _left_out(lora.dropped, count)) for count in (NAMED_KEYS, MORE_KEYS))
     return Report(few, whole)
 
@@ -54,6 +54,11 @@ def _scales(lora: Lora) -> list[str]:
     many = ", ..." if len(found) > NAMED_KEYS else ""
     said = [f"{scale:g} at rank {rank} ({count})" for (scale, rank), count in found.most_common(NAMED_KEYS)]
     return [f"Scale (alpha / rank): {', '.join(said)}{many}"] if said else []
+
+
+def _nothing(lora: Lora) -> list[str]:
+    idle = sum(change.is_nothing for change in lora.changes)
+    return [f"Zeros alone, so without effect: {idle} of {len(lora.changes)}"] if idle else []
 
 
 def _left_out(dropped: Mapping[str, str], count: int) -> list[str]:

@@ -110,7 +110,7 @@ def test_what_is_no_size_is_refused_by_file(kind, key):
 
 @pytest.mark.parametrize(("kind", "key"), SIZES)
 def test_odd_numbers_are_taken_only_where_they_mean_something(kind, key):
-    measure, lesser_counts = key in {"eps", "audio_fps", "shift", "sigma_min"}, key in {"visual_layers", "audio_layers"}
+    measure, lesser_counts = key in {"audio_fps", "shift", "sigma_min"}, key in {"visual_layers", "audio_layers"}
     for value in (0, 0.5, 2**40, 10**400, [2, 3], [0, 2]):
         try:
             read(kind, PUBLISHED[kind] | {key: value})
@@ -118,6 +118,20 @@ def test_odd_numbers_are_taken_only_where_they_mean_something(kind, key):
             assert WHERE in str(error)  # noqa: PT017, both outcomes are right
         else:
             assert (measure and value in (0, 0.5)) or (lesser_counts and value > 2**30)
+
+
+@pytest.mark.parametrize(("kind", "key"), SIZES)
+def test_whole_numbers_may_be_written_as_fractions(kind, key):
+    value = PUBLISHED[kind][key]
+    written = [float(n) for n in value] if isinstance(value, list | tuple) else float(value)
+    assert read(kind, PUBLISHED[kind] | {key: written}) == read(kind, PUBLISHED[kind])
+
+
+@pytest.mark.parametrize("eps", [0, 0.0, 0.5, 10, 1e-1])
+def test_norms_that_divide_by_nothing_or_flatten_everything_are_refused(eps):
+    with pytest.raises(ConfigError, match=r"eps is .*, not a possible size"):
+        read("tower", PUBLISHED["tower"] | {"eps": eps})
+    assert read("tower", PUBLISHED["tower"] | {"eps": 1e-5})
 
 
 @pytest.mark.parametrize("boundary", [None, "0.9", 1.5, -0.1, float("nan"), [0.9], True])

@@ -55,6 +55,20 @@ def test_a_scale_without_8_bits_leaves_its_layer_out():
     assert [change.parameter for change in read.changes] == [f"{FFN}.weight"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
+def test_a_change_of_zeros_alone_is_known_as_one(dtype):
+    down, up = (half.to(dtype) for half in halves(Q))
+    a, b = f"{Q}.lora_A.weight", f"{Q}.lora_B.weight"
+    assert not only({a: down, b: up}).is_nothing
+    late = torch.zeros_like(up.float()).index_fill(0, torch.tensor([len(up) - 1]), 1.0).to(dtype)
+    assert not only({a: down, b: late}).is_nothing
+    assert only({a: down, b: torch.zeros_like(up)}).is_nothing
+    assert only({a: torch.zeros_like(down), b: up}).is_nothing
+    magnitude = {f"{Q}.lora_magnitude_vector": torch.ones(SHAPES[f"{Q}.weight"][0])}
+    assert not only({a: down, b: torch.zeros_like(up)} | magnitude).is_nothing
+    assert only({f"{Q}.diff_b": torch.zeros(SHAPES[f"{Q}.bias"], dtype=dtype)}).is_nothing
+
+
 # --- adapters --------------------------------------------------------------------------------------------------------
 
 
