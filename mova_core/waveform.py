@@ -32,12 +32,16 @@ def checked_rate(rate: float) -> int:
     """
     try:
         whole = SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1] and rate == int(rate)
-    except (TypeError, ValueError):  # no number at all
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # no number at all, or many
         whole = False
     if not whole:
         lowest, highest = SAMPLE_RATES
+        try:
+            stated = f"{rate!r:.60}"
+        except ValueError:  # Python writes no number of more than some thousand digits
+            stated = "thousands of digits"
         raise ShapeError(
-            f"sound has a sample rate of {rate!r} Hz; it must be a whole number from {lowest} to {highest}"
+            f"sound has a sample rate of {stated} Hz; it must be a whole number from {lowest} to {highest}"
         )
     return int(rate)
 

@@ -9,6 +9,14 @@ from .host import messages
 from .host.logs import encodable
 from .inputs import checked
 
+OUT_OF_RAM = (
+    "DefaultCPUAllocator"  # how torch says it; a device's memory has an error of its own, which ComfyUI explains
+)
+SHORT_OF_RAM = (
+    "this takes more memory (RAM) than there is ({error}). Give fewer pictures, a smaller size or a shorter sound at once; "
+    "close what else needs memory"
+)
+
 
 class MovaNode(io.ComfyNode):
     """A node. A subclass gives `define_schema` and `run`; ComfyUI calls `execute`."""
@@ -34,6 +42,10 @@ class MovaNode(io.ComfyNode):
             if told != str(error):
                 raise type(error)(told) from None
             raise
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and OUT_OF_RAM not in str(error):
+                raise
+            raise MovaError(SHORT_OF_RAM.format(error=str(error)[:150])) from error
 
     @staticmethod
     def _single(value: Any) -> Any:

@@ -11,6 +11,7 @@ from . import inputs
 from .base import MovaNode
 from .host import checks, joint_latents, messages
 from .host.loaders import audio_vae as codec
+from .host.loaders import vaes
 from .host.types import Latent
 
 SMALLEST_TILE = 32  # pixels; of smaller ones hardly anything is left beside the overlap
@@ -18,6 +19,9 @@ SEVERAL = (
     "{clips} clips of {frames} pictures, one after the other, with {clips} sounds. 'Create Video' would take them for one "
     "clip and the first sound alone: give it one clip at a time, from a 'MOVA Decode' for each with its number in 'clip'."
 )
+
+
+BROKEN = "The video VAE gave NaN for clip {clips}, counted from 0: 'MOVA Pick Draft' puts it last, do not save it."
 
 
 class MovaDecode(MovaNode):
@@ -80,14 +84,14 @@ class MovaDecode(MovaNode):
             raise ShapeError(
                 f"tile_size {tile_size} is too small a tile; 0 decodes whole, {SMALLEST_TILE} is the least"
             )
-        if len(video) > 1:
-            messages.show(SEVERAL.format(clips=len(video), frames=frames), cls.hidden.unique_id)
-        if tile_size:
-            tile, seam = tile_size // SPATIAL_STRIDE, min(overlap, tile_size // 2) // SPATIAL_STRIDE
-            pictures = vae.decode_tiled(video, tile_x=tile, tile_y=tile, overlap=seam)
-        else:
-            pictures = vae.decode(video)
-        waveform = audio_vae.decode(audio).movedim(-1, 1)  # (B, 1, samples)
+        seam = min(overlap, tile_size // 2) // SPATIAL_STRIDE
+        pictures = vaes.decoded(vae, video, tile_size // SPATIAL_STRIDE, seam)
+        notes = [SEVERAL.format(clips=len(video), frames=frames)] if len(video) > 1 else []
+        if broken := vaes.broken_clips(pictures):
+            notes.append(BROKEN.format(clips=", ".join(map(str, broken))))
+        if notes:
+            messages.show("\n".join(notes), cls.hidden.unique_id)
+        waveform = vaes.heard(audio_vae, audio)
         samples = clip_samples(frames, fps, audio_vae.audio_sample_rate)
         sound = {"waveform": waveform[..., :samples], "sample_rate": audio_vae.audio_sample_rate}
         return io.NodeOutput(pictures.flatten(0, 1), sound, fps)

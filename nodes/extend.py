@@ -13,6 +13,7 @@ from ..mova_core.waveform import clip_samples, fit, join_sound
 from . import clips, inputs
 from .base import MovaNode
 from .host import joint_latents
+from .host.loaders import vaes
 from .host.media.resampling import resampled
 
 
@@ -71,7 +72,7 @@ class MovaExtend(MovaNode):
         latent = clips.empty_latent(vae, shape, fps, codec)
         pair = clips.guided((positive, negative), vae, {0: tail[:1]}, shape, latent)
         video, silence = (stream.clone() for stream in joint_latents.streams(latent))
-        shown = vae.encode(tail).to(video)
+        shown = vaes.encoded(vae, tail).to(video)
         video[:, :, : shown.shape[2]] = shown
         heard = _tail(audio, len(images), overlap, fps, codec)
         whole_steps = heard.shape[-1] // codec.downscale_ratio  # a step that is cut off is made anew

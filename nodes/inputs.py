@@ -4,17 +4,22 @@ ComfyUI checks what is typed into a widget; a linked value arrives as it is. `ch
 input states (type, range, choices), in the same words for every node.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..mova_core.errors import MovaError
+from ..mova_core.film.shots import Shot
 from ..mova_core.inputs import numbers, pictures, sounds
+from ..mova_core.inputs.numbers import told
 from ..mova_core.shapes import DEFAULT_FPS, FPS_RANGE
 from .host import checks
+from .host.films.film import Film, Settings
 from .host.loaders import audio_vae, text
+from .host.meters import faces
 from .host.sampling import long_runs
+from .host.training.data_set import DataSet
 
 # Inputs that several nodes have
 
@@ -187,7 +192,24 @@ def _choice(given: io.Combo.Input, value: Any) -> str:
     return numbers.choice(value, given.options)
 
 
-CHECKS = {
+def _shots(_: io.Input, value: Any) -> tuple[Shot, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(each, Shot) for each in value):
+        raise MovaError(f"{told(value)} is no list of shots; connect 'MOVA Shot' or 'MOVA Shots from Text'")
+    return tuple(value)
+
+
+def _of(kind: type, maker: str) -> Callable[[io.Input, Any], Any]:
+    """A check that a value is what one of our own nodes gives."""
+
+    def check(given: io.Input, value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise MovaError(f"{told(value)} is no {given.get_io_type()}; connect {maker}")
+        return value
+
+    return check
+
+
+CHECKS: Mapping[str, Callable[[Any, Any], Any]] = {
     "INT": lambda given, value: numbers.whole(value, given.min, given.max),
     "FLOAT": lambda given, value: numbers.real(value, given.min, given.max),
     "STRING": lambda _, value: numbers.words(value),
@@ -200,6 +222,12 @@ CHECKS = {
     "VAE": lambda _, value: audio_vae.check_video(value),
     "CLIP": lambda _, value: text.check_clip(value),
     "MODEL": lambda _, value: checks.checked_model(value),
+    "FACE_LANDMARKS": lambda _, value: faces.checked_landmarks(value),
+    "MOVA_SHOTS": _shots,
+    "MOVA_CLIPS": _of(DataSet, "'MOVA Training Clips'"),
+    "MOVA_SAMPLER_SETTINGS": _of(Settings, "'MOVA Film Sampler' or 'MOVA Film Fast Sampler'"),
+    "MOVA_FILM": _of(Film, "nothing here: 'MOVA Film' makes this node itself"),
+    "MOVA_RECIPE": _of(Mapping, "nothing here: 'MOVA Film' makes this node itself"),
 }
 
 
@@ -225,10 +253,13 @@ def _checked(given: io.Input, value: Any) -> Any:
     if given.rawLink:  # the link itself, of what may never run
         return value
     own = getattr(given, "checked", None)
-    check = own or CHECKS.get(given.get_io_type())
-    if check is None:
-        return value
     try:
-        return own(value) if own else check(given, value)
+        return own(value) if own else CHECKS[given.get_io_type()](given, value)
     except MovaError as error:
         raise type(error)(f"{given.id}: {error}") from None
+    except Exception as error:  # a value of another pack's own class that cannot even be asked what it is
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MovaError(
+            f"{given.id}: {told(value)} cannot be read ({words:.200}); connect what another node gives, or leave out the node "
+            "before"
+        ) from error

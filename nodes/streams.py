@@ -12,6 +12,7 @@ from . import clips, inputs
 from .base import MovaNode
 from .host import checks, joint_latents, messages
 from .host.loaders import audio_vae as codec
+from .host.loaders import vaes
 from .host.media.resampling import resampled
 
 
@@ -100,7 +101,7 @@ class MovaPictureToSound(MovaNode):
         pair = clips.guided((positive, negative), vae, {0: kept[:1]}, shape, latent)
         empty, silence = joint_latents.streams(latent)
         masks = joint_masks(empty.shape, silence.shape, "nothing", "all", 0.0, 0.0, fps)
-        video = vae.encode(kept).to(empty)
+        video = vaes.encoded(vae, kept).to(empty)
         held = {**latent, "samples": joint_latents.joint(video, silence), "noise_mask": joint_latents.joint(*masks)}
         return io.NodeOutput(*pair, held, kept)
 

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import Input, io, ui
 
 from ..mova_core.checkpoint.whole_file import file_state, listed
+from ..mova_core.errors import MovaError
+from ..mova_core.inputs.numbers import told, words
 from ..mova_core.shapes import VideoShape
 from ..mova_core.training.clips import CUTS, SIZES
 from . import inputs
@@ -14,19 +16,26 @@ from .host.training import data_set, views
 from .training_inputs import CLIPS
 
 
-class _Listed:
-    """Inputs that arrive as whole lists, not one value at a time."""
-
-    def checked(self, value: Any) -> list[Any]:
-        return list(value) if isinstance(value, list | tuple) else [value]
+def _list(value: Any) -> list[Any]:
+    """What arrives as a whole list, not one value at a time."""
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
-class VideoList(_Listed, io.Video.Input):
+class VideoList(io.Video.Input):
     """VIDEOs."""
 
+    def checked(self, value: Any) -> list[Input.Video]:
+        for number, each in enumerate(_list(value), 1):
+            if not isinstance(each, Input.Video):
+                raise MovaError(f"{told(each)}, number {number}, is no VIDEO; connect 'Load Video'")
+        return _list(value)
 
-class CaptionList(_Listed, io.String.Input):
+
+class CaptionList(io.String.Input):
     """Captions, one a video."""
+
+    def checked(self, value: Any) -> list[str]:
+        return [words(each) for each in _list(value)]
 
 
 class MovaTrainingClips(MovaNode):

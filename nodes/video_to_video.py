@@ -17,6 +17,7 @@ from ..mova_core.waveform import clip_samples, fit
 from . import clips, inputs
 from .base import MovaNode
 from .host import joint_latents, messages
+from .host.loaders import vaes
 from .host.media.resampling import resampled
 from .host.types import Latent
 
@@ -144,7 +145,7 @@ def _encoded(empty: Latent, shown: Tensor, heard: Sound | None, vae: Any, codec:
     rate = codec.audio_sample_rate
     samples = clip_samples(shape.frames, DEFAULT_FPS, rate)
     wave = torch.zeros(1, 1, 1) if heard is None else resampled(of_clips(heard, 1).waveform, heard.rate, rate)
-    parts = vae.encode(fitted).to(video), codec.encode(fit(wave, samples).movedim(1, -1)).to(silence)
+    parts = vaes.encoded(vae, fitted).to(video), codec.encode(fit(wave, samples).movedim(1, -1)).to(silence)
     for name, part, wanted in zip(("video", "audio"), parts, (video, silence)):
         if part.shape != wanted.shape:
             raise ShapeError(

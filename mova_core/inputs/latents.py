@@ -10,12 +10,15 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ..shapes import SPATIAL_STRIDE, frames_of
-from .numbers import extent, told
+from .numbers import told
+from .tensors import check_dense, extent
 
 MAKE_IT = "Make it with 'MOVA Image to Video+Audio' or join both with 'Concat AV Latent'"
 LARGEST_LATENT = 1e6  # latents are of the order of 1
 MASK_OVERSHOOT = 0.01  # of a mask that was resized
 LARGEST_INDEX = 4095  # noise is drawn up to it, one clip after the other
+MOST_CLIPS = LARGEST_INDEX + 1
+LONGEST_LATENT = 2**14 + 1  # eleven minutes
 
 
 def joint_streams(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -33,6 +36,11 @@ def joint_streams(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     for name, part in zip(("picture", "sound"), parts):
         if not part.numel():
             raise ShapeError(f"the {name} of this latent is empty: it holds {found}. {MAKE_IT}")
+    clips, frames = len(parts[0]), frames_of(parts[0].shape[2])
+    if clips > MOST_CLIPS or frames > LONGEST_LATENT:
+        raise ShapeError(
+            f"this latent is {clips} clips of {frames} frames; {MOST_CLIPS} clips of {LONGEST_LATENT} are the most"
+        )
     return parts[0], parts[1]
 
 
@@ -113,7 +121,29 @@ def check_mask(part: Tensor) -> None:
         )
 
 
+def check_masks(masks: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
+    """Accept noise masks of a joint latent's streams, or of the first alone, which samplers bring to its shape.
+
+    Raises:
+        ShapeError: more masks than streams, other numbers than 0..1, or a shape that fits no such stream.
+    """
+    if len(masks) > len(parts):
+        raise ShapeError(
+            f"the noise mask of this latent is of {len(masks)} streams, the latent of {len(parts)}; make it anew with "
+            "'MOVA Mask'"
+        )
+    for name, mask, part in zip(("picture", "sound"), masks, parts):
+        check_mask(mask)
+        flat = part.ndim == 5 and 2 <= mask.ndim < 5  # pictures, one after the other
+        if not flat and (mask.ndim != part.ndim or mask.shape[1] > part.shape[1]):
+            raise ShapeError(
+                f"the noise mask of the {name} is {tuple(mask.shape)}, for a latent of {tuple(part.shape)}; it must "
+                "have as many axes, and one channel. Make it with 'MOVA Mask'"
+            )
+
+
 def _range(name: str, part: Tensor) -> tuple[float, float]:
+    check_dense(name, part)
     if not part.is_floating_point() or part.element_size() == 1:
         raise ShapeError(f"{name} holds {part.dtype}; it must be floating point of 16 bits or more")
     if not part.numel():

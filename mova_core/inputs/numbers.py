@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..errors import MovaError
 
 LONGEST = 60  # characters of a value that an error repeats
@@ -21,7 +18,10 @@ def told(value: Any) -> str:
     if isinstance(value, Integral) and abs(int(value)) >= 10**LONGEST:
         return f"a number of more than {LONGEST} digits"
     if isinstance(value, str | bool | Integral | Real):
-        text = repr(value)
+        try:
+            text = repr(value)
+        except ValueError:  # Python writes no number of more than some thousand digits
+            return f"a {type(value).__name__} of more digits than are written"
         return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     name = type(value).__name__
     return f"{'an' if name[0] in VOWEL_LETTERS else 'a'} {name}"
@@ -75,7 +75,7 @@ def words(value: Any) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise MovaError(f"character {error.start + 1} is half of one (a lone surrogate); type the text again") from None
-    return value
+    return str.__str__(value)  # of numpy's or another pack's kind of text the text alone
 
 
 def switch(value: Any) -> bool:
@@ -97,22 +97,18 @@ def choice(value: Any, options: Sequence[str]) -> str:
     """
     if not isinstance(value, str) or value not in options:
         raise MovaError(f"{told(value)} is no choice here; choose one of: {', '.join(options)}")
-    return value
+    return options[list(options).index(value)]
 
 
 def _within(value: Any, low: float | None, high: float | None) -> bool:
     exact = isinstance(value, Integral)  # compared as it is: as a float, 2**64 would pass for 2**64 - 1
-    if not exact and not math.isfinite(value):
+    if not exact and not _finite(value):
         return False
     return (low is None or value >= low) and (high is None or value <= high)
 
 
-def extent(part: Tensor) -> tuple[float, float]:
-    """The smallest and the largest number of a floating-point tensor that is not empty; both NaN if any is."""
-    low, high = torch.aminmax(part if part.element_size() > 1 else part.float())
-    return float(low), float(high)
-
-
-def broken(part: Tensor) -> Tensor:
-    """Where a floating-point tensor is NaN or infinite. Numbers of eight bits have no such question of their own."""
-    return ~torch.isfinite(part if part.element_size() > 1 else part.float())
+def _finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a fraction beyond every float
+        return False

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from .numbers import broken, extent, told
+from .numbers import told
+from .tensors import broken, check_dense, extent, has_broken
 
 log = logging.getLogger("mova")
 WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0}
@@ -26,6 +27,7 @@ def pictures(value: Any) -> Tensor:
     """
     if not isinstance(value, Tensor):
         raise ShapeError(f"{told(value)} is no IMAGE; connect pictures")
+    check_dense("this IMAGE", value)
     if value.ndim != 4 or value.shape[-1] not in (1, 3, 4):
         raise ShapeError(
             f"an IMAGE of shape {tuple(value.shape)} cannot be read; it must be (pictures, height, width, channels) "
@@ -46,8 +48,11 @@ def spoiled_pictures(value: Any) -> Tensor:
     Raises:
         ShapeError: as `pictures`, for all else.
     """
-    if not isinstance(value, Tensor) or not value.is_floating_point() or not bool((spoiled := broken(value)).any()):
+    if not isinstance(value, Tensor) or not value.is_floating_point():
         return pictures(value)
+    if not has_broken(check_dense("this IMAGE", value)):
+        return pictures(value)
+    spoiled = broken(value)
     whole = pictures(value.masked_fill(spoiled, 0.0))
     return whole.masked_fill(spoiled.any(dim=-1, keepdim=True), float("nan"))
 
@@ -68,5 +73,5 @@ def _light(value: Tensor) -> Tensor:
         )
     if low < -PICTURE_OVERSHOOT or high > 1 + PICTURE_OVERSHOOT:
         log.warning("pictures that run from %.3g to %.3g are cut to 0..1", low, high)
-    light = value.float()
+    light = value.detach().float()
     return light if low >= 0 and high <= 1 else light.clamp(0, 1)

@@ -1,15 +1,19 @@
 """What comes in from outside, brought to one form: the right numbers, not only no error."""
 
+import collections
 import math
+from collections.abc import Mapping
+from fractions import Fraction
 
 import pytest
 import torch
 
 from mova_core.errors import MovaError, ShapeError
-from mova_core.inputs.latents import check_batch_index, check_finite, check_fit, check_mask, joint_streams
+from mova_core.inputs.latents import check_batch_index, check_finite, check_fit, check_mask, check_masks, joint_streams
 from mova_core.inputs.numbers import choice, real, switch, told, whole, words
 from mova_core.inputs.pictures import pictures
-from mova_core.inputs.sounds import Sound, of_clips, sound
+from mova_core.inputs.sounds import Sound, of_clips, sound, spoiled_sound
+from mova_core.inputs.tensors import check_dense, extent
 
 LIGHT = torch.rand(2, 4, 6, 3, generator=torch.Generator().manual_seed(0))
 WAVE = 0.5 * torch.rand(1, 2, 100, generator=torch.Generator().manual_seed(0)) - 0.25
@@ -17,6 +21,43 @@ WAVE = 0.5 * torch.rand(1, 2, 100, generator=torch.Generator().manual_seed(0)) -
 
 def audio(waveform, rate=48000):
     return {"waveform": waveform, "sample_rate": rate}
+
+
+# --- tensors ---------------------------------------------------------------------------------------------------------
+
+NO_NUMBERS = {
+    "meta": (lambda: torch.empty(1, 2, 100, device="meta"), "no numbers .device meta"),
+    "sparse": (lambda: WAVE.to_sparse(), "sparse_coo tensor"),
+    "quantised": (lambda: torch.quantize_per_tensor(WAVE, 0.01, 0, torch.qint8), "quantised tensor"),
+    "nested": (lambda: torch.nested.nested_tensor([WAVE[0], WAVE[0, :1]]), "several tensors in one"),
+    "claimed": (lambda: torch.zeros(1).expand(1, 2, 2**40), "would take 8.19e\\+03 GiB, and at most 64"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors", "ignore:.*quantize_per")
+@pytest.mark.parametrize("kind", NO_NUMBERS)
+@pytest.mark.parametrize(
+    "door", [pictures, lambda part: sound(audio(part)), lambda part: check_finite("the part", part)]
+)
+def test_a_tensor_that_holds_no_plain_numbers_is_refused_by_its_kind(kind, door):
+    make, said = NO_NUMBERS[kind]
+    part = make()
+    with pytest.raises(ShapeError, match=said):
+        door(part)
+
+
+def test_an_expanded_tensor_is_looked_at_once_a_number_and_taken():
+    part = torch.tensor([0.25, 0.5]).view(1, 2, 1).expand(2**20, 2, 2**11)
+    assert extent(check_dense("the part", part)) == (0.25, 0.5)
+    shown = LIGHT[:1].expand(5, -1, -1, -1)
+    assert torch.equal(pictures(shown), shown)
+
+
+def test_what_a_graph_still_hangs_on_comes_without_it():
+    with torch.inference_mode(False), torch.enable_grad():
+        light, wave = (part.clone().requires_grad_() * 1 for part in (LIGHT, WAVE))
+    assert not pictures(light).requires_grad
+    assert not sound(audio(wave)).waveform.requires_grad
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -97,8 +138,17 @@ def test_a_whole_rate_is_taken_as_a_whole_number(rate):
     assert (made.rate, type(made.rate)) == (int(rate), int)
 
 
-@pytest.mark.parametrize("rate", [0, -1, 7999, 384001, 44100.5, math.nan, math.inf, None, "48000", 1e300, 10**400])
+@pytest.mark.parametrize(
+    "rate",
+    [0, -1, 7999, 384001, 44100.5, math.nan, math.inf, None, "48000", 1e300, 10**400, 1j],
+)
 def test_another_rate_is_refused_with_the_range(rate):
+    with pytest.raises(ShapeError, match="8000 to 384000"):
+        sound(audio(WAVE, rate))
+
+
+@pytest.mark.parametrize("rate", [10**5000, torch.ones(2)], ids=["digits", "tensor"])
+def test_a_rate_that_is_none_is_refused_however_it_is_written(rate):
     with pytest.raises(ShapeError, match="8000 to 384000"):
         sound(audio(WAVE, rate))
 
@@ -124,6 +174,57 @@ def test_channels_of_no_loudspeakers_are_refused(channels):
         sound(audio(WAVE[:, :1].repeat(1, channels, 1)))
 
 
+class Late(Mapping):
+    """An AUDIO whose file is read only when it is asked for, as video loaders give it."""
+
+    def __init__(self, read):
+        self.read = read
+
+    def __getitem__(self, name):
+        return self.read()[name]
+
+    def __iter__(self):
+        return iter(self.read())
+
+    def __len__(self):
+        return len(self.read())
+
+
+def failing(words):
+    def read():
+        raise RuntimeError(words)
+
+    return Late(read)
+
+
+def test_a_sound_that_is_read_late_is_read():
+    for given in (Late(lambda: audio(WAVE)), collections.UserDict(audio(WAVE)), collections.ChainMap(audio(WAVE))):
+        assert torch.equal(sound(given).waveform, WAVE)
+        assert torch.equal(spoiled_sound(given).waveform, WAVE)
+
+
+def test_a_silent_video_that_is_read_late_is_silence_where_that_will_do():
+    given = failing("failed to extract audio from a.mp4:\nOutput file does not contain any stream")
+    assert sound(given, silence=True) is None
+    for door in (sound, spoiled_sound):
+        with pytest.raises(MovaError, match="a video without a sound track gives none"):
+            door(given)
+
+
+def test_a_sound_that_cannot_be_read_late_is_said_in_one_line():
+    for door in (lambda given: sound(given, silence=True), sound, spoiled_sound):
+        with pytest.raises(
+            MovaError, match=r"read only now.*RuntimeError: moov atom not found.*'Load Audio'"
+        ) as refusal:
+            door(failing("moov atom\nnot found " + 500 * "x"))
+        assert len(str(refusal.value)) < 400
+
+
+def test_a_sound_of_many_hours_is_refused():
+    with pytest.raises(ShapeError, match=r"5\.0 hours .* 4 at most"):
+        sound(audio(torch.zeros(1).expand(1, 1, 5 * 3600 * 48000)))
+
+
 def test_sounds_are_one_for_all_or_one_each():
     three = Sound(waveform=WAVE.repeat(3, 1, 1), rate=48000)
     assert of_clips(three, 3) is three
@@ -147,7 +248,10 @@ def test_anything_else_is_no_whole_number_and_the_range_is_told(value):
     assert len(str(refusal.value)) < 200
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf, 1e300, 10**400, "0.5", None, True, 1 + 1j])
+@pytest.mark.parametrize(
+    "value",
+    [-0.1, 1.1, math.nan, math.inf, 1e300, 10**400, Fraction(10**400), "0.5", None, True, 1 + 1j],
+)
 def test_anything_else_is_no_number_and_the_range_is_told(value):
     with pytest.raises(MovaError, match=r"from 0\.0 to 1\.0"):
         real(value, 0.0, 1.0)
@@ -162,6 +266,11 @@ def test_the_largest_seed_is_exact():
 
 
 def test_words_choices_and_switches():
+    class Marked(str):
+        __slots__ = ()
+
+    assert type(words(Marked("a"))) is str
+    assert type(choice(Marked("b"), ["a", "b"])) is str
     assert (words("a\nb"), choice("b", ["a", "b"]), switch(False)) == ("a\nb", "b", False)
     for check, value in ((words, "\ud83d"), (words, None), (switch, 1), (switch, "no")):
         with pytest.raises(MovaError):
@@ -171,7 +280,16 @@ def test_words_choices_and_switches():
 
 
 def test_whatever_it_is_is_told_in_a_line():
-    for value in (None, "x" * 9999, "a\nb", 10**5000, -(10**5000), torch.zeros(1000), {"a": 1}, object()):
+    for value in (
+        None,
+        "x" * 9999,
+        "a\nb",
+        -(10**5000),
+        Fraction(10**5000),
+        torch.zeros(1000),
+        {"a": 1},
+        object(),
+    ):
         assert len(told(value)) < 80
         assert "\n" not in told(value)
 
@@ -182,6 +300,8 @@ def test_whatever_it_is_is_told_in_a_line():
 def test_streams_are_two_of_one_batch_with_something_in_them():
     video, heard = torch.zeros(2, 16, 3, 4, 4), torch.zeros(2, 8, 19)
     assert joint_streams([video, heard]) == (video, heard)
+    with pytest.raises(ShapeError, match="5000 clips of 9 frames; 4096 clips of 16385"):
+        joint_streams([video[:1].expand(5000, -1, -1, -1, -1), heard[:1].expand(5000, -1, -1)])
     for parts in ([video], [heard, video], [video, heard[:1]], [video, heard[..., :0]], [video[:, :, :0], heard], []):
         with pytest.raises(ShapeError, match="MOVA Image to Video"):
             joint_streams(parts)
@@ -211,6 +331,28 @@ def test_one_number_without_bound_is_named(spoil):
 def test_a_mask_of_anything_but_shares_is_refused(part, said):
     with pytest.raises(ShapeError, match=f"the noise mask of this latent.*{said}"):
         check_mask(part)
+
+
+@pytest.mark.parametrize(
+    ("masks", "said"),
+    [
+        ([(1, 1, 3, 4, 4), (1, 1, 19), (1, 1, 19)], "of 3 streams, the latent of 2"),
+        ([()], r"the picture is \(\)"),
+        ([(19,)], r"the picture is \(19,\)"),
+        ([(1, 1, 19), (1, 1, 3, 4, 4)], r"the sound is \(1, 1, 3, 4, 4\)"),
+        ([(1, 1, 3, 4, 4), (19,)], r"the sound is \(19,\)"),
+        ([(1, 17, 3, 4, 4)], r"for a latent of \(1, 16, 3, 4, 4\)"),
+    ],
+)
+def test_a_mask_of_another_shape_is_refused(masks, said):
+    streams = [torch.zeros(1, 16, 3, 4, 4), torch.zeros(1, 8, 19)]
+    with pytest.raises(ShapeError, match=said):
+        check_masks([torch.ones(shape) for shape in masks], streams)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 32, 32), (1, 1, 32, 32), (1, 1, 3, 4, 4), (2, 16, 3, 4, 4)])
+def test_a_mask_that_samplers_bring_to_size_is_taken(shape):
+    check_masks([torch.ones(shape)], [torch.zeros(1, 16, 3, 4, 4), torch.zeros(1, 8, 19)])
 
 
 def test_a_mask_of_shares_is_taken():

@@ -23,6 +23,19 @@ SMALL |= {"prompt": "a cat", "negative_prompt": "", "scene": "a street", "name":
 SMALL |= {"lines": "", "speakers": "", "tile_size": 0}
 NUMBERS = [None, NAN, INF, -INF, 1e300, -1e300, 2**31, -(2**31), 2**64, 10**5000, "7", "", True, [], {}, torch.ones(2)]
 TEXTS = [None, 5, NAN, [], b"x", "\ud800", "\0", "&nbsp;", "\ufeff", "x" * 20000, "../../up", "a/../../b"]
+BESIDE = [  # what may lie beside a prompt, and not so
+    *(("strength", number) for number in (NAN, "1", None)),
+    *(("start_percent", number) for number in (NAN, "0", None)),
+    *(("concat_mask", mask) for mask in ("x", 5, torch.ones(2, 2), torch.ones(1, 4, 3, 6, 10, dtype=torch.complex64))),
+    *((name, "x") for name in ("area", "mask", "control", "gligen", "hooks", "model_conds", "mova_audio_context")),
+    *((name, None) for name in ("area", "mask", "control", "hooks")),
+    ("concat_mask", torch.empty(1, 4, 3, 6, 10, device="meta")),
+    ("mova_audio_steps", 1e300),
+    ("cross_attn_controlnet", torch.ones(1, 3, 32)),
+    ("pooled_output", torch.tensor([[NAN]])),
+    (5, 6),
+]
+NOTHING = torch.zeros(1)  # shown as often as one likes
 LONGEST = 1200  # characters of a message; more is no longer read
 
 
@@ -51,7 +64,12 @@ def images() -> Iterator[Any]:
         good[:, :31, :31],
         good * 1.5 - 0.2,
     )
-    yield good.to(torch.float8_e4m3fn)
+    yield from (good.to(torch.float8_e4m3fn), torch.empty(good.shape, device="meta"), good.to_sparse())
+    yield from (
+        NOTHING.expand(10**6, 512, 512, 3),
+        NOTHING.expand(2**40, 16, 16, 3),
+        good[:1].expand(9, -1, -1, -1),
+    )
 
 
 def sounds() -> Iterator[Any]:
@@ -77,8 +95,28 @@ def sounds() -> Iterator[Any]:
     ]
     waves += [torch.cat((good, good), -1), (good * 32767).short(), (good * 127).char(), (good * 127 + 128).byte()]
     waves += [good.half(), good.double(), good.repeat(1, 2, 1), good.repeat(1, 6, 1), good.repeat(1, 8, 1)]
+    waves += [torch.empty(1, 1, 18000, device="meta"), good.to_sparse(), NOTHING.expand(1, 1, 2**31)]
+    waves += [NOTHING.expand(1, 2, 2**40), good.mT]
     yield from ({"waveform": wave, "sample_rate": 48000} for wave in waves)
-    rates = [None, 0, -48000, NAN, INF, 44100.5, "48000", 2**31, 1e300, True, 7999, 384001, 47999, 48000.0, 44100, 8000]
+    rates = [
+        None,
+        0,
+        -48000,
+        NAN,
+        INF,
+        44100.5,
+        "48000",
+        2**31,
+        1e300,
+        True,
+        7999,
+        384001,
+        47999,
+        48000.0,
+        44100,
+        8000,
+        10**5000,
+    ]
     yield from ({"waveform": good, "sample_rate": rate} for rate in rates)
 
 
@@ -90,9 +128,22 @@ def latents(scene: Scene) -> Iterator[Any]:
     pairs += [(video.repeat(1, 3, 1, 1, 1), audio), (video + NAN, audio), (video, audio + INF), (video + 1e30, audio)]
     pairs += [(video.long(), audio), (video[..., :5], audio), (video[:, :, :2], audio), (video, audio[..., :10])]
     pairs += [(video, audio.repeat(1, 1, 2)), (video.half(), audio.half()), (video.double(), audio.double())]
+    pairs += [
+        (video, torch.empty_like(audio, device="meta")),
+        (video.to_sparse(), audio),
+        (video, NOTHING.expand(1, 8, 2**40)),
+    ]
+    pairs += [(video[:1].expand(10**5, -1, -1, -1, -1), audio[:1].expand(10**5, -1, -1))]
     yield from ({**scene.latent, "samples": nested(list(pair))} for pair in pairs)
+    yield {"samples": SimpleNamespace(is_nested=True, tensors=[video, audio])}
+    yield from ({**scene.latent, "audio_steps_per_second": rate} for rate in (NAN, "50", -1.0, 1e300))
     yield from ({**scene.latent, "frame_rate": rate} for rate in (None, 0, NAN, INF, -24.0, 1e300, "24", 24))
     masks = [3, "x", torch.full((1, 1, 48, 80), NAN), nested([video * NAN, audio]), torch.ones(1, 1, 48, 80)]
+    masks += [
+        torch.ones(()),
+        nested([torch.ones(19), torch.ones(1, 1, 19)]),
+        nested([NOTHING.expand(1, 1, 1, 1, 1)] * 3),
+    ]
     yield from ({**scene.latent, "noise_mask": mask} for mask in masks)
 
 
@@ -114,6 +165,20 @@ def conditionings(scene: Scene) -> Iterator[Any]:
         yield [[text, {**values, "concat_latent_image": part}]]
     for rate in (None, 0, NAN, INF, 1e300, "24"):
         yield [[text, {**values, "frame_rate": rate}]]
+    for words in (torch.empty(text.shape, device="meta"), text.to_sparse(), NOTHING.expand(1, 2**40, 32)):
+        yield [[words, values]]
+    yield from ([[text, {**values, name: part}]] for name, part in BESIDE)
+
+
+def landmarks() -> Iterator[Any]:
+    face = {"bbox_xyxy": [1, 2, 20, 22], "landmarks_xy": [[5, 6], [7, 8]]}
+    good = {"frames": [[face]] * 9, "image_size": (32, 32), "connection_sets": {"lips": [(0, 1)]}}
+    yield from (3, [], {}, good)
+    yield from ({**good, "frames": part} for part in (None, 3, [], [None] * 9, [[None]] * 9, [["x"]] * 9, [[{}]] * 9))
+    for other in ({"bbox_xyxy": [1, 2]}, {"bbox_xyxy": [NAN] * 4}, {"bbox_xyxy": [1e300] * 4}, {"landmarks_xy": []}):
+        yield {**good, "frames": [[face | other]] * 9}
+    yield from ({**good, "image_size": part} for part in (None, 3, (1, 2, 3), (NAN, 3), (64, 64)))
+    yield from ({**good, "connection_sets": part} for part in (None, {}, {"lips": None}, {"lips": [(0, 999)]}))
 
 
 def bad(stated: Any, scene: Scene) -> Iterator[Any]:
@@ -138,11 +203,16 @@ def bad(stated: Any, scene: Scene) -> Iterator[Any]:
         yield from conditionings(scene)
     elif kind == "VAE":
         flat = SimpleNamespace(decode=print, latent_channels=4, latent_dim=2)
+        yield from (SimpleNamespace(decode=say, encode=say, latent_channels=16) for say in (print, repr, None, int))
         yield from (None, 3, "vae", flat, scene.vae if name == "audio_vae" else scene.audio_vae, scene.clip)
     elif kind == "CLIP":
         yield from (None, 3, "clip", SimpleNamespace(tokenizer=SimpleNamespace(clip_name="l")), scene.vae)
     elif kind == "MODEL":
         yield from (None, 3, "model", SimpleNamespace(model=torch.nn.Identity()), scene.vae, scene.clip)
+    elif kind == "FACE_LANDMARKS":
+        yield from landmarks()
+    else:  # our own, and VIDEO
+        yield from (None, 3, "x", [], [3], {}, object(), torch.ones(2), SimpleNamespace(), scene.latent)
 
 
 def right(node: Any, scene: Scene) -> dict[str, Any]:

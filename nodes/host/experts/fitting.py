@@ -1,6 +1,6 @@
 """What a run is given, held against what MOVA can take, whatever sampler node gives it: noise, mask, sigmas, conditions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import comfy.model_sampling
 import comfy.sample
@@ -9,18 +9,12 @@ from torch import Tensor
 
 from ....mova_core.errors import MovaError, PatchError, ShapeError
 from ....mova_core.inputs.latents import check_mask, check_streams
+from ..checks import check_values
 from ..types import Executor
 
 TIMESTEPS = 1000
 ROUNDING = 1e-4
 SHIFT = "Leave that node out; 'ModelSamplingSD3', or shift of 'MOVA Sampler', sets the shift"
-ONE_STREAM = {
-    "area": "an area of the picture",
-    "mask": "a mask",
-    "gligen": "GLIGEN boxes",
-    "control": "a ControlNet",
-}
-"""What may lie on a CONDITIONING and ComfyUI lays over the latent as if it were one picture."""
 
 
 def fitting(
@@ -49,14 +43,24 @@ def fitting(
         raise ShapeError(_other_noise(noise, shapes))  # type: ignore[arg-type]
     if denoise_mask is not None:
         check_mask(denoise_mask)
-    for entries in guider.conds.values():  # type: ignore[attr-defined]
-        for key, words in ONE_STREAM.items():
-            if any(entry.get(key) is not None for entry in entries):
-                raise MovaError(
-                    f"the CONDITIONING holds {words} ({key!r}), which ComfyUI lays over one picture, and this latent is "
-                    "picture and sound together. Leave that node out; 'MOVA Mask' says what of a clip is made anew"
-                )
+    check_conditions(guider.conds)  # type: ignore[attr-defined]
     return executor(noise, latent_image, sampler, sigmas, denoise_mask, *rest, **more)
+
+
+def check_conditions(conds: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
+    """Accept conditions that say something, in values that can be computed with.
+
+    Raises:
+        MovaError: none of a kind, or what `check_values` refuses.
+    """
+    for kind, entries in conds.items():
+        if not entries:
+            raise MovaError(
+                f"the {kind} CONDITIONING is empty: without a prompt the model is never asked. Connect that of 'MOVA Image "
+                "to Video+Audio'"
+            )
+        for entry in entries:
+            check_values(entry)
 
 
 def check_schedule(sampling: object) -> None:

@@ -18,6 +18,7 @@ from ....mova_core.film.takes import ShotRecipe, Take
 from ....mova_core.inputs.sounds import Sound
 from ....mova_core.waveform import five_one
 from .. import joint_latents
+from ..loaders.vaes import decoded as decoded_by
 from ..media import resampling, video
 from ..types import Latent
 from .film import Film, ending, film_digest, made_with
@@ -30,7 +31,9 @@ def end_of(film: Film, name: str, count: int, vae: comfy.sd.VAE) -> tuple[Tensor
     take = takes.find(film.folder, name)
     pictures = takes.as_light(take.pictures())
     if len(pictures) < count:  # it was made for a shorter overlap
-        pictures = takes.as_light(_as_bytes(vae.decode(take.latents()[0].to(joint_latents.device())).flatten(0, 1)))
+        pictures = takes.as_light(
+            _as_bytes(decoded_by(vae, take.latents()[0].to(joint_latents.device())).flatten(0, 1))
+        )
     return pictures[-count:], take.sound_of(count)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ....mova_core.image import frames_to_encode, temporal_reach
 from ....mova_core.shapes import latent_frames
+from .vaes import encoded as encoded_by
 
 
 def encoded(vae: VAE, clip: Tensor, last_guide: int) -> Tensor:
@@ -16,9 +17,8 @@ def encoded(vae: VAE, clip: Tensor, last_guide: int) -> Tensor:
     """
     inner = getattr(vae, "first_stage_model", None)
     if not isinstance(inner, WanVAE):
-        whole: Tensor = vae.encode(clip)
-        return whole
+        return encoded_by(vae, clip)
     frames = frames_to_encode(last_guide, temporal_reach(inner.encoder), len(clip))
-    latents: Tensor = vae.encode(clip[:frames])
+    latents = encoded_by(vae, clip[:frames])
     rest = latent_frames(len(clip)) - latents.shape[2]
     return torch.cat((latents, latents[:, :, -1:].expand(-1, -1, rest, -1, -1)), dim=2)

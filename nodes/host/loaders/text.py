@@ -20,6 +20,7 @@ from ....mova_core.checkpoint.files import check_part, check_small_file, read_js
 from ....mova_core.checkpoint.load import first
 from ....mova_core.checkpoint.weight_file import open_component
 from ....mova_core.errors import CheckpointError, ConfigError
+from ....mova_core.inputs.numbers import told
 from ....mova_core.text import CONTEXT_ROWS, cap_tokens, clean_prompt
 from ..keys import AUDIO_CONTEXT
 from ..types import Conditioning, Values
@@ -215,6 +216,9 @@ def check_clip(clip: object) -> comfy.sd.CLIP:
             f"this CLIP is {name!r}; MOVA reads UMT5-XXL. Use the CLIP of 'MOVA Loader', or 'Load CLIP' with a "
             "umt5_xxl file and type 'wan'"
         )
+    own = getattr(clip.tokenizer, str(getattr(clip.tokenizer, "clip", None)), None)  # type: ignore[attr-defined]
+    if not callable(getattr(own, "tokenizer", None)):
+        raise CheckpointError(f"{told(clip)} is no CLIP of ComfyUI; use the CLIP of 'MOVA Loader'")
     return clip
 
 

@@ -69,7 +69,7 @@ def preflight(
         link=link_rate(model.load_device) if measure else None,
     )
     decode = None
-    if vae is not None:
+    if isinstance(vae, comfy.sd.VAE):  # one of another kind may not tell
         samples = latent["samples"].unbind()[0]
         decode = float(vae.memory_used_decode(samples.shape, vae.vae_dtype))
     return report(plan, machine, measured_speed(model, plan.load.video) if measure else None, decode, disk)

@@ -3,6 +3,7 @@
 Axes: F frames, H W pixels.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias, TypedDict
 
@@ -17,6 +18,7 @@ EVERY = 4  # pictures between two searches for a face
 SEARCHED = 360  # pixels of the shorter side that a face is searched at
 SMALLEST = 24  # pixels, at that size
 CASCADE = "haarcascade_frontalface_default.xml"
+FARTHEST = 1e6  # pixels from a picture's corner that a face can lie
 LANDMARK_PARTS = {"frames", "image_size", "connection_sets"}
 
 
@@ -24,7 +26,7 @@ class Face(TypedDict):
     """One found face: its box (left, top, right, bottom), and (x, y) of each point of the mesh, in pixels."""
 
     bbox_xyxy: Sequence[float]
-    landmarks_xy: Sequence[Sequence[float]]
+    landmarks_xy: Sequence[Sequence[float]] | Mapping[int, Sequence[float]]
 
 
 class FaceLandmarks(TypedDict):
@@ -39,14 +41,43 @@ Search: TypeAlias = Callable[..., Iterable[Sequence[int]]]
 """For faces in a grey picture: (left, top, width, height) of each, in pixels."""
 
 
-def check_landmarks(landmarks: object, images: Tensor) -> None:
+def checked_landmarks(value: object) -> FaceLandmarks:
+    """FACE_LANDMARKS with what is read of them, in finite numbers.
+
+    Raises:
+        MovaError: it is something else, or holds faces without box or lips.
+    """
+    if not isinstance(value, Mapping) or not set(value) >= LANDMARK_PARTS:
+        raise MovaError(f"{told(value)} is no FACE_LANDMARKS; connect 'Detect Face Landmarks (MediaPipe)'")
+    try:
+        height, width = (int(side) for side in value["image_size"])
+        pairs = [(int(one), int(other)) for one, other in value["connection_sets"]["lips"]]
+        lips = {point for pair in pairs for point in pair}
+        frames = [[_checked_face(face, lips) for face in faces] for faces in value["frames"]]
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
+        raise MovaError(
+            f"these FACE_LANDMARKS cannot be read ({type(error).__name__}: {error!s:.100}): each face must have a box of four "
+            "numbers and the points of its lips; connect 'Detect Face Landmarks (MediaPipe)'"
+        ) from None
+    return {"frames": frames, "image_size": (height, width), "connection_sets": {"lips": pairs}}
+
+
+def _checked_face(face: Face, lips: Iterable[int]) -> Face:
+    points = {point: [float(x) for x in face["landmarks_xy"][point]] for point in lips}
+    box = _box(face["bbox_xyxy"])
+    if not all(map(math.isfinite, [*box, *(x for point in points.values() for x in point)])):
+        raise ValueError("a face's numbers are NaN or infinite")
+    if any(len(point) != 2 for point in points.values()) or max(map(abs, box)) > FARTHEST:
+        raise ValueError("a face is no place in a picture")
+    return {"bbox_xyxy": box, "landmarks_xy": points}
+
+
+def check_landmarks(landmarks: FaceLandmarks, images: Tensor) -> None:
     """Whether FACE_LANDMARKS are of these (B, H, W, 3) pictures.
 
     Raises:
-        MovaError: they are not, or are something else.
+        MovaError: they are not.
     """
-    if not isinstance(landmarks, Mapping) or not set(landmarks) >= LANDMARK_PARTS:
-        raise MovaError(f"{told(landmarks)} is no FACE_LANDMARKS; connect 'Detect Face Landmarks (MediaPipe)'")
     count, (height, width) = len(landmarks["frames"]), landmarks["image_size"]
     if (count, height, width) != tuple(images.shape[:3]):
         raise MovaError(

@@ -90,7 +90,7 @@ class MovaModel(Planned, ListedModel):
 
     def extra_conds(self, **kwargs: object) -> Values:
         values: Values = prism.translated(kwargs)
-        out = super().extra_conds(**values)
+        out: Values = {}  # not core's: MOVA has no input for a ControlNet's prompt, or for pictures beside the latent
         shapes: Shapes = values.get("latent_shapes") or ()
         check_streams(shapes)
         self._check_channels(shapes[0][1], shapes[1][1])

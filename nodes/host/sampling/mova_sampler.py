@@ -24,6 +24,7 @@ from .collapse_guard import CollapseError, first_spread, sample_guarded
 from .long_runs import Node
 from .samplers import Watcher
 
+LEAST_DENOISE = 0.01  # the run that a share of is walked has steps / denoise steps
 NOT_COMPUTED_WITH = {
     "listen_every",
     "resume",
@@ -145,6 +146,10 @@ def schedules(
     if not settings.two_schedules:
         return shifted, values, None
     share = settings.audio_denoise or settings.denoise
+    if share < LEAST_DENOISE:
+        raise MovaError(
+            f"audio_denoise: {share:g} leaves nothing to make; give 0, as the picture, or {LEAST_DENOISE:g} to 1"
+        )
     audio = samplers.audio_schedule(
         shifted, settings.scheduler, settings.steps, shift, audio_shift, share, settings.audio_substeps
     )

@@ -31,7 +31,7 @@ from ....mova_core.shapes import DEFAULT_FPS, audio_samples
 from ....mova_core.text import pad_context
 from ....mova_core.training import captions, clips, files
 from .. import newer
-from ..loaders import text
+from ..loaders import text, vaes
 from ..loaders.audio_vae import MovaAudioVAE
 from ..media import recordings
 from ..media.recordings import Piece, RecordingSource
@@ -259,7 +259,7 @@ def _encode(pieces: Iterable[Piece], paths: Sequence[Path], wishes: Wishes, code
         comfy.model_management.throw_exception_if_processing_interrupted()
         shown = piece.pictures.float() / 255  # (F, H, W, 3)
         first = condition_clip(2 * shown[:1].movedim(-1, 1) - 1, len(shown))
-        video, image = (coders.vae.encode(each) for each in (shown, (first[0].movedim(0, -1) + 1) / 2))
+        video, image = (vaes.encoded(coders.vae, each) for each in (shown, (first[0].movedim(0, -1) + 1) / 2))
         tensors = {"video": scale.process_in(video), "image": scale.process_in(image)}
         loud = -120.0 if piece.sound is None else clips.loudness(piece.sound)
         heard = piece.sound

@@ -21,6 +21,7 @@ from ....mova_core.sampling.schedule import Expert, sigmas
 from ....mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_samples
 from ....mova_core.training.run import Evaluation, Record
 from .. import joint_latents
+from ..loaders import vaes
 from ..media import video
 from ..patching.patcher import MovaPatcher
 from ..sampling import samplers
@@ -90,7 +91,7 @@ def decoded(clip: Clip, coders: Coders) -> tuple[Tensor, Tensor]:
     """(F, H, W, 3) pictures and (1, 1, S) sound of a clip, back from the cache: what is really fed."""
     kept = data_set.media(clip)
     raw = comfy.latent_formats.Wan21().process_out(kept["video"])
-    pictures = coders.vae.decode(raw)[0].cpu().float()
+    pictures = vaes.decoded(coders.vae, raw)[0].cpu().float()
     sound = coders.audio_vae.decode(kept["audio"]).movedim(-1, 1).cpu().float()
     return pictures, sound[..., : audio_samples(clip.frames, DEFAULT_FPS, coders.audio_vae.audio_grid)]
 
