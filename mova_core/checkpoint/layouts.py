@@ -144,7 +144,8 @@ def _check_values(tensors: Mapping[str, Tensor], where: str) -> None:
     for key, weight in tensors.items():
         layer, _, part = key.rpartition(".")
         marked_layer = f"{layer}.{QUANT_MARK}" in tensors
-        if part in ("weight", "bias", "modulation") and not marked_layer and not weight.is_floating_point():
+        number = weight.is_floating_point() and weight.dtype != torch.float8_e8m0fnu  # which is of exponents alone
+        if part in ("weight", "bias", "modulation") and not marked_layer and not number:
             raise CheckpointError(f"{where}: {key:.120} is {weight.dtype} without a scale. Choose another file")
         of_tower = part == "weight" and weight.ndim == 2 and "blocks." in key
         if of_tower and weight.dtype in FLOAT8 and probed < PROBED_LAYERS:

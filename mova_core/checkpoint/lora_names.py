@@ -10,9 +10,10 @@ import unicodedata
 
 from ..sampling.schedule import Expert
 
-COMPONENT_NAMES = {  # VideoX-Fun's `transformer` is the low-noise expert, the other way round than in diffusers
-    "low": re.compile(r"video_dit_2|(?<![a-z_])transformer(?=\.|$)"),
-    "high": re.compile(r"video_dit(?!_2)|transformer_2"),
+COMPONENT_NAMES = {  # VideoX-Fun's `transformer` is the low-noise expert, the other way round than in diffusers: told
+    # only where the whole name of file or folder is as VideoX-Fun writes it
+    "low": re.compile(r"video_dit_2|^(?:checkpoint-\d+-)?transformer$"),
+    "high": re.compile(r"video_dit(?!_2)|^(?:checkpoint-\d+-)?transformer_2$"),
 }
 NOISE = {
     "high": re.compile(r"(?<![a-z])(?:high|hn|hi|h)[ _.\-]?noise|noise[ _.\-]?(?:level[ _.\-]?)?high(?![a-z])"),

@@ -114,7 +114,7 @@ def _owner(shapes: Shapes, video: int, audio: int) -> str:
     for pattern, name in OWNERS:
         if any(re.search(pattern, key) for key in shapes):
             return f"it looks like a LoRA of {name}"
-    queries = [shape for key, shape in shapes.items() if QUERY.search(key) and len(shape) > 1]
+    queries = [shape for key, shape in shapes.items() if QUERY.search(key) and len(shape) in (2, 4)]
     widths = sorted({width for rank, width, *_ in queries if rank < width})
     if widths and widths[0] == video:
         return ""

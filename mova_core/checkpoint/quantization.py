@@ -69,7 +69,7 @@ def marked(config: Mapping[str, Any]) -> Tensor:
 
 def _fp8(weight: Tensor) -> Parts:
     """The scale is a power of two: float8 loses nothing by it, and scaling back in bfloat16 is exact."""
-    largest = weight.abs().max().float()
+    largest = weight.float().abs().max()  # float8 itself has no maximum
     scale = torch.exp2(torch.ceil(torch.log2(largest / kitchen.FP8_LARGEST))) if largest > 0 else torch.ones(())
     return {"weight": (weight.float() / scale).to(torch.float8_e4m3fn), "weight_scale": scale}
 

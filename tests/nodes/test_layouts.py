@@ -167,3 +167,12 @@ def test_the_marker_of_a_file_changes_nothing(run: Run, scene: Scene, plain: Pat
     one = stored(plain, "one.safetensors", lambda w: LAYOUTS["by tensor"](w, E4M3))
     other = stored(plain, "other.safetensors", lambda w: LAYOUTS["by tensor, with a marker"](w, E4M3))
     assert equal(sampled(run, scene, load(run, one)), sampled(run, scene, load(run, other)))
+
+
+@pytest.mark.parametrize("weight_dtype", ["default", "int8", "fp8_e4m3fn"])
+@pytest.mark.parametrize("dtype", [E4M3, E5M2, torch.float8_e4m3fnuz, torch.float16, torch.float64])
+def test_plain_weights_of_any_precision_load_and_convert(
+    run: Run, scene: Scene, plain: Path, exact: dict[str, Any], dtype: torch.dtype, weight_dtype: str
+) -> None:
+    name = stored(plain, "plain_in_another.safetensors", lambda w: {KEY: w.to(dtype)})
+    assert error(sampled(run, scene, load(run, name, weight_dtype)), exact) < LIMITS[E5M2]

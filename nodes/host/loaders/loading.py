@@ -185,8 +185,8 @@ def _converted(tensors: dict[str, Tensor], target: torch.dtype | Format | None) 
     """Weights in another precision; layers that are quantised already stay as they are."""
     if isinstance(target, Format):
         return quantized(tensors, target)
-    if target is None:
-        return tensors
+    if target is None:  # no layer of ComfyUI computes in float64
+        return {key: tensor.float() if tensor.dtype == torch.float64 else tensor for key, tensor in tensors.items()}
     kept = {
         key.removesuffix(QUANT_MARK) + part for key in tensors if key.endswith(f".{QUANT_MARK}") for part in LAYER_PARTS
     }

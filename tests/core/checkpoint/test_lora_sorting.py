@@ -300,7 +300,8 @@ ABROAD = {
     "\u0448\u0443\u043c_\u043d\u0438\u0437\u043a\u0438\u0439_2 bajo_ruido niedriges_rauschen bruit-faible "
     "style_LOW_copy",
     "": "\u9ad8\u4f4e\u96dc\u8a0a HN_LN wan_high_lownoise high_noise_low_noise high_\u9ad8\u8ddf\u978b "
-    "salto_alto \u0448\u0443\u043c\u043d\u043e high_lighting",
+    "salto_alto \u0448\u0443\u043c\u043d\u043e high_lighting ghibli-transformer "
+    "my_transformer_2 my.transformer",
 }
 
 
