@@ -9,6 +9,7 @@ Axes: F pictures, H W pixels, S samples.
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -96,7 +97,8 @@ def folder() -> Path:
 
 def input_folder(name: str) -> Path:
     """The folder a user means: a whole path, or one in ComfyUI's input folder."""
-    return Path(folder_paths.get_input_directory(), name.strip().strip('"'))
+    home = os.path.expanduser(name.strip().strip("\"'"))  # noqa: PTH111, Path's raises where there is no such user
+    return Path(folder_paths.get_input_directory(), home)
 
 
 def from_folder(name: str, default: str) -> list[tuple[RecordingSource, str]]:

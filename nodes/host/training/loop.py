@@ -6,6 +6,7 @@ training_files   the LoRA and the state; training_report and training_views tell
 training_clips   the data set
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ....mova_core.checkpoint.whole_file import file_state
+from ....mova_core.errors import MovaError
 from ....mova_core.training import files
 from ....mova_core.training.adapters import fresh
 from ....mova_core.training.noise import generator
@@ -40,6 +42,8 @@ from .samples import Samples
 from .views import curve
 from .words import line
 
+log = logging.getLogger("mova")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Watching:
@@ -59,6 +63,7 @@ class Trainer:
     run: Run
     saving: Saving
     watching: Watching
+    memory: str = "auto"
     begun: float = field(default_factory=time.time)
     written: list[Path] = field(default_factory=list)
 
@@ -103,6 +108,22 @@ class Trainer:
             return self.run.advance(self.samples.learn)
         except LossError as error:
             raise LossError(f"{error} (the last one was {self.samples.last_clip})") from error
+        except Exception as error:
+            if not comfy.model_management.is_oom(error):
+                raise
+            if self.samples.low or self.memory != "auto":
+                raise MovaError(
+                    f"step {self.run.step + 1} did not fit the device ({error!s:.150}); what was learned until then is "
+                    "kept. End other programs, set memory to 'low', or take fewer pictures, a smaller size or a lower rank"
+                ) from error
+        self._on_the_low_path()  # out of the exception, which holds all that the step had made
+        return self._advance()
+
+    def _on_the_low_path(self) -> None:
+        """For the rest of the run: another program took what the budget counted on."""
+        log.warning("a training step did not fit the device; the rest of the run takes the low-memory path")
+        self.samples.low, self.samples.active = True, None
+        comfy.model_management.soft_empty_cache()
 
     def _between(self, saved: int) -> int:
         """Evaluation, save and preview where they are due; the step that is saved now."""
@@ -154,7 +175,7 @@ def trainer(
     before = None if saving.again else files.kept_state(saving.state)
     if before is not None:
         run.restore(*before)
-    return Trainer(Samples(model, data, run, low, patchers), run, saving, watching)
+    return Trainer(Samples(model, data, run, low, patchers), run, saving, watching, memory)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import gc
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -76,8 +77,19 @@ def test_the_model_samples_as_before_and_trains_again(run: Run, scene: Scene, tr
     assert torch.is_inference_mode_enabled()
 
 
+def live(pack: Pack, comfy_base: Path, run: Run, scene: Scene, name: str) -> Any:
+    """Sampled with the adapters beside both experts as they were in the last step, in float32."""
+    adapters = pack.module("mova_core.training.adapters").Adapters
+    kept = state(comfy_base, name)
+    found = {key.removeprefix("parameter/"): tensor for key, tensor in kept.items() if key.startswith("parameter/")}
+    with ExitStack() as on:
+        for expert, model in (("high", scene.model), ("low", scene.model.low)):
+            on.enter_context(adapters.attach(model.model.diffusion_model, found, 2.0, expert).beside())
+        return sampled(run, scene, scene.model)
+
+
 def test_every_loader_makes_of_the_lora_what_it_was_while_it_learned(
-    run: Run, scene: Scene, train: Train, comfy_base: Path
+    run: Run, pack: Pack, scene: Scene, train: Train, comfy_base: Path
 ) -> None:
     import comfy.model_management
 
@@ -85,6 +97,7 @@ def test_every_loader_makes_of_the_lora_what_it_was_while_it_learned(
     plain = sampled(run, scene, scene.model)
     by_name = sampled(run, scene, run("MOVALoraLoader", model=scene.model, lora_name="loads.safetensors")[0])
     assert error(by_name, plain) > 1e-3
+    assert error(live(pack, comfy_base, run, scene, "loads"), by_name) < 1e-2
     by_model = sampled(run, scene, run("LoraModelLoader", model=scene.model, lora=lora)[0])
     assert error(by_model, by_name) < 1e-4
     by_stock = run("LoraLoaderModelOnly", model=scene.model, lora_name="loads.safetensors", strength_model=1.0)[0]
@@ -147,6 +160,36 @@ def test_saves_on_the_way_go_by_age_whatever_they_are_called(train: Train, comfy
     components = [f"-000005_{part}" for part in ("audio_dit", "dual_tower_bridge")]
     assert saves(comfy_base, "kept") == [*components, "-000009"]
     assert "saved among the LoRAs: kept_audio_dit.safetensors, kept_dual_tower_bridge.safetensors" in report
+
+
+@pytest.mark.parametrize("memory", ["auto", "normal"])
+def test_a_step_that_does_not_fit_takes_the_low_path_or_says_what_would_help(
+    train: Train, pack: Pack, comfy_base: Path, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = pack.module("nodes.host.training.samples").Samples
+    plain, paths = samples.learn, []
+
+    def full(self: Any, *given: Any) -> tuple[float, float]:
+        paths.append(self.low)
+        if len(paths) > 2 and not self.low:
+            plain(self, *given)  # there are gradients already
+            raise torch.OutOfMemoryError("Tried to allocate 1.00 GiB")
+        return plain(self, *given)
+
+    monkeypatch.setattr(samples, "learn", full)
+    name = f"too_large_{memory}"
+    if memory == "auto":
+        lora, _, report = train(name, 4)
+        assert paths == [False] * 3 + [True] * 2
+        assert "low-memory path" in report
+        monkeypatch.undo()
+        straight, _, _ = train("large_enough", 4)
+        for key in straight:
+            torch.testing.assert_close(lora[key], straight[key], rtol=2e-2, atol=1e-4)
+        return
+    with pytest.raises(Exception, match=r"step 3 did not fit the device .Tried to allocate.*set memory to 'low'"):
+        train(name, 4, memory=memory)
+    assert read_header(comfy_base / LORAS / f"{name}.safetensors").metadata["ss_steps"] == "2"
 
 
 class Interrupt:
