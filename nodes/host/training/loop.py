@@ -1,9 +1,9 @@
 """LoRA training of a MOVA MODEL: the loop, with saves, previews and progress.
 
-training_checks  whether a run can be made of this MODEL and data set here
-training_samples a sample shown to its expert, there and back; training_weights brings a layer's weights
-training_files   the LoRA and the state; training_report and training_views tell and show
-training_clips   the data set
+checks    whether a run can be made of this MODEL and data set here
+samples   a sample shown to its expert, there and back; weights brings a layer's weights
+run_files the LoRA and the state; words and views tell and show
+data_set  what is trained on; told names what of it teaches less than it seems to
 """
 
 import logging
