@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from ..config import MOVA_SCHEDULER, SchedulerConfig
 from ..image import MOVA_FIT, PRISM_FIT, PictureFit
 from .keys import Rows, V
+from .lora_keys import WRAPPED
 
 SMALLEST_SHARE = 0.85  # of the smallest height that a shift is stated for, below which none is: 480p is not 720p
 
 HIGH, LOW, AUDIO, BRIDGE = "video_dit", "video_dit_2", "audio_dit", "dual_tower_bridge"
 MODEL_PARTS = (HIGH, LOW, AUDIO, BRIDGE)
 
-CONTAINERS = re.compile(r"^(model\.)?diffusion_model\.")
-"""What ComfyUI's saving nodes put before every key."""
+CONTAINERS = re.compile(r"^((model\.)?diffusion_model|model|net)\.")
+"""What saving nodes and trainers put before every key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +113,8 @@ VARIANTS = (PRISM, PLAIN_MOVA)
 
 
 def plain_name(key: str) -> str:
-    """`key` without what a saving node put before it."""
-    return CONTAINERS.sub("", key)
+    """`key` without what a saving node put before it, and what torch.compile and sharding put into it."""
+    return CONTAINERS.sub("", WRAPPED.sub("", key))
 
 
 def variant_of(keys: Iterable[str], metadata: Mapping[str, str]) -> ModelVariant:

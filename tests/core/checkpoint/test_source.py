@@ -68,6 +68,29 @@ def expert(source: Source, name="video_dit"):
     return joint_names(source.tensors(name, AUDIO, BRIDGE))
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "_orig_mod.{}",
+        "module.{}",
+        "net.{}",
+        "model.{}",
+        "_fsdp_wrapped_module._orig_mod.{}",
+        "model.module.{}",
+        "inside",
+    ],
+)
+def test_what_trainers_put_into_names_is_passed_over(tiny, plain, tmp_path, written):
+    def name(key: str) -> str:
+        return key.replace("blocks.0.", "blocks.0._orig_mod.") if written == "inside" else written.format(key)
+
+    merged = read_tensors(plain["merged"])
+    save_file({name(key): value for key, value in merged.items()}, tmp_path / "x.safetensors")
+    found, wanted = (expert(from_files(path)) for path in (tmp_path / "x.safetensors", plain["merged"]))
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
 def test_files_converted_or_plain_are_the_published_model(tiny, files, plain):
     for ways in (
         (files["video_dit"], files["video_dit_2"], files["shared"]),
