@@ -65,26 +65,31 @@ def write(
         part.unlink(missing_ok=True)
 
 
-def read(path: Path, start: int = 0) -> Iterator[Tensor]:
-    """(F, H, W, 3) uint8 pieces of a file that `write` wrote, from picture `start` on.
+def read(path: Path, size: tuple[int, int], frames: int, start: int = 0) -> Iterator[Tensor]:
+    """(F, H, W, 3) uint8 pieces of a file that `write` wrote with `frames` pictures of `size` (W, H), from `start` on.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: it cannot be read, or holds others.
     """
     try:
-        with av.open(str(path)) as file:
+        with av.open(str(path), metadata_errors="replace") as file:
             piece: list[Tensor] = []
-            for number, frame in enumerate(file.decode(video=0)):
-                if number < start:
+            number = 0
+            for number, frame in enumerate(file.decode(video=0) if file.streams.video else (), 1):
+                if (frame.width, frame.height) != size or number > frames:
+                    raise ValueError(f"picture {number} is {frame.width} x {frame.height}")
+                if number <= start:
                     continue
                 rgb = frame.reformat(format="rgb24", src_colorspace="ITU709")
                 piece.append(torch.from_numpy(rgb.to_ndarray()))
                 if len(piece) == PIECE:
                     yield torch.stack(piece)
                     piece = []
+            if number != frames:
+                raise ValueError(f"it holds {number} pictures of {frames}")
             if piece:
                 yield torch.stack(piece)
-    except (OSError, av.FFmpegError) as error:
+    except (OSError, ValueError, av.FFmpegError) as error:
         raise CheckpointError(
             f"{path} cannot be read: {error!s:.200}. Delete it; what it is of is made again"
         ) from error
@@ -127,6 +132,10 @@ def _pictures(file: av.container.OutputContainer, size: tuple[int, int], fps: fl
     def show(picture: Tensor | None) -> None:
         frame = None
         if picture is not None:
+            if tuple(picture.shape) != (size[1], size[0], 3):
+                raise ShapeError(
+                    f"a picture of shape {tuple(picture.shape)} does not fit a clip of {size[0]} x {size[1]}"
+                )
             frame = av.VideoFrame.from_ndarray(picture.contiguous().numpy(), format="rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
             _tag(frame)

@@ -123,7 +123,7 @@ def _write_film(path: Path, film: Film, parts: Sequence[Take], notes: Mapping[st
     pieces = (
         matched_colours(piece, part, parts[first])
         for part, overlap, first in zip(parts, held, firsts)
-        for piece in mp4.read(part.clip, overlap)
+        for piece in mp4.read(part.clip, (part.width, part.height), part.frames, overlap)
     )
     frames = sum(part.frames for part in parts) - sum(held)
     video.write(path, (film.width, film.height), pieces, sound, film.fps, rate, notes, frames=frames)

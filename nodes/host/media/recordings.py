@@ -78,9 +78,8 @@ def opened(source: RecordingSource) -> Iterator[av.container.InputContainer]:
     if isinstance(source.content, BytesIO):
         source.content.seek(0)
     try:
-        with av.open(
-            source.content if isinstance(source.content, BytesIO) else str(source.content), mode="r"
-        ) as container:
+        content = source.content if isinstance(source.content, BytesIO) else str(source.content)
+        with av.open(content, mode="r", metadata_errors="replace") as container:  # titles come in any encoding
             yield container
     except (av.error.FFmpegError, OSError, EOFError) as error:
         raise MovaError(

@@ -77,6 +77,20 @@ def turned(path: Path, degrees: int) -> Path:
     return path
 
 
+def test_a_title_that_is_not_utf8_is_no_damage(read: Made, tmp_path: Path) -> None:
+    """As cameras and old editors write them."""
+    plain, path = written(tmp_path / "plain.mp4"), tmp_path / "titled.mp4"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as file:
+        file.metadata["title"] = "Caf#"
+        stream = file.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                file.mux(packet)
+    path.write_bytes(path.read_bytes().replace(b"Caf#", b"Caf\xe9"))
+    assert torch.equal(read(path)[1].pictures, read(plain)[1].pictures)
+
+
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_a_phone_held_otherwise_is_seen_upright(read: Made, tmp_path: Path, degrees: int) -> None:
     size = SIZE if degrees == 180 else SIZE[::-1]
