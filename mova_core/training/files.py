@@ -5,7 +5,7 @@ there before stays until that moment.
 
 LoRA keys are the official trainer's, with an `.alpha` a layer, which ComfyUI's and kohya's loaders read: without one
 they take alpha for the rank. In DiffSynth-Studio's naming each component has a file of its own, its keys begin below
-the component, and its name says which it is; its reader knows no alpha, so the scale is in lora_B.
+the component, and its name says which it is; its files have no alpha, so the scale is in lora_B.
 """
 
 import json

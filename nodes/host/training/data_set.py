@@ -167,8 +167,8 @@ def build(
         for number, (window, path) in enumerate(zip(cuts, keys, strict=True), 1):
             name = source.name if len(cuts) == 1 else f"{source.name} #{number}"
             audible = _audible(path, name, found.sound, told)
-            if twin := next((clip.name for clip in made if clip.media == path), ""):
-                told.add("same", f"{name} ({twin})")
+            if number == 1 and (twin := next((clip.name for clip in made if clip.media == path), "")):
+                told.add("same", f"{source.name} ({twin.removesuffix(' #1')})")
             made.append(Clip(name, caption, path, prompt, window.frames, *size, audible))
         bar.update(1)
     if not made:
@@ -276,7 +276,6 @@ def _encode(pieces: Iterable[Piece], paths: Sequence[Path], wishes: Wishes, code
 
 def _audible(path: Path, name: str, track: bool, told: Told) -> bool:
     if not track:
-        told.add("mute", name)
         return False
     loud = _loudness(path)
     if loud <= clips.SILENT_CLIP_DB:

@@ -67,8 +67,8 @@ class Told:
             self.add("slow", f"{name} ({probe.rate:.3g})")
         if 0 < probe.sound_rate < DULL:
             self.add("dull", f"{name} ({probe.sound_rate / 1000:g})")
-        for kind in ("hdr", "interlaced"):
-            if getattr(probe, kind):
+        for kind, found in (("mute", not probe.sound), ("hdr", probe.hdr), ("interlaced", probe.interlaced)):
+            if found:
                 self.add(kind, name)
 
     def few(self, kind: str) -> str:

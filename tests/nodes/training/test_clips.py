@@ -259,6 +259,11 @@ def test_what_is_learned_worse_than_it_looks_is_named(build: Build, tmp_path: Pa
     ):
         assert words in report
     assert "cut away" not in build(tmp_path, default_caption="a ball", sizes="buckets")[3]
+    write_clip(tmp_path / "mute.mp4", frames=30, sound=None)
+    shutil.copy(tmp_path / "mute.mp4", tmp_path / "mute too.mp4")
+    report = build(tmp_path, default_caption="a ball", cut="windows")[3]
+    assert "the picture alone is learned: mute too.mp4, mute.mp4\n" in report  # once, not a window
+    assert "learned twice as often: good.mp4 (again.mp4), mute.mp4 (mute too.mp4)\n" in report
 
 
 def test_clips_that_cannot_be_read_are_all_named_at_once(build: Build, tmp_path: Path) -> None:
