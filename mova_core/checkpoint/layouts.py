@@ -131,7 +131,7 @@ def with_formats(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], whe
 def _note(parts: dict[str, Tensor], name: str, tensor: Tensor, where: str) -> None:
     """Put a part of a layer to the others, by ComfyUI's name."""
     known = ALIASES.get(name, name)
-    if known in parts and not torch.equal(parts[known].float(), tensor.float()):
+    if known in parts and not torch.equal(*(part.to(torch.float64) for part in (parts[known], tensor))):
         raise CheckpointError(f"{where} has two of {known}, and they differ. Choose another file")
     parts[known] = tensor
     if name == "weight_scale_inv":
@@ -158,10 +158,10 @@ def _check_probe(weight: Tensor, layer: str, tensors: Mapping[str, Tensor], wher
     scale = tensors.get(f"{layer}.weight_scale")
     step = max(1, weight.shape[0] // PROBED_ROWS)
     rows = weight[::step].float()
-    if scale is not None and scale.numel() not in (1, weight.shape[0]):
-        return
+    if scale is not None and tuple(scale.shape) not in ((), (weight.shape[0], 1)):
+        return  # of another format
     if scale is not None:
-        rows = rows * (scale if scale.numel() == 1 else scale[::step])
+        rows = rows * (scale[::step] if scale.ndim else scale)
     largest = float(rows.abs().max()) if rows.numel() else 0.0
     if largest <= LARGEST:
         return
@@ -226,6 +226,8 @@ def _numbers(weight: Tensor, scale: Tensor, where: str) -> Tensor:
 
 def _whole(weight: Tensor, parts: dict[str, Tensor], name: str, where: str) -> dict[str, Tensor]:
     """The parts of a layer in another of ComfyUI's formats; none may be missing, and no setting impossible."""
+    if weight.ndim < 2:
+        raise CheckpointError(f"{where} is {name}, and no matrix: {tuple(weight.shape)}. Choose another file")
     missing = [part for part in NEEDED.get(name, ()) if part not in parts]
     if missing:
         raise CheckpointError(f"{where} is {name} without its {', '.join(missing)}. Download the file again")

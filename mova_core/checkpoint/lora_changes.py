@@ -190,6 +190,7 @@ def is_finite(tensor: Tensor) -> bool:
     """Whether a tensor holds neither NaN nor infinity, nor what float32 cannot hold."""
     if not tensor.numel():
         return True
-    values = tensor if tensor.dtype.itemsize > 1 else tensor.float()
+    values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    values = values if values.dtype.itemsize > 1 else values.float()
     low, high = values.aminmax()
     return math.isfinite(low.float()) and math.isfinite(high.float())

@@ -1,6 +1,7 @@
 """Quantised weights of other makers: each layout seen in public is read right, or refused by its name."""
 
 import json
+import random
 
 import pytest
 import torch
@@ -162,6 +163,20 @@ def test_large_numbers_of_a_text_encoder_are_its_own():
     assert with_formats(table, {}, "a file").keys() == table.keys()
 
 
+@pytest.mark.parametrize("name", ["int8_tensorwise", "nvfp4", "mxfp8", "convrot_w4a4"])
+@pytest.mark.parametrize("shape", [(), (8,)])
+def test_a_format_of_matrices_on_something_else_is_refused(name, shape):
+    stored = {KEY: torch.ones(shape).to(torch.int8), f"{LAYER}.comfy_quant": marked({"format": name})}
+    with pytest.raises(CheckpointError, match=f"is {name}, and no matrix"):
+        with_formats(stored | {f"{LAYER}.weight_scale": torch.ones(())}, {}, "a file")
+
+
+def test_a_scale_of_as_many_numbers_as_rows_in_another_form_is_its_formats():
+    mark = {f"{LAYER}.comfy_quant": marked({"format": "mxfp8"})}
+    stored = {KEY: torch.ones(8, 32).to(E4M3), f"{LAYER}.weight_scale": torch.full((2, 4), 127, dtype=torch.uint8)}
+    assert with_formats(stored | mark, {}, "a file").keys() == stored.keys() | mark.keys()
+
+
 def test_two_scales_that_differ_and_a_mark_without_one_are_refused():
     stored = by_tensor(weight(), E4M3)
     twice = stored | {f"{LAYER}.scale_weight": stored[f"{LAYER}.weight_scale"].clone()}
@@ -263,3 +278,50 @@ def test_packed_weights_have_twice_the_columns_and_wishes_for_attention_are_no_w
     blocks = {KEY: (64, 64), f"{LAYER}.scale_weight": (64, 8, 1)}
     for dtype in ("F8_E4M3", "I8"):
         assert "unpacked to bfloat16" in notes(blocks, {KEY: dtype}, "x.safetensors")[0]
+
+
+# --- any mixture -----------------------------------------------------------------------------------------------------
+
+PARTS = ("weight", "weight_scale", "scale_weight", "weight_scale_inv", "scale", "weight.scale", "input_scale", "bias")
+PARTS += ("pre_quant_scale", "weight_scale_2", "weight_zeros", "weight_s_rel", "weight_codebook", "comfy_quant")
+FORMS = (
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "int8_tensorwise",
+    "mxfp8",
+    "nvfp4",
+    "int8_blockwise",
+    "awq_w4a16",
+    "x",
+    7,
+    None,
+)
+SHAPES = ((), (1,), (8,), (8, 1), (8, 16), (2, 4), (2, 4, 1), (16,), (1, 16), (0,), (0, 4), (3, 3), (8, 16, 1, 2, 2))
+DTYPES = (torch.float32, torch.bfloat16, E4M3, E5M2, torch.int8, torch.uint8, torch.int64, torch.bool, torch.complex64)
+DTYPES += (torch.float8_e8m0fnu, torch.float8_e4m3fnuz)
+
+
+def mixture(chance: random.Random) -> dict[str, Tensor]:
+    file = {}
+    for layer in chance.sample((LAYER, "blocks.1.self_attn.q", "patch_embedding", "blocks.0"), chance.choice((1, 2))):
+        for part in chance.sample(PARTS, chance.choice((1, 2, 3))):
+            if part == "comfy_quant":
+                settings = {"convrot": chance.choice((True, False, "a")), "convrot_groupsize": chance.choice((16, "x"))}
+                file[f"{layer}.{part}"] = marked({"format": chance.choice(FORMS)} | settings)
+            else:
+                numbers = torch.randn(chance.choice(SHAPES)) * chance.choice((0.01, 100, torch.nan))
+                file[f"{layer}.{part}"] = numbers.to(chance.choice(DTYPES))
+    return file
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex")
+def test_any_mixture_of_parts_is_read_or_refused_in_few_words():
+    chance, read, refused = random.Random(3), 0, 0
+    for _ in range(4000):
+        try:
+            with_formats(mixture(chance), {}, "a file")
+            read += 1
+        except CheckpointError as error:
+            refused += 1
+            assert len(str(error)) < 500  # noqa: PT017, both outcomes are right
+    assert min(read, refused) > 50

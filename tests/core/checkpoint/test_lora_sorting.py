@@ -69,6 +69,16 @@ def test_a_change_of_zeros_alone_is_known_as_one(dtype):
     assert only({f"{Q}.diff_b": torch.zeros(SHAPES[f"{Q}.bias"], dtype=dtype)}).is_nothing
 
 
+@pytest.mark.parametrize(
+    "key", ["lora_B.bias", "lora_A.weight_scale", "lora_magnitude_vector", "diff", "lora_A.weight"]
+)
+def test_complex_numbers_leave_their_layer_or_part_out(key):
+    file = lora(Q) | {f"{Q}.{key}": torch.complex(torch.ones(2), torch.ones(2))} | lora(FFN)
+    read = parse(file, SHAPES)
+    assert f"{Q}.{key}" in read.dropped
+    assert f"{FFN}.weight" in {change.parameter for change in read.changes}
+
+
 # --- adapters --------------------------------------------------------------------------------------------------------
 
 
