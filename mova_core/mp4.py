@@ -13,7 +13,7 @@ import av
 import torch
 from torch import Tensor
 
-from .checkpoint.whole_file import sweep, temporary
+from .checkpoint.whole_file import discard, sweep, temporary
 from .errors import CheckpointError, ShapeError
 from .waveform import CHANNELS
 
@@ -62,7 +62,7 @@ def write(
             f"{path} cannot be written: {error.strerror or error}. Look at the disk's space and the folder's rights"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        discard(part)
 
 
 def read(path: Path, size: tuple[int, int], frames: int, start: int = 0) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Small safetensors files that appear whole or not at all, and what killed writers left of others."""
+"""Small files that appear whole or not at all, and what killed writers left of others."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def write_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
             f"{path} cannot be written: {error.strerror or error}. Look at the disk's space and the folder's rights"
         ) from error
     finally:
-        _gone(part)
+        discard(part)
 
 
 def _write(path: Path, part: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -50,6 +50,23 @@ def _write(path: Path, part: Path, tensors: Mapping[str, Tensor], metadata: Mapp
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)  # noqa: PTH105, atomic on every system
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file; whole or not at all, and on the disk when this returns.
+
+    Raises:
+        OSError: the disk did not take it; what was there before is as it was.
+    """
+    part = temporary(path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)  # noqa: PTH105, atomic on every system
+    finally:
+        discard(part)
 
 
 def temporary(path: Path) -> Path:
@@ -105,7 +122,8 @@ def being_written(left: Path) -> bool:
     return True
 
 
-def _gone(part: Path) -> None:
+def discard(part: Path) -> None:
+    """Remove a file under a temporary name, where there is one and it can be removed."""
     try:
         part.unlink(missing_ok=True)
     except OSError:  # a folder that cannot be written to, or that is none

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.files import is_folder
-from ..checkpoint.whole_file import WRITE_TRIES, listed, write_whole
+from ..checkpoint.whole_file import WRITE_TRIES, listed, write_text, write_whole
 from ..checkpoint.writer import raw
 from ..errors import CheckpointError, MovaError, ShapeError
 from ..inputs.sounds import Sound
@@ -256,12 +256,7 @@ def _header(take: Take) -> dict[str, Any]:
 
 
 def _write_header(folder: Path, take: Take) -> None:
-    part = folder / f".{HEADER}.{os.getpid()}.part"
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(_header(take), file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / HEADER)  # noqa: PTH105, atomic on every system
+    write_text(folder / HEADER, json.dumps(_header(take), indent=1, ensure_ascii=False))
 
 
 def add_signature(take: Take, signature: ShotRecipe) -> None:

@@ -63,6 +63,12 @@ def test_whatever_was_changed_all_pictures_come_or_it_is_refused(clip: Path) -> 
     assert max(map(len, refused)) < 700
 
 
+def test_a_place_where_no_file_can_be_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        mp4.write(tmp_path / "file" / "a.mp4", SIZE, [], None, 24.0, 48000, {})
+
+
 def test_a_picture_of_another_size_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     pieces = [torch.zeros(1, SIZE[1], SIZE[0], 3, dtype=torch.uint8), torch.zeros(1, 32, 32, 3, dtype=torch.uint8)]
     with pytest.raises(ShapeError, match="does not fit a clip of 64 x 48"):

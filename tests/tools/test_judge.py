@@ -127,6 +127,28 @@ def test_the_figure_of_a_seed_stands_in_the_row_of_its_clip(tmp_path: Path, monk
     assert "| 2.8e-07 | no faults |" in results.table(rows)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"rows": 1}', '{"rows": [1]}', '{"rows": [{"scene": "a"}]}'])
+def test_damaged_results_are_named_with_what_to_do(tmp_path: Path, content: str) -> None:
+    chosen = command.options(["--out", str(tmp_path)])
+    (tmp_path / "rows.json").write_text(content)
+    with pytest.raises(MovaError, match=r"rows.json"):
+        results.kept(chosen)
+
+
+def test_results_that_cannot_be_written_leave_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = command.options(["--out", str(tmp_path)])
+    results.write(chosen, [ROW])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        results.write(chosen, [ROW, ROW])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 @needs_comfy
 def test_it_runs_through_on_the_tiny_checkpoint_and_goes_on_where_it_was(tmp_path: Path) -> None:
     loras = [str(write_tiny_lora(tmp_path / f"{expert}.safetensors", seed)) for seed, expert in enumerate(EXPERTS)]

@@ -7,10 +7,13 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
+from mova_core.checkpoint.files import read_json
+from mova_core.checkpoint.whole_file import write_text
 from mova_core.errors import MovaError
 from mova_core.preflight import GIB
 from tools.judge.scenes import SCENES
 
+NAMED = {"scene", "level", "seed", "reading"}  # what each row says
 STYLE = (
     "body{font:14px sans-serif}video{width:100%}p{font-weight:400}td,th{vertical-align:top;text-align:left;width:20em}"
 )
@@ -29,7 +32,7 @@ def kept(chosen: Namespace) -> list[dict[str, Any]]:
         MovaError: it had other settings.
     """
     found = _found(chosen)
-    if found and found["settings"] != settings(chosen):
+    if found and found.get("settings") != settings(chosen):
         raise MovaError(f"{chosen.out} holds results of other settings; choose another --out")
     rows: list[dict[str, Any]] = found.get("rows", [])
     return [row for row in rows if (chosen.out / f"{row['scene']}-{row['level']}.mp4").is_file()]
@@ -41,8 +44,18 @@ def noted(chosen: Namespace) -> str:
 
 
 def _found(chosen: Namespace) -> dict[str, Any]:
+    """What rows.json holds; nothing where there is none.
+
+    Raises:
+        MovaError: it is damaged.
+    """
     file = chosen.out / "rows.json"
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.exists():
+        return {}
+    found = read_json(file)
+    rows = found.get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= NAMED for row in rows):
+        raise MovaError(f"{file} was changed; remove it, the clips are made again")
     return found
 
 
@@ -92,6 +105,6 @@ def _cell(row: dict[str, Any] | None) -> str:
 def write(chosen: Namespace, rows: Sequence[dict[str, Any]], note: str = "") -> None:
     """Rows, table and page; `note` stands under the table."""
     found = {"settings": settings(chosen), "rows": rows, "note": note}
-    (chosen.out / "rows.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    (chosen.out / "table.md").write_text(table(rows) + note, encoding="utf-8")
-    (chosen.out / "index.html").write_text(page(rows, chosen.levels), encoding="utf-8")
+    write_text(chosen.out / "rows.json", json.dumps(found, indent=1))
+    write_text(chosen.out / "table.md", table(rows) + note)
+    write_text(chosen.out / "index.html", page(rows, chosen.levels))

@@ -2,6 +2,8 @@
 adapters as they are."""
 
 import hashlib
+import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from comfy_api.latest import Input
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ....mova_core.checkpoint.whole_file import discard, temporary
 from ....mova_core.image import condition_mask
 from ....mova_core.sampling.schedule import Expert, sigmas
 from ....mova_core.shapes import DEFAULT_FPS, AudioShape, audio_latent_shape, audio_samples
@@ -29,6 +32,7 @@ from ..types import Latent
 from . import data_set
 from .data_set import Clip, Coders, DataSet
 
+log = logging.getLogger("mova")
 WIDTH, HEIGHT, MARGIN = 960, 540, 48
 COLOURS: dict[Expert, tuple[str, str]] = {
     "high": ("#c2410c", "#fdba74"),
@@ -166,8 +170,14 @@ def curve(path: Path, records: Sequence[Record], evaluations: Sequence[Evaluatio
             _line(pen, [place(*each) for each in own], [place(*each) for each in _means(own)], colours[number])
             for x, y in (place(step, value) for step, e, k, value in rings if (e, k) == (expert, kind)):
                 pen.ellipse((x - 4, y - 4, x + 4, y + 4), outline=colours[number], width=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+    part = temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(part, "png")
+        os.replace(part, path)  # noqa: PTH105, atomic on every system
+    except OSError as error:  # the LoRA is saved: a picture of its losses is no reason to end otherwise
+        log.warning("the losses of %s are not drawn: %s", path.stem, error.strerror or error)
+        discard(part)
 
 
 def _means(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -560,6 +560,15 @@ def test_previews_losses_and_their_picture(
     assert same(straight, load_file(comfy_base / LORAS / "watched.safetensors"))
 
 
+def test_a_picture_of_losses_that_cannot_be_written_costs_nothing_else(
+    pack: Pack, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    record = pack.module("mova_core.training.run").Record(0, "high", 1.0, 2.0, 3.0)
+    pack.module("nodes.host.training.views").curve(tmp_path / "file" / "face.png", [record], [])
+    assert "the losses of face are not drawn" in caplog.text
+
+
 @pytest.mark.parametrize("streams", STREAMS.values(), ids=STREAMS)
 @pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
 def test_under_dynamic_vram_the_same_is_learned(
