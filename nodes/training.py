@@ -223,7 +223,8 @@ class MovaTrainLora(MovaNode):
                     max=100000,
                     optional=True,
                     advanced=True,
-                    tooltip="Steps between losses of fixed samples, which can be compared over time; 0: none.",
+                    tooltip="Steps between losses of fixed samples, which can be compared over time and with those before "
+                    "training; 0: none.",
                 ),
                 io.Int.Input(
                     "keep",

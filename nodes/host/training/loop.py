@@ -88,6 +88,8 @@ class Trainer:
         settings, bar = self.run.settings, comfy.utils.ProgressBar(self.run.settings.steps)
         begin_peak(self.samples.device)
         saved = self.run.step
+        if self.watching.evaluate_every and not self.run.evaluations and self.run.step == 0:
+            self.samples.evaluate()  # what it began with, or a curve that only falls later says nothing
         try:
             while self.run.step < settings.steps:
                 started = time.perf_counter()

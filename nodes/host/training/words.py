@@ -54,7 +54,8 @@ def report(run: Run, first: int, written: Sequence[Path], folder: Path, *, low: 
             for expert in EXPERT_FOLDERS
             if expert in evaluation
         )
-        lines.append(f"fixed samples after step {evaluation['step']}: {told}")
+        when = f"after step {evaluation['step']}" if evaluation["step"] else "before training"
+        lines.append(f"fixed samples {when}: {told}")
     if first == run.step:
         lines.insert(
             0, "Nothing was left to do: raise steps, set begin_anew, or give another name for another data set."
