@@ -95,6 +95,18 @@ def read(path: Path, size: tuple[int, int], frames: int, start: int = 0) -> Iter
         ) from error
 
 
+def is_whole(path: Path, size: tuple[int, int], frames: int) -> bool:
+    """Whether a file lies there with `frames` pictures of `size` (W, H) and no packet cut; nothing is decoded."""
+    try:
+        with av.open(str(path), metadata_errors="replace") as file:
+            picture = file.streams.video[0]
+            packets = [(packet.stream.index, packet.is_corrupt) for packet in file.demux() if packet.size]
+            shown = sum(index == picture.index for index, _ in packets)
+            return (picture.width, picture.height, shown) == (*size, frames) and not any(cut for _, cut in packets)
+    except (OSError, ValueError, IndexError, av.FFmpegError):
+        return False
+
+
 def _check(size: tuple[int, int], sound: Tensor | None) -> None:
     if any(side % 2 or side < 2 for side in size):
         raise ShapeError(f"pictures of {size[0]} x {size[1]} cannot be written as H.264; both sides must be even")

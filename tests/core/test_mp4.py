@@ -63,6 +63,20 @@ def test_whatever_was_changed_all_pictures_come_or_it_is_refused(clip: Path) -> 
     assert max(map(len, refused)) < 700
 
 
+def test_a_clip_that_is_cut_off_anywhere_is_not_whole(clip: Path) -> None:
+    assert mp4.is_whole(clip, SIZE, FRAMES)
+    assert not mp4.is_whole(clip, SIZE, FRAMES + 1)
+    assert not mp4.is_whole(clip, (48, 64), FRAMES)
+    whole = clip.read_bytes()
+    for count in (1, 50, len(whole) // 2, len(whole) - HEAD // 2, len(whole)):
+        clip.write_bytes(whole[:-count])
+        assert not mp4.is_whole(clip, SIZE, FRAMES), count
+    clip.unlink()
+    assert not mp4.is_whole(clip, SIZE, FRAMES)
+    clip.mkdir()
+    assert not mp4.is_whole(clip, SIZE, FRAMES)
+
+
 def test_a_place_where_no_file_can_be_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(CheckpointError, match="cannot be written"):

@@ -128,6 +128,18 @@ def test_after_a_restart_in_another_order_and_renamed_nothing_is_made_again(six:
     assert six.restarted().made(graph(changed, "six")) == 2
 
 
+def test_a_film_whose_file_was_cut_off_is_put_together_again(six: Studio) -> None:
+    for file in (six.films / "six").glob("film_*.mp4"):
+        file.unlink()
+    assert six.restarted().made(graph(SIX, "six")) == 0
+    (file,) = (six.films / "six").glob("film_*.mp4")
+    whole = describe_mp4(file)
+    for length in (0, 500, file.stat().st_size - 100):
+        os.truncate(file, length)
+        assert six.restarted().made(graph(SIX, "six")) == 0
+        assert describe_mp4(file) == whole
+
+
 def test_a_film_that_is_kept_loads_nothing(six: Studio, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack.nodes["MOVALoader"], "run", classmethod(lambda cls, **_: pytest.fail("it loads")))
     again = six.restarted()

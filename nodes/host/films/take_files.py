@@ -94,14 +94,14 @@ def _kept(film: Film, each: Planned) -> int:
 
 
 def written(film: Film, parts: Sequence[Take], prompt: object, extra: Mapping[str, object] | None) -> Path:
-    """The file of a film of these takes, written where it is not there yet.
+    """The file of a film of these takes, written where it is not there yet, or not whole.
 
     Raises:
         MovaError: a take of another size or frame rate than the film's.
     """
     _check_alike(film, parts)
     path = film.folder / f"film_{film_digest(film, parts)}.mp4"
-    if not path.is_file():
+    if not mp4.is_whole(path, (film.width, film.height), _frames(parts)):
         _write_film(path, film, parts, video.workflow_metadata(prompt, extra))
     return path
 
@@ -115,6 +115,10 @@ def _check_alike(film: Film, parts: Sequence[Take]) -> None:
             )
 
 
+def _frames(parts: Sequence[Take]) -> int:
+    return sum(part.frames for part in parts) - sum(part.held for part in parts[1:])
+
+
 def _write_film(path: Path, film: Film, parts: Sequence[Take], notes: Mapping[str, object]) -> None:
     held = [0, *(part.held for part in parts[1:])]
     rate = video.player_rate([part.sample_rate for part in parts])
@@ -125,5 +129,4 @@ def _write_film(path: Path, film: Film, parts: Sequence[Take], notes: Mapping[st
         for part, overlap, first in zip(parts, held, firsts)
         for piece in mp4.read(part.clip, (part.width, part.height), part.frames, overlap)
     )
-    frames = sum(part.frames for part in parts) - sum(held)
-    video.write(path, (film.width, film.height), pieces, sound, film.fps, rate, notes, frames=frames)
+    video.write(path, (film.width, film.height), pieces, sound, film.fps, rate, notes, frames=_frames(parts))
