@@ -224,7 +224,7 @@ CHECKS: Mapping[str, Callable[[Any, Any], Any]] = {
     "MODEL": lambda _, value: checks.checked_model(value),
     "FACE_LANDMARKS": lambda _, value: faces.checked_landmarks(value),
     "MOVA_SHOTS": _shots,
-    "MOVA_CLIPS": _of(DataSet, "'MOVA Training Clips'"),
+    "MOVA_CLIPS": _of(DataSet, "'MOVA Training Clips', and where 'MOVA Training Budget' lies between, its clips too"),
     "MOVA_SAMPLER_SETTINGS": _of(Settings, "'MOVA Film Sampler' or 'MOVA Film Fast Sampler'"),
     "MOVA_FILM": _of(Film, "nothing here: 'MOVA Film' makes this node itself"),
     "MOVA_RECIPE": _of(Mapping, "nothing here: 'MOVA Film' makes this node itself"),

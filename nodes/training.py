@@ -294,10 +294,6 @@ class MovaTrainLora(MovaNode):
     ) -> io.NodeOutput:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
             raise MovaError(f"{name!r} cannot name a LoRA; use letters, digits, - and _")
-        if clips is None:
-            raise MovaError(
-                "there is no data set: connect clips of 'MOVA Training Clips' to 'MOVA Training Budget' too"
-            )
         values = _with_defaults(cls.define_schema(), given)
         settings = _settings(values)
         saving = run_files.Saving(

@@ -73,6 +73,19 @@ def test_under_dynamic_vram_time_is_measured_too(
     assert "s a step" in run(node_id, model=model, **given)[0]
 
 
+def test_host_memory_that_comfyui_pinned_copies_in_is_to_be_had(
+    run: Run, scene: Scene, pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a run it fills host memory with them, and gives them back where it is asked."""
+    import comfy.model_management as management
+
+    monkeypatch.setattr(management, "get_free_memory", lambda device: 3e9)
+    monkeypatch.setattr(management, "PINNED_MEMORY", {1: 10**9})  # a weight pinned where it lies
+    monkeypatch.setattr(management, "TOTAL_PINNED_MEMORY", 41 * 10**9)
+    (text,) = run("MOVAPreflight", model=scene.model, latent=scene.latent, measure=False)
+    assert "43.0 GB available" in text
+
+
 def test_another_model_is_refused(run: Run, scene: Scene, pack: Pack) -> None:
     class Other:
         model = object()

@@ -65,7 +65,7 @@ def preflight(
     machine = Machine(
         device=comfy.model_management.get_torch_device_name(model.load_device),
         capacity=capacity,
-        memory=float(comfy.model_management.get_free_memory(torch.device("cpu"))),
+        memory=memory.host_capacity(),
         link=link_rate(model.load_device) if measure else None,
     )
     decode = None

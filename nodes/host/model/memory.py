@@ -55,6 +55,14 @@ def capacity(device: torch.device) -> float:
     return float(management.get_free_memory(device) + held - management.extra_reserved_memory())
 
 
+def host_capacity() -> float:
+    """Bytes of host memory that a run may have: what is free, and copies of weights that ComfyUI pinned there, which it
+    gives back. Weights that it pinned where they lie are not counted: they stay."""
+    management = comfy.model_management
+    copies = management.TOTAL_PINNED_MEMORY - sum(management.PINNED_MEMORY.values())
+    return float(management.get_free_memory(torch.device("cpu")) + max(0, copies))
+
+
 def plan(
     executor: Executor,
     patcher: ModelPatcher,

@@ -36,7 +36,7 @@ def report(model: MovaPatcher, settings: Settings, shape: VideoShape, clips: int
     machine = Machine(
         device=comfy.model_management.get_torch_device_name(model.load_device),
         capacity=memory.capacity(model.load_device),
-        memory=float(comfy.model_management.get_free_memory(torch.device("cpu"))),
+        memory=memory.host_capacity(),
         link=link_rate(model.load_device) if measure else None,
     )
     return told(plan, machine, measured_speed(model, plan.load.video) if measure else None)

@@ -21,7 +21,9 @@ def test_the_node_tells_memory_time_and_disk(run: Run, scene: Scene, data: Any) 
     assert nothing is None
     of_data, handed_on = run("MOVATrainingBudget", model=scene.model, clips=data, measure=False)
     assert handed_on is data
-    with pytest.raises(Exception, match="connect clips of 'MOVA Training Clips' to 'MOVA Training Budget' too"):
+    with pytest.raises(
+        Exception, match="connect 'MOVA Training Clips', and where 'MOVA Training Budget' lies between, its clips too"
+    ):
         run("MOVATrainLora", model=scene.model, clips=nothing, name="x", steps=1, rank=2)
     assert "3 clips, the largest 9 pictures of 80x48" in of_data
     assert "s a step" not in of_data
