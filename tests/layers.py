@@ -9,7 +9,7 @@ LAYERS = (  # a part imports itself and the layers before its own
     {"film", "meter", "training"},
 )
 HOST_LAYERS = (  # the same of nodes/host
-    {"logs", "messages", "newer", "types"},
+    {"listed", "logs", "messages", "newer", "types"},
     {"keys"},
     {"joint_latents", "media"},
     {"meters", "patching"},

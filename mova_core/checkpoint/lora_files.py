@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import CheckpointError
+from . import mistaken
 from .files import MAX_TENSORS, read_header, read_tensors
 from .lora_changes import not_one_number
 from .lora_owner import short
@@ -36,8 +37,13 @@ def read_lora(path: Path) -> LoraFile:
         with path.open("rb") as file:
             start = file.read(4)
     except (OSError, ValueError) as error:
-        what = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{path} cannot be read: {what}. Check the path and download it again") from error
+        told, what = mistaken.absent(path), getattr(error, "strerror", None) or error
+        why = (
+            f"it is not a file but {told.removeprefix('is ')}"
+            if told
+            else f"{what}. Check the path and download it again"
+        )
+        raise CheckpointError(f"{path} cannot be read: {why}") from error
     if start.startswith(b"PK"):
         return _from_torch(path)
     metadata = read_header(path).metadata

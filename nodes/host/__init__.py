@@ -13,6 +13,7 @@ meters         readings of clips; media reads and writes recordings
 
 checks         what comes in through ComfyUI's own types; joint_latents the LATENT of two streams
 keys           every key by which host, core and ComfyUI talk, and the options of a run; types their values
+listed         what ComfyUI lists of its model folders and does not open
 messages       text under a node; logs for consoles
 newer          what not every ComfyUI has, asked for by name
 """

@@ -17,7 +17,7 @@ from torch import Tensor
 from tests.comfy import needs_comfy
 from tests.golden import relative_error
 from tests.in_process import Pack
-from tests.nodes.graph import Run
+from tests.nodes.graph import Run, Scene
 
 pytestmark = needs_comfy
 
@@ -152,3 +152,31 @@ def test_a_text_encoder_in_a_format_that_is_not_read_is_refused_by_name(roots: P
     text_encoder(roots, lambda key, value: {key: value.float(), f"{key}.absmax": torch.ones(4)})
     with pytest.raises(wrong, match="quantised by bitsandbytes"):
         run("MOVALoader", folder="MOVA-360p", weight_dtype="default")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize("name", ["gone.safetensors", "below/gone.safetensors"])
+def test_a_link_whose_file_is_gone_is_told_where_a_file_is_chosen(
+    comfy_base: Path, run: Run, pack: Pack, scene: Scene, name: str
+) -> None:
+    """As ComfyUI lists it: a hub's cache that was emptied leaves such links."""
+    for kind in ("loras", "diffusion_models"):
+        link = comfy_base / "models" / kind / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to("../blobs/0123")
+    same = "in the high-noise file"
+    calls = {
+        "loras": lambda: run("MOVALoraLoader", model=scene.model, lora_name=name, expert="auto", strength=1.0),
+        "diffusion_models": lambda: run("MOVAModelLoader", high_noise=name, low_noise=same, shared=same),
+    }
+    wrong = pack.module("mova_core.errors").CheckpointError
+    for kind, call in calls.items():
+        with pytest.raises(
+            wrong, match=r"not a file but a link to \.\./blobs/0123, which is not there.*Download it again"
+        ):
+            call()
+        (comfy_base / "models" / kind / name).unlink()
+        with pytest.raises(wrong, match="there is no file"):
+            call()
+    with pytest.raises(wrong, match="there is no file"):
+        run("MOVAModelLoader", high_noise="../../../etc/passwd", low_noise=same, shared=same)

@@ -27,6 +27,7 @@ from ....mova_core.shapes import AudioGrid
 from .. import newer
 from ..experts import pair
 from ..keys import SOURCE_FILES
+from ..listed import in_place
 from ..machine import profiling
 from ..model.base_model import MovaModel
 from ..model.settings import MovaSettings
@@ -109,7 +110,7 @@ def find_file(kind: str, name: str) -> Path:
     Raises:
         CheckpointError: it is not there (any more), or is no safetensors file.
     """
-    path = folder_paths.get_full_path(kind, name)
+    path = folder_paths.get_full_path(kind, name) or in_place(kind, name)
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(kind))
         raise CheckpointError(f"there is no file {name!r:.200} in {folders}. Put it there and press R")

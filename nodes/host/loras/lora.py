@@ -17,6 +17,7 @@ from ....mova_core.checkpoint.lora_owner import short
 from ....mova_core.errors import CheckpointError
 from ....mova_core.sampling.schedule import Expert
 from ..kept.contents import content
+from ..listed import in_place
 from ..model.base_model import check_model
 from ..patching.lora_names import ROOT
 from ..patching.patcher import MovaPatcher
@@ -43,7 +44,7 @@ def apply(
         ShapeError: the MODEL is not MOVA.
     """
     check_model(model)
-    path = folder_paths.get_full_path("loras", name)
+    path = folder_paths.get_full_path("loras", name) or in_place("loras", name)
     if path is None:
         raise CheckpointError(
             f"there is no file {short(str(name), 200)!r} in {', '.join(folder_paths.get_folder_paths('loras'))}. "
