@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import cast
 
-import comfy.model_patcher
 from comfy.hooks import HookGroup
+from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
@@ -182,6 +182,6 @@ def check_patcher(model: object) -> ModelPatcher:
     Raises:
         ShapeError: something else.
     """
-    if not isinstance(model, comfy.model_patcher.ModelPatcher):
-        raise ShapeError(f"{told(model)} is no MODEL; connect that of a loader")
+    if not isinstance(model, ModelPatcher) or not isinstance(model.model, BaseModel):
+        raise ShapeError(f"{told(model)} is no MODEL that can be sampled with; connect that of a loader")
     return model

@@ -32,6 +32,7 @@ from ...mova_core.estimate import ChunkSizes
 from ...mova_core.sampling.bridge_strength import BridgeStrength
 
 if TYPE_CHECKING:
+    from .experts.unasked import Unasked
     from .model.bridge_cache import BridgeCache, Keeping
     from .model.pass_weights import PassWeights
     from .model.sparse import SparseSpan
@@ -78,6 +79,7 @@ class RunOptions:
     audio_scale: float | None = None  # of the sound, within one forward: a second stream reads the negative prompt
     weights: "PassWeights | None" = None  # LoRAs of this forward alone
     sparse: "SparseSpan | None" = None  # self-attention of the video
+    idle: "Unasked | None" = None  # what of a run has no effect
 
 
 NOTHING_ASKED = RunOptions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -39,6 +40,37 @@ def test_what_the_mask_keeps_stays_with_every_sampler(run: Run, scene: Scene, ma
         assert (made[0] - video)[..., half:].std() > 0.1, name
     assert {name: change for name, change in moved.items() if change > 1e-6} == {}
     assert len(moved) > 30
+
+
+def rewriting(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, **_: Any) -> Tensor:
+    """A sampler of another pack: it knows no mask, and writes into what it is given."""
+    for sigma, after in pairwise(sigmas):
+        given = {**extra_args, "denoise_mask": None}
+        denoised = model(x, sigma.expand(len(x)), **given)
+        x = denoised + after * (x - denoised) / sigma
+        model.latent_image.add_(1.0)
+        model.noise.mul_(0.5)
+    return x + 0.3
+
+
+def test_held_sound_stays_with_a_sampler_of_another_pack(
+    run: Run, scene: Scene, masked: dict[str, Any], pack: Pack
+) -> None:
+    import comfy.samplers
+
+    given = {"noise": run("RandomNoise", noise_seed=1)[0], "sigmas": run("BasicScheduler", model=scene.model)[0][-4:]}
+    guider = run("CFGGuider", model=scene.model, positive=scene.positive, negative=scene.negative, cfg=1.0)[0]
+    video, audio = (stream.clone() for stream in streams(masked))
+    sampler = comfy.samplers.KSAMPLER(rewriting)
+    made = streams(run("SamplerCustomAdvanced", guider=guider, sampler=sampler, latent_image=masked, **given)[0])
+    half = video.shape[-1] // 2
+    assert torch.allclose(made[1], audio, atol=1e-6, rtol=0)
+    assert torch.allclose(made[0][..., :half], video[..., :half], atol=1e-6, rtol=0)
+    assert (made[0] - video)[..., half:].std() > 0.1
+    assert all(map(torch.equal, streams(masked), (video, audio)))
+    other = comfy.samplers.KSAMPLER(lambda model, x, sigmas, **_: x[..., :7])
+    with pytest.raises(pack.module("mova_core.errors").PatchError, match=r"this sampler made \(1, 1, 7\)"):
+        run("SamplerCustomAdvanced", guider=guider, sampler=other, latent_image=masked, **given)
 
 
 def test_held_sound_stays_through_two_samplers(run: Run, scene: Scene, masked: dict[str, Any]) -> None:
@@ -83,6 +115,20 @@ def test_a_patch_that_mova_never_asks_for_is_told_of(
     (told,) = [r.getMessage() for r in caplog.records if r.name == "mova" and "No effect" in r.getMessage()]
     assert place in told
     assert "test_every_run" in told
+
+
+def test_guidance_by_a_perturbed_unet_is_told_of_once_a_run(
+    run: Run, scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = run("PerturbedAttentionGuidance", model=scene.model, scale=3.0)[0]
+    with caplog.at_level(logging.WARNING, "mova"):
+        made = ksampled(run, scene, model, steps=3)
+    told = [r.getMessage() for r in caplog.records if r.name == "mova"]
+    assert len(told) == 1
+    assert "at the cost of an evaluation each time: " in told[0]
+    assert "perturbed_attention" in told[0]
+    assert "nodes_pag at 'attn1 middle 0'" in told[0]
+    assert equal(made, ksampled(run, scene, steps=3))
 
 
 def test_conditions_of_other_models_are_told_of_and_mova_s_own_are_not(

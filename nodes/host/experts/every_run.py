@@ -7,7 +7,11 @@ explained  foreign.py: what another pack put on the MODEL and does not fit is na
 finite     a run ends at the first step that is not finite
 kept       what a mask keeps is put back at the end; an expert on the other side of the boundary is told of,
            and what has no effect (unasked.py)
+look       so is what a step of another pack brings in without effect
 """
+
+from functools import partial
+from typing import Any
 
 import comfy.utils
 import torch
@@ -18,7 +22,7 @@ from torch import Tensor
 
 from ....mova_core.errors import NotFiniteError, PatchError
 from .. import messages
-from ..keys import EVERY_RUN, Options
+from ..keys import EVERY_RUN, Options, asking, run_options
 from ..machine import bug_report
 from ..model.base_model import MovaModel
 from ..model.memory import plan
@@ -29,7 +33,7 @@ from ..patching.patcher import MovaPatcher
 from ..types import Executor
 from .fitting import fitting
 from .step_caches import renew
-from .unasked import unasked
+from .unasked import Unasked
 
 PRECISION = (
     "Leave out flags that lower precision, choose weight_dtype bf16 or fp32, or take away what was put on the MODEL; if it "
@@ -44,6 +48,7 @@ def carry(patcher: MovaPatcher) -> MovaPatcher:
     for wrapper in (renew, explained, finite):  # first of their kind, so outermost
         patcher.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, EVERY_RUN, wrapper)
     patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, EVERY_RUN, kept)
+    patcher.add_wrapper_with_key(WrappersMP.APPLY_MODEL, EVERY_RUN, look)
     return patcher
 
 
@@ -93,24 +98,45 @@ def kept(
         NotFiniteError: the result is not finite.
     """
     model, patcher = guider.inner_model, guider.model_patcher
-    if idle := unasked(guider.model_options, guider.conds, len(model.diffusion_model.blocks)):
-        tell(patcher, idle)
+    idle = Unasked(guider.model_options, guider.conds, len(model.diffusion_model.blocks), partial(tell, patcher))
+    extra_args = _looked_at(extra_args, idle)
     if message := wrong_side(patcher, sigmas, _clean(model, denoise_mask)[0]):
         tell(patcher, message)
     whole = float(sigmas[-1]) == 0  # before: uni_pc writes into them
+    given = None if latent_image is None or denoise_mask is None else (latent_image.clone(), denoise_mask.clone())
     samples = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *rest, **more)
+    if samples.shape != noise.shape:
+        raise PatchError(
+            f"this sampler made {tuple(samples.shape)} of a latent of {tuple(noise.shape)}: it is for another model. Use another"
+        )
     if not all_finite(samples):
         raise NotFiniteError(
             f"{expert_in_words(patcher)} and this sampler ended in NaN or infinite numbers, {_with(patcher)}. {PRECISION}"
         )
-    if latent_image is None or denoise_mask is None or len(sigmas) < 2:
+    if given is None or len(sigmas) < 2:
         return samples
+    latent_image, denoise_mask = given  # as they came, whatever the sampler wrote into them
     streams = zip(_clean(model, denoise_mask), comfy.utils.unpack_latents(denoise_mask, model.latent_shapes))
     if whole:
         keep = denoise_mask == 0
     else:  # the run goes on elsewhere: what was shown clean stays clean, the rest is noised along
         keep = comfy.utils.pack_latents([torch.full_like(mask, clean) for clean, mask in streams])[0].bool()
     return torch.where(keep, latent_image.to(samples), samples)
+
+
+def _looked_at(extra_args: Options, idle: Unasked) -> Options:
+    """A copy of a sampler's arguments whose evaluations are looked at by `idle`."""
+    options = extra_args.get("model_options") or {}
+    looked = {**options, "transformer_options": asking(options.get("transformer_options", {}), idle=idle)}
+    return {**extra_args, "model_options": looked}
+
+
+def look(executor: Executor, *args: object, **kwargs: Any) -> Any:
+    """APPLY_MODEL."""
+    options = kwargs.get("transformer_options") or (args[5] if len(args) > 5 else {})
+    if (idle := run_options(options).idle) is not None:
+        idle.look(options)
+    return executor(*args, **kwargs)
 
 
 def all_finite(x: Tensor) -> bool:

@@ -1,10 +1,12 @@
 """What lies on a MODEL or a CONDITIONING and MOVA never asks for: said, so that nobody waits for it to work."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from ..keys import Options
 from ..patching.namesakes import named
 
+Say: TypeAlias = Callable[[str], None]
 ASKED = ("attn1_output_patch", "double_block")  # kinds of patches that MOVA's layers run
 FOR_OTHERS = {
     "audio_embed": "Wan S2V's sound",
@@ -27,15 +29,31 @@ FOR_OTHERS = {
 """Keys that nodes for other models put on a CONDITIONING, and what they are."""
 
 
-def unasked(options: Options, conditions: Mapping[str, Sequence[Mapping[str, object]]], layers: int) -> str | None:
-    """What to say of patches and conditions without effect; None where there are none."""
-    patches = dict.fromkeys(_patches(options["transformer_options"], layers))
-    keys = {key for entries in conditions.values() for entry in entries for key in entry if entry[key] is not None}
-    parts = [
-        *patches,
-        *(f"{FOR_OTHERS[key]} ({key!r}) on the CONDITIONING" for key in sorted(keys & FOR_OTHERS.keys())),
-    ]
-    return f"No effect on MOVA: {', '.join(parts)}. That is for other models; leave the node out" if parts else None
+class Unasked:
+    """What of a run has no effect, each told once: at its beginning, and as a step of another pack brings it in."""
+
+    def __init__(
+        self, options: Options, conditions: Mapping[str, Sequence[Mapping[str, object]]], layers: int, say: Say
+    ) -> None:
+        self.layers, self.say = layers, say
+        self.known = dict.fromkeys(_patches(options["transformer_options"], layers))
+        keys = {key for entries in conditions.values() for entry in entries for key in entry if entry[key] is not None}
+        parts = [
+            *self.known,
+            *(f"{FOR_OTHERS[key]} ({key!r}) on the CONDITIONING" for key in sorted(keys & FOR_OTHERS.keys())),
+        ]
+        if parts:
+            say(f"No effect on MOVA: {', '.join(parts)}. That is for other models; leave the node out")
+
+    def look(self, options: Options) -> None:
+        """At the transformer options of one evaluation: guidance by a perturbed model patches it for that alone."""
+        found = [part for part in dict.fromkeys(_patches(options, self.layers)) if part not in self.known]
+        self.known |= dict.fromkeys(found)
+        if found:
+            self.say(
+                f"No effect on MOVA, at the cost of an evaluation each time: {', '.join(found)}. That is for other models; "
+                "leave the node out"
+            )
 
 
 def _patches(options: Options, layers: int) -> Iterator[str]:
