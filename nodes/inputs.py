@@ -14,7 +14,7 @@ from ..mova_core.film.shots import Shot
 from ..mova_core.inputs import numbers, pictures, sounds
 from ..mova_core.inputs.numbers import told
 from ..mova_core.shapes import DEFAULT_FPS, FPS_RANGE
-from .host import checks
+from .host import checks, messages
 from .host.films.film import Film, Settings
 from .host.loaders import audio_vae, text
 from .host.meters import faces
@@ -215,7 +215,7 @@ CHECKS: Mapping[str, Callable[[Any, Any], Any]] = {
     "STRING": lambda _, value: numbers.words(value),
     "BOOLEAN": lambda _, value: numbers.switch(value),
     "COMBO": _choice,
-    "IMAGE": lambda _, value: pictures.pictures(value),
+    "IMAGE": lambda _, value: pictures.pictures(value, messages.warn),
     "AUDIO": lambda _, value: sounds.sound(value),
     "LATENT": lambda _, value: checks.check_latent(value),
     "CONDITIONING": lambda _, value: checks.check_conditioning(value),

@@ -35,7 +35,11 @@ class VideoInput(io.Video.Input):
             parts = value.get_components()
         except AttributeError:
             raise MovaError(f"{told(value)} is no VIDEO; connect 'Load Video'") from None
-        return pictures(parts.images), real(float(parts.frame_rate), *FPS_RANGE), sound(parts.audio, silence=True)
+        return (
+            pictures(parts.images, messages.warn),
+            real(float(parts.frame_rate), *FPS_RANGE),
+            sound(parts.audio, silence=True),
+        )
 
 
 class MovaVideoToVideo(MovaNode):

@@ -4,6 +4,7 @@ Axes: B pictures, H W pixels, C channels.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,10 +18,11 @@ log = logging.getLogger("mova")
 WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 BRIGHTEST = 16.0  # a pixel beyond it is no light in 0..1 any more, but a number on another scale
 PICTURE_OVERSHOOT = 0.05  # what a sharp resizing filter adds at an edge; cut without a word
+Notice = Callable[[str], None]
 
 
-def pictures(value: Any) -> Tensor:
-    """(B, H, W, 3) float32 in 0..1. Grey is repeated, alpha is laid over white, what lies beyond 0..1 is cut.
+def pictures(value: Any, say: Notice = log.warning) -> Tensor:
+    """(B, H, W, 3) float32 in 0..1. Grey is repeated; alpha laid over white and what lies beyond 0..1 cut, and so said.
 
     Raises:
         ShapeError: no tensor, another shape, no picture, numbers of another kind or scale, NaN or infinity.
@@ -35,9 +37,9 @@ def pictures(value: Any) -> Tensor:
         )
     if 0 in value.shape:
         raise ShapeError(f"an IMAGE of shape {tuple(value.shape)} holds no picture; connect at least one")
-    light = _light(value)
+    light = _light(value, say)
     if light.shape[-1] == 4:
-        log.warning("pictures with alpha are laid over white")
+        say("pictures with alpha are laid over white")
         light = light[..., :3] * light[..., 3:] + (1.0 - light[..., 3:])
     return light.expand(*light.shape[:3], 3)
 
@@ -57,7 +59,7 @@ def spoiled_pictures(value: Any) -> Tensor:
     return whole.masked_fill(spoiled.any(dim=-1, keepdim=True), float("nan"))
 
 
-def _light(value: Tensor) -> Tensor:
+def _light(value: Tensor, say: Notice) -> Tensor:
     """As float32 in 0..1, all channels."""
     if value.dtype in WHITE:
         return value.float() / WHITE[value.dtype]
@@ -72,6 +74,6 @@ def _light(value: Tensor) -> Tensor:
             "failed; numbers up to 255 want dividing by 255"
         )
     if low < -PICTURE_OVERSHOOT or high > 1 + PICTURE_OVERSHOOT:
-        log.warning("pictures that run from %.3g to %.3g are cut to 0..1", low, high)
+        say(f"pictures that run from {low:.3g} to {high:.3g} are cut to 0..1")
     light = value.detach().float()
     return light if low >= 0 and high <= 1 else light.clamp(0, 1)

@@ -1,11 +1,13 @@
 """Text shown on a node in the page, and which shot of a film it is about."""
 
+import logging
 import re
 
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+log = logging.getLogger("mova")
 SHOT = re.compile(r"\.shot(\d+)of(\d+)\.")  # in the ids of nodes that a film expands into
 
 
@@ -16,6 +18,13 @@ def show(text: str, node_id: str | None) -> None:
     if server is not None and node_id is not None:
         shown = get_progress_state().dynprompt.get_display_node_id(node_id)
         server.send_progress_text(about_shot(text, node_id), shown)
+
+
+def warn(text: str) -> None:
+    """Say `text` in the log and under the node that is running."""
+    log.warning("%s", text)
+    context = get_executing_context()
+    show(text, None if context is None else context.node_id)
 
 
 def about_shot(text: str, node_id: str | None = None) -> str:

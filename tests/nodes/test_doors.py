@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -145,3 +146,20 @@ def test_a_controlnets_prompt_has_no_effect_and_is_told_of(
     with caplog.at_level("WARNING", "mova"):
         ksampled(run, given, steps=1)
     assert "a ControlNet's prompt ('cross_attn_controlnet')" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"),
+    [
+        (2 * torch.rand(1, 48, 80, 3) - 1, "pictures that run from -.* to .* are cut to 0..1"),
+        (torch.rand(1, 48, 80, 4), "pictures with alpha are laid over white"),
+    ],
+)
+def test_what_is_changed_of_a_picture_is_said_in_the_page_too(
+    run: Run, scene: Scene, pack: Pack, monkeypatch: pytest.MonkeyPatch, pictures: torch.Tensor, said: str
+) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(pack.module("nodes.host.messages"), "show", lambda text, _: texts.append(text))
+    condition(run, (scene.positive, scene.negative), scene.vae, first_frame=pictures)
+    assert len(texts) == 1
+    assert re.fullmatch(said, texts[0])

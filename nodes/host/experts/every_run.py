@@ -17,7 +17,6 @@ import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider
-from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ....mova_core.errors import NotFiniteError, PatchError
@@ -27,7 +26,6 @@ from ..machine import bug_report
 from ..model.base_model import MovaModel
 from ..model.memory import plan
 from ..patching.foreign import explained
-from ..patching.lora_names import log
 from ..patching.namesakes import named
 from ..patching.patcher import MovaPatcher
 from ..types import Executor
@@ -170,9 +168,7 @@ def wrong_side(patcher: MovaPatcher, sigmas: Tensor, clean_video: bool = False) 
 
 def tell(patcher: MovaPatcher, message: str) -> None:
     """Warn in the log and under the node that is running."""
-    log.warning("%s", message)
-    context = get_executing_context()
-    messages.show(message, None if context is None else context.node_id)
+    messages.warn(message)
 
 
 def expert_in_words(patcher: MovaPatcher) -> str:

@@ -206,7 +206,16 @@ class _Prints:
 
 
 def _prints(coders: Coders) -> _Prints:
-    """What tells these encoders from others."""
+    """What tells these encoders from others.
+
+    Raises:
+        MovaError: a VAE whose weights cannot be looked at.
+    """
+    if not isinstance(coders.vae, comfy.sd.VAE):
+        raise MovaError(
+            f"vae: {type(coders.vae).__name__} is another kind of VAE, whose weights cannot be looked at; connect that of "
+            "'MOVA Loader', or wan_2.1_vae"
+        )
     media = [_print(coders.vae.first_stage_model), _print(coders.audio_vae.first_stage_model)]
     return _Prints("-".join(media), _print(coders.clip.cond_stage_model))
 
