@@ -13,7 +13,7 @@ OUT_OF_RAM = (
     "DefaultCPUAllocator"  # how torch says it; a device's memory has an error of its own, which ComfyUI explains
 )
 SHORT_OF_RAM = (
-    "this takes more memory (RAM) than there is ({error}). Give fewer pictures, a smaller size or a shorter sound at once; "
+    "this takes more memory (RAM) than there is{error}. Give fewer pictures, a smaller size or a shorter sound at once; "
     "close what else needs memory"
 )
 
@@ -45,7 +45,7 @@ class MovaNode(io.ComfyNode):
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and OUT_OF_RAM not in str(error):
                 raise
-            raise MovaError(SHORT_OF_RAM.format(error=str(error)[:150])) from error
+            raise MovaError(SHORT_OF_RAM.format(error=f" ({error!s:.150})" if str(error) else "")) from error
 
     @staticmethod
     def _single(value: Any) -> Any:

@@ -12,6 +12,7 @@ from ..mova_core.training.run import Settings
 from . import inputs, training_inputs
 from .base import MovaNode
 from .host import messages
+from .host.media import video
 from .host.training import checks, data_set, loop, run_files, views
 
 NAMINGS = ("official", "diffsynth")
@@ -294,6 +295,7 @@ class MovaTrainLora(MovaNode):
     ) -> io.NodeOutput:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
             raise MovaError(f"{name!r} cannot name a LoRA; use letters, digits, - and _")
+        video.check_name(name)
         values = _with_defaults(cls.define_schema(), given)
         settings = _settings(values)
         saving = run_files.Saving(

@@ -115,7 +115,7 @@ def test_a_run_that_fails_is_told_as_stopped(run: Run, scene: Scene, monkeypatch
         raise MemoryError
 
     monkeypatch.setattr(scene.model.model.diffusion_model, "_denoise", fail)
-    with pytest.raises(MemoryError):
+    with pytest.raises(Exception, match=r"more memory \(RAM\) than there is\. Give fewer pictures"):
         sample(run, scene, steps=1)
     (report,) = run("MOVABugReport", model=scene.model)
     assert ": stopped; device" in report

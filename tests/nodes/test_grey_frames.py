@@ -50,7 +50,8 @@ def test_the_reach_is_that_of_the_layers(scene: Scene) -> None:
 
 def test_another_kind_of_vae_encodes_every_frame(pack: Pack) -> None:
     class Other:
-        def encode(self, pictures: torch.Tensor) -> int:
-            return len(pictures)
+        def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+            return torch.full((1, 16, 1, 1, 1), float(len(pictures)))
 
-    assert pack.module("nodes.host.loaders.grey_frames").encoded(Other(), clip({0: 1}, 193), 0) == 193
+    made = pack.module("nodes.host.loaders.grey_frames").encoded(Other(), clip({0: 1}, 193), 0)
+    assert set(made.flatten().tolist()) == {193.0}

@@ -410,6 +410,12 @@ def test_host_memory_that_others_pinned_is_given_back_for_a_run(train: Train, mo
         train("not_given_back", 1)
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "..", "face.v2", "con", "NUL", "com1"])
+def test_a_name_that_is_no_name_of_a_file_everywhere_is_refused(train: Train, name: str) -> None:
+    with pytest.raises(Exception, match="cannot name a"):
+        train(name, 1)
+
+
 def test_clips_of_other_sizes_share_the_host_memory_of_the_largest(pack: Pack) -> None:
     weights = pack.module("nodes.host.training.weights")
     device = torch.device("cpu")
