@@ -6,6 +6,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..mova_core.errors import MovaError
+from ..mova_core.inputs.numbers import told
 from ..mova_core.training.adapters import TARGETS
 from ..mova_core.training.optim import Rates
 from ..mova_core.training.run import Settings
@@ -294,7 +295,7 @@ class MovaTrainLora(MovaNode):
         cls, model: Any, clips: Any, name: str, vae: Any = None, audio_vae: Any = None, **given: Any
     ) -> io.NodeOutput:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
-            raise MovaError(f"{name!r} cannot name a LoRA; use letters, digits, - and _")
+            raise MovaError(f"name: {told(name)} cannot name a LoRA; use letters, digits, - and _")
         video.check_name(name)
         values = _with_defaults(cls.define_schema(), given)
         settings = _settings(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -163,3 +164,10 @@ def test_what_is_changed_of_a_picture_is_said_in_the_page_too(
     condition(run, (scene.positive, scene.negative), scene.vae, first_frame=pictures)
     assert len(texts) == 1
     assert re.fullmatch(said, texts[0])
+
+
+def test_a_name_of_any_length_is_refused_in_a_line(run: Run, scene: Scene, pack: Pack) -> None:
+    clips = pack.module("nodes.host.training.data_set").DataSet((), pathlib.Path(), "")
+    with pytest.raises(pack.module("mova_core.errors").MovaError, match="cannot name a LoRA") as refusal:
+        run("MOVATrainLora", model=scene.model, clips=clips, name=20000 * "x")
+    assert len(str(refusal.value)) < 200
