@@ -5,6 +5,7 @@ from typing import Any
 
 from comfy_api.latest import InputImpl, io, ui
 
+from ..mova_core.errors import MovaError
 from ..mova_core.film import takes
 from ..mova_core.film.decide import Known, decide
 from ..mova_core.film.shots import AFTER, GOES_ON
@@ -205,6 +206,9 @@ class MovaFilmJoin(MovaNode):
 
     @classmethod
     def run(cls, film: Film, report: str, **named: str) -> io.NodeOutput:
+        lacking = [name for name in (f"take{each.number}" for each in film.planned) if name not in named]
+        if lacking:
+            raise MovaError(f"nothing is connected to {lacking[0]}; 'MOVA Film' makes this node itself")
         parts = [takes.find(film.folder, named[f"take{each.number}"]) for each in film.planned]
         path = take_files.written(film, parts, cls.hidden.prompt, cls.hidden.extra_pnginfo)
         clips = [InputImpl.VideoFromFile(str(part.clip)) for part in parts]

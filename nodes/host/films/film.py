@@ -20,6 +20,7 @@ from ....mova_core.errors import MovaError
 from ....mova_core.film.decide import END_BEFORE, Decision, Recipes, report
 from ....mova_core.film.shots import Planned
 from ....mova_core.film.takes import Take
+from ....mova_core.inputs.numbers import told
 from ....mova_core.text import is_blank
 from ..kept.fingerprints import digest, fingerprint, tensor_digest
 from ..kept.graph import UNKNOWN, Graph
@@ -68,7 +69,10 @@ class Film:
         return Path(folder_paths.get_output_directory()) / FILMS / self.name
 
     def numbered(self, name: str) -> Planned:
-        return next(each for each in self.planned if each.shot.name == name)
+        for each in self.planned:
+            if each.shot.name == name:
+                return each
+        raise MovaError(f"shot: there is no shot {told(name)} in this film; 'MOVA Film' makes this node itself")
 
 
 def _own(film: Film, each: Planned) -> dict[str, str]:
