@@ -131,7 +131,7 @@ def _looked_at(extra_args: Options, idle: Unasked) -> Options:
 
 def look(executor: Executor, *args: object, **kwargs: Any) -> Any:
     """APPLY_MODEL."""
-    options = kwargs.get("transformer_options") or (args[5] if len(args) > 5 else {})
+    options: Options = kwargs.get("transformer_options") or (args[5] if len(args) > 5 else {})  # type: ignore[assignment]
     if (idle := run_options(options).idle) is not None:
         idle.look(options)
     return executor(*args, **kwargs)

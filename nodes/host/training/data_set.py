@@ -153,7 +153,7 @@ def build(
     """
     probes = _probed([source for source, _ in sources])
     prints = _prints(coders)
-    bar, told, made = comfy.utils.ProgressBar(len(sources)), Told(others), []
+    bar, told, made = comfy.utils.ProgressBar(len(sources)), Told(others), list[Clip]()
     for (source, caption), found in zip(sources, probes, strict=True):
         cuts = clips.windows(found.seconds, wishes.frames, wishes.cut)
         size = clips.bucket((found.height, found.width), (wishes.height, wishes.width), wishes.sizes)
