@@ -252,13 +252,15 @@ def longest(
     layer: int,
     rows: ChunkSizes,
     element: int = 2,
+    load: Callable[[VideoShape], Workload] = Workload.of,
     **kernels: bool,
 ) -> int:
-    """The most frames of the size of `shape` that fit into `capacity` bytes; 0 if not even one does."""
+    """The most frames of the size of `shape` that fit into `capacity` bytes; 0 if not even one does. `load` is that of
+    a clip at its frame rate and with its codec."""
 
     def fits(count: int) -> bool:
         clip = replace(shape, frames=frames_of(count))
-        return required(config, Workload.of(clip), rows, layer, element, **kernels) <= capacity
+        return required(config, load(clip), rows, layer, element, **kernels) <= capacity
 
     count = _most(fits)
     return frames_of(count) if count else 0
@@ -271,6 +273,7 @@ def largest(
     layer: int,
     rows: ChunkSizes,
     element: int = 2,
+    load: Callable[[VideoShape], Workload] = Workload.of,
     **kernels: bool,
 ) -> tuple[int, int]:
     """The largest (width, height) of about the proportions of `shape` whose frames fit; (0, 0) if none does."""
@@ -282,7 +285,7 @@ def largest(
     def fits(height: int) -> bool:
         width, tall = sides(height)
         clip = replace(shape, width=width, height=tall)
-        return required(config, Workload.of(clip), rows, layer, element, **kernels) <= capacity
+        return required(config, load(clip), rows, layer, element, **kernels) <= capacity
 
     height = _most(fits)
     return sides(height) if height else (0, 0)

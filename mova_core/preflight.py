@@ -1,6 +1,7 @@
 """A run told in advance, in words: what it holds, how long it takes, what else would fit, what would help."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from .config import MovaConfig
 from .estimate import (
@@ -171,9 +172,10 @@ def _decoded(plan: ClipPlan) -> float:
 
 def _limits(plan: ClipPlan, machine: Machine) -> list[str]:
     lines, sizes = [], (plan.config, plan.shape, machine.capacity, plan.layer)
+    load = partial(Workload.of, fps=plan.fps, grid=plan.audio_grid)
     for name, rows in (("whole", FULL), ("low-memory", CHUNKED)):
-        frames = longest(*sizes, rows, plan.element, quantised=plan.quantised)
-        width, height = largest(*sizes, rows, plan.element, quantised=plan.quantised)
+        frames = longest(*sizes, rows, plan.element, load, quantised=plan.quantised)
+        width, height = largest(*sizes, rows, plan.element, load, quantised=plan.quantised)
         if not frames:
             lines.append(f"{name} path: nothing of this size fits")
             continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ..config import MovaConfig
 from ..estimate import Throughput, Work, Workload, work
 from ..preflight import GB, GIB, Machine, format_duration
-from ..shapes import DEFAULT_FPS, VideoShape
+from ..shapes import DEFAULT_FPS, PUBLISHED_GRID, AudioGrid, VideoShape
 from .budget import PINNED, Budget, budget, parameters, step_work
 from .run import Settings
 
@@ -34,10 +34,11 @@ class TrainingPlan:
     layer: int  # bytes of one layer's weights, unpacked
     element: int
     disk: float  # bytes free
+    audio_grid: AudioGrid = PUBLISHED_GRID
 
     @property
     def load(self) -> Workload:
-        return Workload.of(self.shape)
+        return Workload.of(self.shape, grid=self.audio_grid)
 
     def budget(self, *, low: bool) -> Budget:
         asked = self.settings

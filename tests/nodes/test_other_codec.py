@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mova_core.checkpoint.convert import convert
 from mova_core.config import AudioVAEConfig
 from tests.comfy import needs_comfy
+from tests.fixtures.clips import write_folder
 from tests.fixtures.tiny_checkpoint import TINY, write_tiny_checkpoint
 from tests.in_process import Pack
+from tests.nodes.executor import Executor
 from tests.nodes.graph import Run, Scene, streams
 
 pytestmark = needs_comfy
@@ -94,3 +98,48 @@ def test_a_video_vae_that_knows_no_codec_is_told_of_it(run: Run, loaded: tuple[A
             assert streams(told)[1].shape[-1] == STEPS
     finally:
         loaded[2].__dict__.update(kept)
+
+
+def test_clips_to_learn_from_and_the_lora_know_the_codec(
+    run: Run, loaded: tuple[Any, ...], comfy_base: Path, tmp_path: Path
+) -> None:
+    model, clip, vae, audio_vae = loaded
+    write_folder(tmp_path, 1)
+    size = {"width": 80, "height": 48, "frames": FRAMES}
+    coders = {"clip": clip, "vae": vae, "audio_vae": audio_vae}
+    with torch.inference_mode():
+        clips, _, heard, _ = run("MOVATrainingClips", **coders, folder=str(tmp_path), **size)
+        assert (heard["sample_rate"], heard["waveform"].shape[-1]) == (RATE, SAMPLES)
+        assert load_file(clips.clips[0].media)["audio"].shape[-1] == STEPS
+        few = {"rank": 2, "parts": "sound and bridge", "layers": "attention", "evaluate_every": 0}
+        lora, _, report = run("MOVATrainLora", model=model, clips=clips, name="other_codec", steps=1, **few)
+    assert lora
+    assert report.startswith("1 step")
+
+
+def test_a_film_knows_the_codec(
+    run: Run, loaded: tuple[Any, ...], pack: Pack, stock: dict[str, type], comfy_base: Path
+) -> None:
+    models = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "audio_vae": ["1", 3]}
+    shots = "sound: rain\n[one] 9 frames\nIt purrs.\n[two] goes on, 8 frames, overlap 5\nIt sleeps."
+    steps = {"steps": 1, "cfg": 1.0, "shift": 5.0, "audio_shift": 5.0, "sampler": "euler", "scheduler": "mova"}
+    film = {"width": 32, "height": 32, "fps": FPS, "seed": 3, "negative_prompt": "", "tile_size": 0}
+    film |= {"size_limit": 50.0, "match_sound": "no", "match_picture": "no"}
+    ran = Executor()(
+        {
+            "1": {"class_type": "MOVALoader", "inputs": {"folder": "other_codec", "weight_dtype": "default"}},
+            "2": {"class_type": "MOVAShotsFromText", "inputs": {"text": shots}},
+            "3": {"class_type": "MOVAFilmSampler", "inputs": {**steps, "denoise": 1.0}},
+            "4": {
+                "class_type": "MOVAFilm",
+                "inputs": {**models, "shots": ["2", 0], "settings": ["3", 0], "name": "other_codec", **film},
+            },
+        }
+    )
+    assert not ran.error, ran.error
+    (file,) = (comfy_base / "output" / "mova_films" / "other_codec").glob("film_*.mp4")
+    with av.open(str(file)) as container:
+        (sound,) = container.streams.audio
+        seconds = sum(frame.samples for frame in container.decode(audio=0)) / sound.rate
+    assert sound.rate == RATE
+    assert seconds == pytest.approx(17 / FPS, abs=0.07)

@@ -31,6 +31,7 @@ def report(model: MovaPatcher, settings: Settings, shape: VideoShape, clips: int
         running=_bytes(_distinct([model])),
         layer=layer * base.element,
         element=base.element,
+        audio_grid=base.latent_format.audio_grid,
         disk=float(shutil.disk_usage(folder_paths.get_output_directory()).free),
     )
     machine = Machine(

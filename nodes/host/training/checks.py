@@ -95,7 +95,7 @@ def budget_of(model: MovaPatcher, settings: Settings, shape: VideoShape, *, low:
     weights = sum(p.numel() for module in model.model.diffusion_model.layer_modules()[0] for p in module.parameters())
     return budget(
         sizes,
-        Workload.of(shape),
+        Workload.of(shape, grid=model.model.latent_format.audio_grid),
         layer=weights * element,
         parts=settings.parts,
         rank=settings.rank,
@@ -137,7 +137,8 @@ def chosen_path(model: MovaPatcher, settings: Settings, shape: VideoShape, memor
 def host_memory(model: MovaPatcher, data: data_set.DataSet) -> float:
     """Bytes of the layers' inputs, of the clip that has most."""
     sizes, element = model.model.sizes, model.model.element
-    return max(kept(sizes, Workload.of(shape), element) for shape in {_shape(clip) for clip in data.clips})
+    grid = model.model.latent_format.audio_grid
+    return max(kept(sizes, Workload.of(shape, grid=grid), element) for shape in {_shape(clip) for clip in data.clips})
 
 
 def check_host_memory(needed: float) -> None:
