@@ -13,7 +13,7 @@ import torch
 from tests.comfy import needs_comfy
 from tests.in_process import Pack
 from tests.nodes.conftest import condition
-from tests.nodes.graph import Run, Scene, ksampled
+from tests.nodes.graph import Run, Scene, error, ksampled
 
 pytestmark = needs_comfy
 
@@ -91,9 +91,9 @@ def test_too_little_ram_is_said_in_words_and_a_devices_memory_is_left_to_comfyui
 
     ours = pack.module("mova_core.errors").MovaError
     given = {"latent": scene.latent, "audio_vae": scene.audio_vae}
-    for error in (short, lambda *_, **__: [0] * 2**60):
+    for short_of in (short, lambda *_, **__: [0] * 2**60):
         with pytest.raises(ours, match=r"more memory \(RAM\) than there is"):
-            run("MOVADecode", vae=real_vae(scene, error), **given)
+            run("MOVADecode", vae=real_vae(scene, short_of), **given)
 
     def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -137,6 +137,29 @@ def test_what_lies_beside_a_prompt_is_named(
         ksampled(run, given, steps=1)
     with pytest.raises(pack.module("mova_core.errors").MovaError, match=f"positive: {said}"):
         run("MOVAGuider", model=scene.model, positive=given.positive, negative=scene.negative)
+
+
+def ranged(run: Run, prompt: Any, *ranges: tuple[float, float]) -> Any:
+    """A prompt in force in some parts of the run."""
+    parts = [run("ConditioningSetTimestepRange", conditioning=prompt, start=a, end=b)[0] for a, b in ranges]
+    return [entry for part in parts for entry in part]
+
+
+@pytest.mark.parametrize("ranges", [((0.0, 0.5),), ((0.5, 1.0),), ((0.0, 0.3), (0.8, 1.0))])
+def test_a_step_without_a_prompt_is_refused(run: Run, scene: Scene, pack: Pack, ranges: Any) -> None:
+    """ComfyUI takes zeros for it, and the clip turns grey."""
+    said = r"no positive prompt is in force at step \d \(sigma 0|no positive prompt is in force at step 1 \(sigma 1"
+    with pytest.raises(pack.module("mova_core.errors").MovaError, match=said):
+        ksampled(run, scene.but(positive=ranged(run, scene.positive, *ranges)), steps=4, cfg=1.0)
+
+
+def test_ranges_that_meet_and_steps_that_are_not_taken_need_no_other_prompt(run: Run, scene: Scene) -> None:
+    whole = ksampled(run, scene, steps=4, cfg=1.0)
+    met = ranged(run, scene.positive, (0.0, 0.4), (0.4, 1.0))
+    gone = ranged(run, scene.negative, (0.0, 0.1))  # never asked at cfg 1
+    assert error(ksampled(run, scene.but(positive=met, negative=gone), steps=4, cfg=1.0), whole) == 0
+    late = ranged(run, scene.positive, (0.2, 1.0))
+    ksampled(run, scene.but(positive=late), steps=4, cfg=1.0, denoise=0.3)
 
 
 def test_a_controlnets_prompt_has_no_effect_and_is_told_of(

@@ -1,6 +1,7 @@
 """What a run is given, held against what MOVA can take, whatever sampler node gives it: noise, mask, sigmas, conditions."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import comfy.model_sampling
 import comfy.sample
@@ -43,7 +44,10 @@ def fitting(
         raise ShapeError(_other_noise(noise, shapes))  # type: ignore[arg-type]
     if denoise_mask is not None:
         check_mask(denoise_mask)
-    check_conditions(guider.conds)  # type: ignore[attr-defined]
+    conds = guider.conds  # type: ignore[attr-defined]
+    check_conditions(conds)
+    asked = [kind for kind in conds if kind != "negative" or getattr(guider, "cfg", None) != 1]
+    check_times({kind: conds[kind] for kind in asked}, guider.model_patcher.get_model_object("model_sampling"), sigmas)  # type: ignore[attr-defined]
     return executor(noise, latent_image, sampler, sigmas, denoise_mask, *rest, **more)
 
 
@@ -61,6 +65,28 @@ def check_conditions(conds: Mapping[str, Sequence[Mapping[str, object]]]) -> Non
             )
         for entry in entries:
             check_values(entry)
+
+
+def check_times(conds: Mapping[str, Sequence[Mapping[str, Any]]], sampling: Any, sigmas: Tensor) -> None:
+    """Accept prompts of which one is in force at each step.
+
+    Raises:
+        MovaError: at some step there is none, where ComfyUI takes a velocity of zero.
+    """
+    for kind, entries in conds.items():
+        spans = [
+            (
+                sampling.percent_to_sigma(entry.get("start_percent", 0.0)),
+                sampling.percent_to_sigma(entry.get("end_percent", 1.0)),
+            )
+            for entry in entries
+        ]
+        for step, sigma in enumerate(sigmas[:-1].tolist(), 1):
+            if not any(start + ROUNDING >= sigma >= end - ROUNDING for start, end in spans):
+                raise MovaError(
+                    f"no {kind} prompt is in force at step {step} (sigma {sigma:.3g}): 'ConditioningSetTimestepRange' leaves "
+                    "it out, and the clip would turn grey. Combine it with a prompt for the rest, or let the ranges meet"
+                )
 
 
 def check_schedule(sampling: object) -> None:
