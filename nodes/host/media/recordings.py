@@ -82,9 +82,9 @@ def opened(source: RecordingSource) -> Iterator[av.container.InputContainer]:
         with av.open(content, mode="r", metadata_errors="replace") as container:  # titles come in any encoding
             yield container
     except (av.error.FFmpegError, OSError, EOFError) as error:
-        why = getattr(error, "strerror", None) or error  # FFmpeg's errors have one too
+        why = error.strerror if isinstance(error, av.error.FFmpegError | OSError) else None
         raise MovaError(
-            f"{source.name} cannot be read ({why!s:.150}); play it, and replace it if it is damaged"
+            f"{source.name} cannot be read ({why or error!s:.150}); play it, and replace it if it is damaged"
         ) from error
 
 
