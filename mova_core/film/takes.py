@@ -179,8 +179,8 @@ def find(film: Path, name: str) -> Take:
 
 
 def _gone(folder: Path) -> str:
-    shot, film = folder.parent, folder.parent.parent
-    return f"the take {shot.name}/{folder.name} of {film.name} is gone or not whole; run the film again to make it"
+    film, shot, take = (f"{each.name:.80}" for each in (folder.parent.parent, folder.parent, folder))
+    return f"the take {shot}/{take} of {film} is gone or not whole; run the film again to make it"
 
 
 def write_take(

@@ -113,6 +113,12 @@ def test_a_take_that_is_gone_is_named(tmp_path: Path) -> None:
     assert put(tmp_path) == replace(take, number=1)
 
 
+def test_a_name_of_any_length_is_refused_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as told:
+        find(tmp_path, f"one/{'x' * 20000}")
+    assert len(str(told.value)) < 500
+
+
 @pytest.mark.parametrize("gone", ["film", "film/one", "take"])
 def test_a_take_that_vanishes_while_it_is_looked_at_does_not_count(tmp_path: Path, gone: str) -> None:
     film = tmp_path / "film"
