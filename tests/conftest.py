@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 # Also binds the name `tests` to this folder, before ComfyUI (which has a `tests` of its own) is put on the path.
 from tests.comfy import NO_BROWSER, NO_COMFYUI, skip_or_fail
+
+
+@pytest.fixture
+def exact_float32() -> Iterator[None]:
+    """Convolutions and products of float32 in float32 on a GPU."""
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -18,17 +16,9 @@ SIZES = tiny_config(head_width=128)  # the published width, for which GPUs have 
 
 pytestmark = [
     needs_comfy,
+    pytest.mark.usefixtures("exact_float32"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT CHECKED ON A GPU: torch finds no CUDA device"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _exact() -> Iterator[None]:
-    """Convolutions and products of float32 in float32."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def forward(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -24,9 +23,10 @@ CPU = torch.device("cpu")
 CLIP = Clip(height=32, width=48, frames=9)
 WAYS = ["resident", "streamed", "streamed, low path"]
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="NOT CHECKED ON A GPU: torch finds no CUDA device"
-)
+pytestmark = [
+    pytest.mark.usefixtures("exact_float32"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT CHECKED ON A GPU: torch finds no CUDA device"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +34,6 @@ def model() -> Mova:
     """Float32, of the published head width, for which GPUs have their fast kernels; weights in host memory."""
     tiny = tiny_config(head_width=128)
     return random_model(replace(tiny, video=replace(tiny.video, in_channels=36, out_channels=16)), CPU, torch.float32)
-
-
-@pytest.fixture(autouse=True)
-def _exact() -> Iterator[None]:
-    """Convolutions and products of float32 in float32."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def gradient(model: Mova, given: dict[str, Tensor], device: torch.device, way: str) -> Tensor:
