@@ -10,7 +10,6 @@ kept       what a mask keeps is put back at the end; an expert on the other side
 look       so is what a step of another pack brings in without effect
 """
 
-from functools import partial
 from typing import Any
 
 import comfy.utils
@@ -96,10 +95,10 @@ def kept(
         NotFiniteError: the result is not finite.
     """
     model, patcher = guider.inner_model, guider.model_patcher
-    idle = Unasked(guider.model_options, guider.conds, len(model.diffusion_model.blocks), partial(tell, patcher))
+    idle = Unasked(guider.model_options, guider.conds, len(model.diffusion_model.blocks), messages.warn)
     extra_args = _looked_at(extra_args, idle)
     if message := wrong_side(patcher, sigmas, _clean(model, denoise_mask)[0]):
-        tell(patcher, message)
+        messages.warn(message)
     whole = float(sigmas[-1]) == 0  # before: uni_pc writes into them
     given = None if latent_image is None or denoise_mask is None else (latent_image.clone(), denoise_mask.clone())
     samples = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *rest, **more)
@@ -164,11 +163,6 @@ def wrong_side(patcher: MovaPatcher, sigmas: Tensor, clean_video: bool = False) 
         "where the other one was trained. Are two samplers the wrong way round, or is one expert used for all steps? "
         "'MOVA Join Experts' makes one MODEL that changes by itself"
     )
-
-
-def tell(patcher: MovaPatcher, message: str) -> None:
-    """Warn in the log and under the node that is running."""
-    messages.warn(message)
 
 
 def expert_in_words(patcher: MovaPatcher) -> str:

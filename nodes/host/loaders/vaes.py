@@ -6,11 +6,11 @@ Axes: B clips, F pictures, H W pixels, C channels, T latent frames, h w latent p
 from collections.abc import Callable
 
 import comfy.sd
-import torch
 from torch import Tensor
 
 from ....mova_core.errors import CheckpointError, NotFiniteError
 from ....mova_core.inputs.numbers import told
+from ....mova_core.inputs.tensors import has_broken
 
 VAE_PRECISION = (
     "its precision does not hold these numbers, or its file is damaged. Start ComfyUI with --fp32-vae, or take the VAE of "
@@ -55,7 +55,7 @@ def heard(vae: comfy.sd.VAE, latents: Tensor) -> Tensor:
 
 def broken_clips(made: Tensor) -> list[int]:
     """Which clips of a batch are not finite throughout."""
-    return [n for n, clip in enumerate(made) if not bool(torch.isfinite(clip.sum())) and not clip.isfinite().all()]
+    return [n for n, clip in enumerate(made) if has_broken(clip)]
 
 
 def _made(vae: comfy.sd.VAE, code: Callable[[], object], what: str) -> Tensor:
@@ -78,7 +78,7 @@ def _made(vae: comfy.sd.VAE, code: Callable[[], object], what: str) -> Tensor:
 
 
 def _finite(vae: comfy.sd.VAE, made: Tensor, name: str) -> Tensor:
-    if not bool(torch.isfinite(made.sum())) and not bool(made.isfinite().all()):
+    if has_broken(made):
         raise NotFiniteError(_nan(vae, name))
     return made
 

@@ -96,7 +96,7 @@ def decoded(clip: Clip, coders: Coders) -> tuple[Tensor, Tensor]:
     kept = data_set.media(clip)
     raw = comfy.latent_formats.Wan21().process_out(kept["video"])
     pictures = vaes.decoded(coders.vae, raw)[0].cpu().float()
-    sound = coders.audio_vae.decode(kept["audio"]).movedim(-1, 1).cpu().float()
+    sound = vaes.heard(coders.audio_vae, kept["audio"]).cpu().float()
     return pictures, sound[..., : audio_samples(clip.frames, DEFAULT_FPS, coders.audio_vae.audio_grid)]
 
 
